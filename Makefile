@@ -1,0 +1,51 @@
+# Needs Python 3.10 or newer with venv (on Debian: python3-venv) and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types imports check lock examples clean
+
+demo: .venv/.plain  ## classify the recordings under examples/ with the bundled model
+	@$(BIN)/tiny-kws classify examples
+	@echo
+	@echo "Next:"
+	@echo "  $(BIN)/tiny-kws classify YOUR.wav --top 3     your own recording: any format, rate and length"
+	@echo "  $(BIN)/tiny-kws info                          what the bundled model is"
+	@echo "  make test                                    install the development tools and run every test"
+
+test: .venv/.dev  ## run every test
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.dev
+	$(BIN)/mypy
+
+imports: .venv/.dev  ## which room may import what
+	$(BIN)/python -m pytest -q tests/test_import_rules.py
+
+check: test lint types imports
+
+lock: .venv/.dev  ## bring requirements-dev.lock up to date with pyproject.toml
+	$(BIN)/python scripts/lock.py
+
+examples: .venv/.dev  ## speak the recordings under examples/ again (needs espeak-ng, flite and sox)
+	$(BIN)/python scripts/make_examples.py examples
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# The lock constrains the plain install too, so that both give the same versions in either order.
+.venv/.plain: pyproject.toml requirements-dev.lock | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock --editable .
+	@touch $@
+
+.venv/.dev: pyproject.toml requirements-dev.lock | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock --editable .
+	@touch $@ .venv/.plain

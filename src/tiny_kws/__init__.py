@@ -1,0 +1,53 @@
+"""tiny-kws: software that hears a few chosen words.
+
+>>> import tiny_kws, numpy
+>>> tiny_kws.load().classify(numpy.zeros(16000)).label
+'silence'
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+from .errors import AudioError, DataError, KwsError, ModelError, UsageError
+from .runtime import Classification, Classifier
+
+if TYPE_CHECKING:
+    from .training.features import LogMel, normalize
+    from .training.models import DSCNN
+
+__all__ = [
+    "DSCNN",
+    "AudioError",
+    "Classification",
+    "Classifier",
+    "DataError",
+    "KwsError",
+    "LogMel",
+    "ModelError",
+    "UsageError",
+    "__version__",
+    "load",
+    "normalize",
+]
+
+_NEED_TORCH = {"DSCNN": "models", "LogMel": "features", "normalize": "features"}
+
+
+def load(path: str | Path | None = None, threads: int = 1) -> Classifier:
+    """A classifier from an artefact, a bundled model's name, or (default) the package's own model.
+
+    `threads` are those of onnxruntime. Raises ModelError if the artefact is missing, foreign, altered or too new.
+    """
+    return Classifier(path, threads)
+
+
+def __getattr__(name: str) -> Any:
+    """DSCNN, LogMel and normalize need torch, which `tiny-kws[train]` brings; so they are imported when asked for."""
+    if name not in _NEED_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    return getattr(import_module(f".training.{_NEED_TORCH[name]}", __name__), name)

@@ -1,0 +1,301 @@
+"""Sound in: files, byte streams and arrays to 16 kHz mono float32, and exactly-one-second windows of it.
+
+Integers are scaled to [-1, 1) first, channels averaged next, the mean resampled last (soxr, high quality).
+Files are decoded in blocks, so their length does not matter to memory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import soundfile as sf
+import soxr
+
+from .config import CLIP_SAMPLES, SAMPLE_RATE
+from .errors import AudioError
+
+Samples = npt.NDArray[np.float32]
+Source = str | os.PathLike[str] | BinaryIO
+
+SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
+"""What counts as a sound file when a folder is walked; a file named outright may have any suffix."""
+
+MIN_RATE, MAX_RATE = 1_000, 768_000
+MAX_LEVEL = 100.0  # 40 dB over full scale: louder floats are on another scale, such as that of 16-bit integers
+MAX_CHANNELS = 64  # of an array; more means that its axes are swapped
+BLOCK_SECONDS = 10
+BLOCK_VALUES = 2**22  # frames x channels read at once, at most: 16 MiB of float32
+SEARCH_STEP = SAMPLE_RATE // 100  # the loudest second is looked for in steps of 10 ms
+NO_FRAME = 7  # SFE_BAD_FILE of libsndfile
+
+
+class Window(NamedTuple):
+    """One second of sound, (16000,) float32, and where in the recording it starts."""
+
+    samples: Samples
+    start_s: float
+
+
+def name_of(source: Source) -> str:
+    """How errors call the source, on one line whatever its name holds."""
+    name = os.fsdecode(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
+    if not isinstance(name, str):
+        return "standard input"
+    return name if name and name.isprintable() else repr(name)
+
+
+def stream_mono(source: Source) -> Iterator[Samples]:
+    """Decode a sound file, or a binary stream from its start, to blocks of 16 kHz mono float32.
+
+    WAV, FLAC, OGG, MP3 and whatever else libsndfile knows by its content, of any rate from 1 kHz, depth and channel
+    count. A WAV whose header gives no length or a wrong one, as written to a pipe, is read to its end.
+    Raises AudioError if it is missing, empty, not sound, damaged, or holds samples that are not numbers.
+    """
+    name = name_of(source)
+    with _open(source, name) as file:
+        check_rate(file.samplerate, name)
+        resampler = None if file.samplerate == SAMPLE_RATE else soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1)
+        n_frames = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_VALUES // file.channels))
+        position = 0
+        while True:
+            start_s = position / file.samplerate
+            try:
+                block = file.read(n_frames, dtype="float32", always_2d=True)
+            except sf.LibsndfileError as error:
+                raise AudioError(
+                    f"{name}: damaged after {start_s:.2f} s ({_reason(error)}); "
+                    "expected a whole sound file, so fetch or record it again"
+                ) from error
+            check_finite(block, name, start_s)
+            mono = mix_down(block)
+            position += len(mono)
+            if resampler is None:
+                yield mono
+            else:
+                yield resampler.resample_chunk(mono, last=len(mono) == 0)
+            if len(mono) == 0:
+                break
+    if position == 0:
+        raise AudioError(f"{name}: holds no samples, expected some sound; fetch or record it again")
+
+
+def read_mono(source: Source) -> Samples:
+    """The whole of a sound file as 16 kHz mono float32, (samples,). Raises AudioError as `stream_mono` does."""
+    return np.concatenate(list(stream_mono(source)))
+
+
+def read_window(source: Source) -> Window:
+    """The second of a sound file to classify; see `most_energetic_second`. Raises AudioError as `stream_mono` does."""
+    return most_energetic_second(stream_mono(source))
+
+
+def from_array(audio: npt.ArrayLike, rate: float) -> Samples:
+    """Samples in memory to 16 kHz mono float32, (samples,); may be `audio` itself if it is that already.
+
+    `audio` is (samples,) or (samples, channels); integers of 8, 16 or 32 bits span their type's range (uint8 lies
+    around 128), floats [-1, 1]. Raises AudioError for any other shape or type, a rate out of range, no samples or NaN.
+    """
+    check_rate(rate, "audio")
+    try:
+        values = np.asarray(audio)
+    except ValueError as error:
+        raise AudioError("audio is ragged, expected an array of (samples,) or (samples, channels)") from error
+    if values.ndim not in (1, 2) or (values.ndim == 2 and not 1 <= values.shape[1] <= MAX_CHANNELS):
+        raise AudioError(f"audio has shape {values.shape}, expected (samples,) or (samples, channels); transpose it")
+    if values.shape[0] == 0:
+        raise AudioError("audio holds no samples, expected some sound")
+    scaled = _scale(values)
+    check_finite(scaled, "audio", 0.0)
+    mono = mix_down(scaled)
+    return mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE)
+
+
+def mix_down(audio: npt.NDArray[np.floating]) -> Samples:
+    """(samples,) or (samples, channels) to the mean over the channels, (samples,) float32."""
+    if audio.ndim == 2:
+        audio = audio[:, 0] if audio.shape[1] == 1 else audio.mean(axis=1, dtype=np.float64)
+    return np.ascontiguousarray(audio, dtype=np.float32)
+
+
+def one_second(audio: Samples) -> Samples:
+    """Exactly 16,000 samples: the beginning of `audio`, or all of it followed by digital silence."""
+    if len(audio) >= CLIP_SAMPLES:
+        return audio[:CLIP_SAMPLES]
+    return np.pad(audio, (0, CLIP_SAMPLES - len(audio)))
+
+
+def most_energetic_second(blocks: Iterable[Samples]) -> Window:
+    """The loudest second of a recording that comes in blocks, searched in steps of 10 ms; the first of equals.
+
+    A shorter recording is padded with digital silence behind. The result does not depend on the division into blocks.
+    """
+    held = np.zeros(0, np.float32)
+    held_start = 0
+    best, best_start, best_energy = held, 0, -1.0
+    for block in blocks:
+        held = np.concatenate([held, block])
+        if len(held) < CLIP_SAMPLES:
+            continue
+        n_windows = (len(held) - CLIP_SAMPLES) // SEARCH_STEP + 1
+        steps = held[: (n_windows - 1) * SEARCH_STEP + CLIP_SAMPLES].reshape(-1, SEARCH_STEP)
+        # whole numbers, so that sums are exact in any order and equal seconds compare as equal
+        power = np.rint(np.square(steps, dtype=np.float64).sum(axis=1) * 2**24)
+        energy = np.lib.stride_tricks.sliding_window_view(power, CLIP_SAMPLES // SEARCH_STEP).sum(axis=1)
+        loudest = int(energy.argmax())
+        if energy[loudest] > best_energy:
+            start = loudest * SEARCH_STEP
+            best, best_start, best_energy = held[start : start + CLIP_SAMPLES], held_start + start, energy[loudest]
+        held = held[n_windows * SEARCH_STEP :]
+        held_start += n_windows * SEARCH_STEP
+    if best_energy < 0:
+        return Window(one_second(held), 0.0)
+    return Window(best, best_start / SAMPLE_RATE)
+
+
+def find_sound_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The sound files below `folder`, sorted. Raises AudioError if there are none."""
+    name, folder = name_of(folder), Path(folder)
+    if not folder.is_dir():
+        raise AudioError(f"{name}: not found, expected a folder of sound files; check the path")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES and p.is_file())
+    if not found:
+        raise AudioError(f"{name}: found no sound files in this folder, expected {' '.join(sorted(SOUND_SUFFIXES))}")
+    return found
+
+
+def check_rate(rate: float, name: str) -> None:
+    """Raise AudioError unless `rate` is one that sound is recorded at."""
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError(f"{name}: sample rate is {rate} Hz, expected {MIN_RATE} to {MAX_RATE} Hz")
+
+
+def check_finite(audio: npt.NDArray[np.floating], name: str, start_s: float) -> None:
+    """Raise AudioError if `audio`, any shape, holds NaN, infinity or values far beyond [-1, 1]."""
+    peak = max(audio.max(initial=0.0), -audio.min(initial=0.0))
+    if not peak <= MAX_LEVEL:  # NaN is not
+        found = f"values up to {peak:g}" if np.isfinite(peak) else "NaN or infinity"
+        raise AudioError(
+            f"{name}: holds {found} after {start_s:.2f} s, expected samples in [-1, 1]; check the program that wrote it"
+        )
+
+
+def _scale(values: npt.NDArray[Any]) -> npt.NDArray[np.floating]:
+    if values.dtype == np.uint8:
+        return (values.astype(np.float32) - 128.0) / 128.0
+    if values.dtype in (np.int8, np.int16, np.int32):
+        return values.astype(np.float64) / 2.0 ** (8 * values.itemsize - 1)
+    if np.issubdtype(values.dtype, np.floating):
+        return values
+    raise AudioError(f"audio has type {values.dtype}, expected int8, int16, int32, uint8 or floats; convert it")
+
+
+class _ForwardFile(sf.SoundFile):  # type: ignore[misc]
+    """A sound file read from start to end: soundfile's seek after each read has libmpg123 complain on stderr."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+@contextmanager
+def _open(source: Source, name: str) -> Iterator[sf.SoundFile]:
+    with ExitStack() as stack:
+        path = _on_disk(source, name, stack)
+        if path.stat().st_size == 0:
+            raise AudioError(f"{name}: is empty (0 bytes), expected a sound file; fetch or record it again")
+        expected = "expected a WAV, FLAC, OGG or MP3 file"
+        try:
+            file = stack.enter_context(_ForwardFile(path))
+        except sf.LibsndfileError as error:
+            raise AudioError(f"{name}: found no sound in it ({_reason(error)}), {expected}") from error
+        if _is_guess(file.format, path):
+            raise AudioError(f"{name}: found no sound in it (Format not recognised), {expected}")
+        yield file
+
+
+def _on_disk(source: Source, name: str, stack: ExitStack) -> Path:
+    """A source as a path, since libsndfile would swallow a Ctrl-C when it calls back into Python for bytes.
+
+    The path of a copy that goes with `stack` if the source has none, or cannot be decoded as it lies there.
+    """
+    try:
+        if isinstance(source, (str, os.PathLike)):
+            path = Path(os.fsdecode(source))
+            stream: BinaryIO = stack.enter_context(_open_bytes(path, name))
+            if stream.seekable() and path.suffix.lower() != ".raw" and not _unfinished_size(stream):
+                return path
+        else:
+            stream = source
+        return _copy(stream, stack.enter_context(TemporaryDirectory(prefix="tiny-kws-")))
+    except (OSError, TypeError, ValueError) as error:
+        raise AudioError(f"{name}: cannot be read ({_reason(error)}), expected a readable sound file") from error
+
+
+def _open_bytes(path: Path, name: str) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise AudioError(f"{name}: not found, expected a sound file; check the path") from error
+    except IsADirectoryError as error:
+        raise AudioError(f"{name}: is a folder, expected a sound file") from error
+
+
+def _copy(stream: BinaryIO, folder: str) -> Path:
+    """Copy a stream into `folder`; a WAV whose data size was left at 0 gets the one that stands for unknown."""
+    if stream.seekable():
+        stream.seek(0)
+    path = Path(folder, "sound")
+    with path.open("w+b") as copy:
+        shutil.copyfileobj(stream, copy)
+        if position := _unfinished_size(copy):
+            copy.seek(position)
+            copy.write(b"\xff\xff\xff\xff")
+    return path
+
+
+def _unfinished_size(stream: BinaryIO) -> int:
+    """Where a WAV's data size stands if it is 0 although sound follows, as in one piped or cut short; 0 if not."""
+    n_bytes = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    if not re.fullmatch(rb"RIFF....WAVE", stream.read(12), re.DOTALL):
+        return 0
+    position = 12
+    for _ in range(64):  # chunks before the data: a handful
+        stream.seek(position)
+        chunk, size = _chunk_header(stream)
+        if chunk == b"data":
+            following, following_size = _chunk_header(stream)
+            is_chunk = re.fullmatch(rb"[ -~]{4}", following) and position + 16 + following_size <= n_bytes
+            return position + 4 if size == 0 and following and not is_chunk else 0
+        position += 8 + size + size % 2
+    return 0
+
+
+def _chunk_header(stream: BinaryIO) -> tuple[bytes, int]:
+    return stream.read(4), int.from_bytes(stream.read(4), "little")
+
+
+def _is_guess(sound_format: str, path: Path) -> bool:
+    """Whether libsndfile did not know the content, went by the suffix and will decode anything."""
+    with path.open("rb") as file:
+        head = file.read(3)
+    is_mp3 = head == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
+    return sound_format == "RAW" or (sound_format == "MP3" and not is_mp3)
+
+
+def _reason(error: Exception) -> str:
+    """What a library says went wrong, on one line."""
+    if isinstance(error, sf.LibsndfileError):
+        # of an MP3 without a whole frame libsndfile says, beside the point, that the file does not exist
+        text = "no whole frame" if error.code == NO_FRAME else error.error_string
+    else:
+        text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split()).rstrip(".")

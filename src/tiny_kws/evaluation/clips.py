@@ -1,0 +1,211 @@
+"""Accuracy on isolated clips: the figures, each with the number of clips and an interval."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config import CLIP_SAMPLES
+from ..errors import ModelError
+
+Array = npt.NDArray[Any]
+
+CALIBRATION_BINS = 15
+RESAMPLES = 2000
+LATENCY_RUNS = 200
+BATCH_CLIPS = 128
+Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model to be measured. `predict` takes (batch, 16000) float32 audio to (batch, labels) probabilities."""
+
+    name: str
+    predict: Callable[[Array], Array]
+    labels: tuple[str, ...]
+    parameters: int
+    weight_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Clips to measure on. `batches()` gives (batch, 16000) float32 audio in the order of `labels`."""
+
+    name: str
+    labels: list[str]
+    sha256: str
+    batches: Callable[[], Iterator[Array]]
+
+
+def evaluate(
+    predictor: Predictor, clips: ClipSet, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """All figures of `predictor` on `clips`, but for its latency.
+
+    Raises ModelError if the clips have labels that the model does not know.
+    """
+    foreign = sorted(set(clips.labels) - set(predictor.labels))
+    if foreign:
+        raise ModelError(f"{predictor.name}: does not know the labels {', '.join(foreign)} of {clips.name}")
+    targets = np.array([predictor.labels.index(label) for label in clips.labels])
+    return {
+        "model": {
+            "name": predictor.name,
+            "sha256": predictor.sha256,
+            "parameters": predictor.parameters,
+            "weight_bytes": predictor.weight_bytes,
+        },
+        "data": {"name": clips.name, "clips": len(targets), "clips_sha256": clips.sha256},
+        **measure(predict_all(predictor, clips, progress), targets, predictor.labels),
+    }
+
+
+def predict_all(
+    predictor: Predictor, clips: ClipSet, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Array:
+    """Probabilities (clips, labels) of every clip."""
+    rows: list[Array] = []
+    for batch in clips.batches():
+        rows.append(predictor.predict(batch))
+        progress(sum(map(len, rows)), len(clips.labels))
+    return np.concatenate(rows)
+
+
+def measure(probabilities: Array, targets: Array, labels: Sequence[str]) -> dict[str, Any]:
+    """Figures from probabilities (clips, labels) and true class indices (clips,).
+
+    Accuracy has a Wilson interval, macro-F1 a bootstrap one (over clips, seeded); both 95 %.
+    """
+    predicted = probabilities.argmax(1)
+    confusion = np.zeros((len(labels), len(labels)), np.int64)
+    np.add.at(confusion, (targets, predicted), 1)
+    correct = int(np.trace(confusion))
+    precision, recall, f1 = _precision_recall_f1(confusion)
+    return {
+        "accuracy": _rounded(correct / len(targets)),
+        "accuracy_interval": [_rounded(x) for x in wilson_interval(correct, len(targets))],
+        "macro_f1": _rounded(_macro_f1(confusion[None])[0]),
+        "macro_f1_interval": [_rounded(x) for x in _macro_f1_interval(confusion)],
+        "calibration_error": _rounded(calibration_error(probabilities, targets)),
+        "per_class": {
+            label: {
+                "precision": _rounded(precision[i]),
+                "recall": _rounded(recall[i]),
+                "f1": _rounded(f1[i]),
+                "support": int(confusion[i].sum()),
+            }
+            for i, label in enumerate(labels)
+        },
+        "labels": list(labels),
+        "confusion_matrix": confusion.tolist(),
+    }
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927).
+
+    >>> low, high = wilson_interval(95, 100)
+    >>> round(low, 3), round(high, 3)
+    (0.888, 0.978)
+    """
+    share = successes / trials
+    centre = share + Z_95**2 / (2 * trials)
+    spread = Z_95 * math.sqrt(share * (1 - share) / trials + Z_95**2 / (4 * trials**2))
+    scale = 1 + Z_95**2 / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def calibration_error(probabilities: Array, targets: Array, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error (Guo et al. 2017, arXiv:1706.04599): mean gap of confidence and accuracy over bins.
+
+    >>> calibration_error(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1]))
+    0.3
+    """
+    confidence = probabilities.max(1).astype(np.float64)
+    correct = probabilities.argmax(1) == targets
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(index, confidence - correct, bins)
+    return round(float(np.abs(gaps).sum() / len(targets)), 9)
+
+
+def measure_latency(predictor: Predictor, runs: int = LATENCY_RUNS) -> dict[str, Any]:
+    """Milliseconds from the samples of one clip to its probabilities, with the processor's name.
+
+    Single-threaded if the predictor is; the first tenth of the runs warms up and does not count.
+    """
+    audio = np.random.default_rng(0).normal(0, 0.1, (1, CLIP_SAMPLES)).astype(np.float32)
+    times_ms = []
+    for _ in range(runs + runs // 10):
+        started = time.perf_counter()
+        predictor.predict(audio)
+        times_ms.append(1e3 * (time.perf_counter() - started))
+    counted = np.array(times_ms[runs // 10 :])
+    p50, p95 = np.percentile(counted, [50, 95])
+    return {
+        "mean_ms": round(float(counted.mean()), 3),
+        "p50_ms": round(float(p50), 3),
+        "p95_ms": round(float(p95), 3),
+        "runs": runs,
+        "threads": 1,
+        "processor": processor_name(),
+    }
+
+
+def processor_name() -> str:
+    """The processor as the system calls it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def batched(rows: Iterable[Array], size: int = BATCH_CLIPS) -> Iterator[Array]:
+    """Stack single clips (16000,) to batches (up to `size`, 16000)."""
+    held: list[Array] = []
+    for row in rows:
+        held.append(row)
+        if len(held) == size:
+            yield np.stack(held)
+            held = []
+    if held:
+        yield np.stack(held)
+
+
+def _precision_recall_f1(confusion: Array) -> tuple[Array, Array, Array]:
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    predicted, actual = confusion.sum(-2), confusion.sum(-1)
+    precision = hits / np.maximum(predicted, 1)
+    recall = hits / np.maximum(actual, 1)
+    f1 = 2 * hits / np.maximum(predicted + actual, 1)
+    return precision, recall, f1
+
+
+def _macro_f1(confusions: Array) -> Array:
+    """Mean F1 over the classes that occur, for each of (resamples, labels, labels)."""
+    occurs = confusions.sum(-1) > 0
+    return (_precision_recall_f1(confusions)[2] * occurs).sum(-1) / occurs.sum(-1)  # type: ignore[no-any-return]
+
+
+def _macro_f1_interval(confusion: Array) -> tuple[float, float]:
+    """Resampling clips with replacement is drawing the confusion matrix from a multinomial distribution."""
+    total = int(confusion.sum())
+    draws = np.random.default_rng(0).multinomial(total, confusion.ravel() / total, RESAMPLES)
+    low, high = np.percentile(_macro_f1(draws.reshape(-1, *confusion.shape)), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 6)

@@ -1,0 +1,44 @@
+"""Augmentation of whole batches of waveforms; every draw comes from the generator passed in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..config import CLIP_SAMPLES, SAMPLE_RATE, TrainConfig
+
+
+def random_shift(audio: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
+    """Shift each row of (batch, samples) by -max_shift to max_shift samples, filling with zeros."""
+    if max_shift == 0:
+        return audio
+    n_samples = audio.shape[1]
+    starts = _randint(2 * max_shift + 1, len(audio), generator, audio.device)
+    padded = torch.nn.functional.pad(audio, (max_shift, max_shift))
+    rows = torch.arange(len(audio), device=audio.device)
+    return padded.unfold(1, n_samples, 1)[rows, starts]
+
+
+def add_noise(
+    audio: Tensor, noise: Tensor, probability: float, max_volume: float, generator: torch.Generator
+) -> Tensor:
+    """Add to each row, with `probability`, a random stretch of `noise` (samples,) times a volume from U(0, max_volume).
+
+    `noise` holds at least as many samples as a row, float32 in [-1, 1]. The sum is clipped to [-1, 1].
+    """
+    starts = _randint(len(noise) - audio.shape[1] + 1, len(audio), generator, audio.device)
+    draw = torch.rand(2, len(audio), 1, generator=generator).to(audio.device)
+    volume = draw[0] * max_volume * (draw[1] < probability)
+    return torch.clamp(audio + volume * noise.unfold(0, audio.shape[1], 1)[starts], -1.0, 1.0)
+
+
+def augment(audio: Tensor, noise: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
+    """The reference recipe on (batch, 16000): shift, then background noise."""
+    assert audio.shape[1] == CLIP_SAMPLES
+    shifted = random_shift(audio, round(config.shift_ms * SAMPLE_RATE / 1000), generator)
+    return add_noise(shifted, noise, config.noise_probability, config.noise_volume, generator)
+
+
+def _randint(high: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Drawn on the CPU, so that a seed means the same on every device."""
+    return torch.randint(high, (count,), generator=generator).to(device)

@@ -1,0 +1,200 @@
+"""Checkpoints: the weights with all that is needed to rebuild the network and its front end.
+
+A checkpoint is a plain dict of tensors and simple values that `torch.load(weights_only=True)` reads. The keys
+`model_state`, `model_config`, `labels`, `stats`, `val_acc`, `epoch`, `history` and `torch_version` are common to other
+implementations of the reference; `architecture`, `feature_config`, `train_config` and `data` are ours, and may lack.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ..config import DSCNNConfig, FeatureConfig, from_mapping
+from ..errors import ModelError
+from ..evaluation.clips import Predictor
+from ..files import sha256_of, whole_file
+from .features import LogMel, normalize
+from .models import DSCNN, count_parameters
+
+DS_CNN = "ds-cnn"
+ARCHITECTURES = (DS_CNN,)
+
+
+@dataclass
+class Checkpoint:
+    """A network with its front end, labels and history. `stats` holds the features' `mean` and `std`."""
+
+    model: DSCNN
+    labels: tuple[str, ...]
+    stats: dict[str, float]
+    feature_config: FeatureConfig = field(default_factory=FeatureConfig)
+    val_acc: float = math.nan
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    train_config: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """Name of the network's class, as `build_model` takes it."""
+        return DS_CNN
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is saved."""
+        return {
+            "model_state": {name: value.detach().cpu() for name, value in self.model.state_dict().items()},
+            "model_config": asdict(self.model.config),
+            "labels": list(self.labels),
+            "stats": dict(self.stats),
+            "val_acc": self.val_acc,
+            "epoch": self.epoch,
+            "history": self.history,
+            "torch_version": str(torch.__version__),
+            "architecture": self.architecture,
+            "feature_config": asdict(self.feature_config),
+            "train_config": self.train_config,
+            "data": self.data,
+        }
+
+
+class ClipNetwork(nn.Module):
+    """Front end, normalisation, network and softmax as one module: (batch, samples) to (batch, classes)."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.log_mel = LogMel(checkpoint.feature_config)
+        self.stats = checkpoint.stats
+        self.model = checkpoint.model.eval()
+
+    def forward(self, audio: Tensor) -> Tensor:
+        return torch.softmax(self.model(normalize(self.log_mel(audio), self.stats)), -1)
+
+
+def build_model(architecture: str, model_config: Mapping[str, Any], where: str) -> DSCNN:
+    """The network that a checkpoint or a command asks for; `where` is named in the ModelError it may raise."""
+    if architecture == DS_CNN:
+        return DSCNN(**asdict(from_mapping(DSCNNConfig, model_config, where)))
+    raise ModelError(f"{where}: found the architecture {architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of ours, or one of the reference's form made by other code.
+
+    Raises ModelError, saying what is wrong, if it is missing, truncated, foreign or inconsistent.
+    """
+    raw = read_torch(path)
+    missing = [key for key in ("model_state", "model_config", "labels", "stats") if key not in raw]
+    if missing:
+        raise ModelError(f"{path}: found no {', '.join(missing)} in it, expected a checkpoint of tiny-kws")
+    try:
+        return _from_dict(raw, path)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{path}: its parts do not fit together ({reason}); expected a checkpoint of tiny-kws"
+        ) from error
+
+
+def save_torch(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` with torch.save, whole or not at all."""
+    # Through memory: torch's own zip writer turns a full disk into an error that says nothing of it.
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    with whole_file(path) as file:
+        file.write(buffer.getbuffer())
+
+
+def read_torch(path: Path) -> dict[str, Any]:
+    """Read a dict with torch.load(weights_only=True). Raises ModelError if it is missing, damaged or something else."""
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: not found, expected a checkpoint; check the path") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            f"{path}: is no whole checkpoint ({type(error).__name__}), expected a file of torch.save with plain "
+            "values; fetch or train it again"
+        ) from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: holds a {type(value).__name__}, expected a checkpoint's dict")
+    return value
+
+
+def _from_dict(raw: dict[str, Any], path: Path) -> Checkpoint:
+    where = str(path)
+    model = build_model(raw.get("architecture", DS_CNN), raw["model_config"], where)
+    labels = tuple(str(label) for label in raw["labels"])
+    if len(labels) != model.config.n_classes or len(set(labels)) != len(labels):
+        raise ModelError(
+            f"{path}: found {len(set(labels))} different labels, expected {model.config.n_classes} as the weights have"
+        )
+    feature_config = from_mapping(FeatureConfig, raw.get("feature_config", {}), where)
+    load_weights(model, raw["model_state"], where)
+    stats = {str(name): float(value) for name, value in raw["stats"].items()}
+    if not (math.isfinite(stats["mean"]) and stats["std"] > 0):
+        raise ModelError(f"{path}: found stats {stats}, expected a finite mean and a positive std")
+    return Checkpoint(
+        model=model.eval(),
+        labels=labels,
+        stats=stats,
+        feature_config=feature_config,
+        val_acc=float(raw.get("val_acc", math.nan)),
+        epoch=int(raw.get("epoch", 0)),
+        history=list(raw.get("history", [])),
+        train_config=dict(raw.get("train_config", {})),
+        data=dict(raw.get("data", {})),
+        sha256=sha256_of(path),
+    )
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load `state` into `model`, all of it or none. Raises ModelError naming the first name or shape that is off."""
+    expected = model.state_dict()
+    odd = sorted(set(expected) ^ set(state))
+    wrong = [name for name in expected if name in state and expected[name].shape != state[name].shape]
+    if odd:
+        side = "lacks" if odd[0] in expected else "has an unexpected"
+        raise ModelError(
+            f"{where}: {side} weight {odd[0]} ({len(odd)} names differ); expected those of its model_config"
+        )
+    if wrong:
+        name = wrong[0]
+        raise ModelError(
+            f"{where}: the weight {name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
+        )
+    bad = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if bad:
+        raise ModelError(f"{where}: the weight {bad[0]} holds NaN or infinity, expected numbers; train it again")
+    model.load_state_dict(dict(state))
+
+
+def open_predictor(path: Path) -> Predictor:
+    """A checkpoint to be measured."""
+    checkpoint = load_checkpoint(path)
+    network = ClipNetwork(checkpoint)
+
+    def predict(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            return network(torch.from_numpy(audio)).numpy()  # type: ignore[no-any-return]
+
+    state = checkpoint.model.state_dict().values()
+    return Predictor(
+        name=f"{path.parent.name}/{path.name}",
+        predict=predict,
+        labels=checkpoint.labels,
+        parameters=count_parameters(checkpoint.model),
+        weight_bytes=sum(value.numel() * value.element_size() for value in state),
+        sha256=checkpoint.sha256,
+    )

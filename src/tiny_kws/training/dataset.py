@@ -1,0 +1,339 @@
+"""The twelve-class Speech Commands task (Warden 2018, arXiv:1804.03209), drawn from the official layout.
+
+A prepared folder holds `bank.npy` (every clip, int16), `clips.csv` (a line for each row of the bank),
+`noise.npy` (background noise for training, int16) and `manifest.json` (counts, seeds, sources).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from ..audio import Samples, one_second, read_mono
+from ..config import CLIP_SAMPLES, KEYWORDS, LABELS, OTHER_WORDS, SAMPLE_RATE, SILENCE, UNKNOWN, PrepareConfig
+from ..errors import DataError, KwsError
+from ..files import whole_folder, write_bytes, write_json
+
+Pcm = npt.NDArray[np.int16]
+
+SPLITS = ("training", "validation", "testing")
+NOISE_FOLDER = "_background_noise_"
+WORDS_FOLDER = "speech_commands_v0.02"
+TEST_FOLDER = "speech_commands_test_set_v0.02"
+OFFICIAL_CLIPS = {"training": 84_843, "validation": 9_981, "testing": 11_005}
+"""Clips of the 35 words in the whole official archive, by split."""
+
+NOISE_STRETCHES = {"training": (0.0, 0.8), "validation": (0.8, 0.9), "testing": (0.9, 1.0)}
+"""The part of every background recording that each split may use: no noise is heard in two splits."""
+
+FORMAT = 1
+SOURCE = "Google Speech Commands v0.02, P. Warden 2018 (arXiv:1804.03209), CC BY 4.0"
+BATCH_CLIPS = 1024
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row of the bank. `file` is relative to the words' folder; silence names the noise and where it starts."""
+
+    split: str
+    label: str
+    word: str
+    speaker: str
+    file: str
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A prepared folder, opened: the bank is memory-mapped (clips, 16000) int16, `clips` names its rows."""
+
+    folder: Path
+    bank: Pcm
+    noise: Pcm
+    clips: list[Clip]
+    manifest: dict[str, Any]
+
+    def rows(self, split: str) -> npt.NDArray[np.intp]:
+        """Rows of the bank that belong to `split`. Raises DataError if there are none."""
+        rows = np.array([i for i, clip in enumerate(self.clips) if clip.split == split], np.intp)
+        if len(rows) == 0:
+            have = ", ".join(sorted({clip.split for clip in self.clips}))
+            raise DataError(f"{self.folder}: holds no clips of the split {split!r}, expected one of: {have}")
+        return rows
+
+    def targets(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+        """Class indices (rows,) in the order of LABELS."""
+        return np.array([LABELS.index(self.clips[i].label) for i in rows], np.int64)
+
+
+def prepare(
+    source: Path,
+    destination: Path,
+    config: PrepareConfig | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PreparedData:
+    """Build the twelve-class task from the official folder layout and open it.
+
+    `source` is the words' folder or the one above it; `progress(done, total)` counts clips. Splits follow the official
+    lists; unknown and silence are seeded draws. An incomplete archive is accepted, what it lacks stands in the manifest
+    under `missing`, and clips that cannot be read under `unreadable`. Raises DataError if the layout is not there.
+    """
+    config = config or PrepareConfig()
+    words = find_words_folder(source)
+    if destination.exists():
+        raise DataError(f"{destination}: already exists, expected a new folder; remove it or name another")
+    lists = {split: _read_list(words / f"{split}_list.txt") for split in ("validation", "testing")}
+    recordings = list_recordings(words, lists)
+    _check_speakers(words, recordings)
+    noises = _read_noises(words)
+    chosen = [clip for split in SPLITS for clip in _draw_words(recordings[split], split, config)]
+    unreadable: list[str] = []
+    with whole_folder(destination) as folder:
+        # Written row by row: on a full disk, writing through a memory map kills the process.
+        with (folder / "bank.npy").open("wb") as bank:
+            bank.write(_npy_header(0))
+            kept = list(_write_words(words, chosen, bank, unreadable, progress))
+            for split in SPLITS:
+                n_keywords = sum(clip.split == split and clip.label in KEYWORDS for clip in kept)
+                kept += _write_silence(bank, noises, split, round(n_keywords * config.silence_share), config.seed)
+            bank.seek(0)
+            bank.write(_npy_header(len(kept)))
+        np.save(folder / "noise.npy", np.concatenate([_stretch(noises[name], "training") for name in sorted(noises)]))
+        write_bytes(folder / "clips.csv", _to_csv(kept))
+        write_json(folder / "manifest.json", _manifest(words, recordings, lists, noises, kept, unreadable, config))
+    return open_prepared(destination)
+
+
+def open_prepared(folder: Path) -> PreparedData:
+    """Open what `prepare` wrote. Raises DataError if it is not there, or its parts do not belong together."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if manifest.get("format") != FORMAT:
+            raise DataError(
+                f"{folder}: prepared in format {manifest.get('format')}, expected {FORMAT}; prepare the data again"
+            )
+        with (folder / "clips.csv").open(newline="", encoding="utf-8") as file:
+            clips = [Clip(**line) for line in csv.DictReader(file)]
+        bank = np.load(folder / "bank.npy", mmap_mode="r")
+        noise = np.load(folder / "noise.npy")
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise DataError(
+            f"{folder}: is no prepared data ({error}); run `tiny-kws data prepare SOURCE --out {folder}` first"
+        ) from error
+    if bank.shape != (len(clips), CLIP_SAMPLES) or bank.dtype != np.int16:
+        raise DataError(f"{folder}: the bank is {bank.shape} {bank.dtype}, expected {(len(clips), CLIP_SAMPLES)} int16")
+    return PreparedData(folder, bank, noise, clips, manifest)
+
+
+def find_words_folder(source: Path) -> Path:
+    """The folder with the lists: `source` itself or one below it. Raises DataError if neither has them."""
+    for folder in (source, source / WORDS_FOLDER):
+        if (folder / "validation_list.txt").is_file() and (folder / "testing_list.txt").is_file():
+            return folder
+    raise DataError(
+        f"{source}: found no validation_list.txt and testing_list.txt, expected the Speech Commands layout; "
+        "run `tiny-kws data download` or name the folder that holds the lists"
+    )
+
+
+def list_recordings(words: Path, lists: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Every clip of the 35 words by split, as sorted paths relative to `words`: by the lists, else training."""
+    split_of = {file: split for split, files in lists.items() for file in files}
+    recordings: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for word in sorted((*KEYWORDS, *OTHER_WORDS)):
+        for path in sorted((words / word).glob("*.wav")):
+            file = f"{word}/{path.name}"
+            recordings[split_of.get(file, "training")].append(file)
+    if not any(recordings.values()):
+        raise DataError(f"{words}: holds the lists but no recordings, expected folders such as yes/ and no/")
+    return recordings
+
+
+def word_of(file: str) -> str:
+    """The word said in `yes/0a7c2a8d_nohash_0.wav`: yes."""
+    return file.partition("/")[0]
+
+
+def speaker_of(file: str) -> str:
+    """The speaker of `yes/0a7c2a8d_nohash_0.wav`: 0a7c2a8d."""
+    return file.rpartition("/")[2].partition("_nohash_")[0]
+
+
+def read_test_archive(folder: Path) -> list[tuple[Path, str]]:
+    """The official test folder (`_silence_`, `_unknown_`, words) as sorted (file, label); DataError if foreign."""
+    if not (folder / "_unknown_").is_dir() and (folder / TEST_FOLDER).is_dir():
+        folder = folder / TEST_FOLDER
+    found = [
+        (path, label)
+        for label in LABELS
+        for path in sorted((folder / (f"_{label}_" if label in (SILENCE, UNKNOWN) else label)).glob("*.wav"))
+    ]
+    missing = sorted(set(LABELS) - {label for _, label in found})
+    if missing:
+        raise DataError(
+            f"{folder}: found no clips of {', '.join(missing)}; expected the official test archive's folders"
+        )
+    return found
+
+
+def clips_digest(names: Iterable[str]) -> str:
+    """SHA-256 over a list of clips in order, one name a line, so that two evaluations can be told to be of the same."""
+    return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
+
+
+def to_pcm(audio: Samples) -> Pcm:
+    """Float samples in [-1, 1] to int16; exact for what was 16-bit before."""
+    scaled: Samples = np.rint(audio * 32768.0)
+    return np.clip(scaled, -32768, 32767).astype(np.int16)
+
+
+def _read_list(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split()
+
+
+def _check_speakers(words: Path, recordings: dict[str, list[str]]) -> None:
+    splits_of: dict[str, set[str]] = defaultdict(set)
+    for split, files in recordings.items():
+        for file in files:
+            splits_of[speaker_of(file)].add(split)
+    shared = sorted(speaker for speaker, splits in splits_of.items() if len(splits) > 1)
+    if shared:
+        raise DataError(
+            f"{words}: {len(shared)} speakers are in more than one split ({shared[0]} for one), expected the official "
+            "lists, which share none; put all clips of a speaker in one list"
+        )
+
+
+def _draw_words(files: list[str], split: str, config: PrepareConfig) -> list[Clip]:
+    """All keyword clips of a split and the seeded share of the other words' clips."""
+    keywords = [file for file in files if word_of(file) in KEYWORDS]
+    others = [file for file in files if word_of(file) not in KEYWORDS]
+    rng = _rng(config.seed, split, "unknown")
+    count = min(len(others), round(len(keywords) * config.unknown_share))
+    drawn = sorted(rng.choice(len(others), count, replace=False)) if count else []
+    clips = [Clip(split, word_of(file), word_of(file), speaker_of(file), file) for file in keywords]
+    unknown = [others[i] for i in drawn]
+    return clips + [Clip(split, UNKNOWN, word_of(file), speaker_of(file), file) for file in unknown]
+
+
+def _write_words(
+    words: Path, clips: list[Clip], bank: BinaryIO, unreadable: list[str], progress: Callable[[int, int], None]
+) -> Iterator[Clip]:
+    """Append every clip that can be read to `bank` and yield it; note the others in `unreadable`."""
+
+    def read(clip: Clip) -> Pcm | str:
+        try:
+            return to_pcm(one_second(read_mono(words / clip.file)))
+        except KwsError as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(clips), BATCH_CLIPS):
+            batch = clips[start : start + BATCH_CLIPS]
+            for clip, pcm in zip(batch, pool.map(read, batch), strict=True):
+                if isinstance(pcm, str):
+                    unreadable.append(pcm)
+                    continue
+                bank.write(pcm.tobytes())
+                yield clip
+            progress(start + len(batch), len(clips))
+
+
+def _read_noises(words: Path) -> dict[str, Pcm]:
+    noises = {path.name: to_pcm(read_mono(path)) for path in sorted((words / NOISE_FOLDER).glob("*.wav"))}
+    shortest = min((len(noise) for noise in noises.values()), default=0)
+    if shortest < 10 * CLIP_SAMPLES:
+        raise DataError(
+            f"{words / NOISE_FOLDER}: found {len(noises)} recordings, the shortest of {shortest / SAMPLE_RATE:.1f} s, "
+            "expected background noise of at least 10 s each"
+        )
+    return noises
+
+
+def _stretch(noise: Pcm, split: str) -> Pcm:
+    start, end = NOISE_STRETCHES[split]
+    return noise[round(start * len(noise)) : round(end * len(noise))]
+
+
+def _write_silence(bank: BinaryIO, noises: dict[str, Pcm], split: str, count: int, seed: int) -> list[Clip]:
+    """Append `count` seconds of background noise, each at a volume from U(0, 1), to `bank`."""
+    rng = _rng(seed, split, "silence")
+    names = sorted(noises)
+    clips = []
+    for _ in range(count):
+        name = names[rng.integers(len(names))]
+        stretch = _stretch(noises[name], split)
+        start = int(rng.integers(len(stretch) - CLIP_SAMPLES + 1))
+        volume = rng.random()
+        bank.write(np.rint(stretch[start : start + CLIP_SAMPLES] * volume).astype(np.int16).tobytes())
+        where = round(NOISE_STRETCHES[split][0] * len(noises[name])) + start
+        clips.append(Clip(split, SILENCE, "", "", f"{NOISE_FOLDER}/{name}@{where}*{volume:.6f}"))
+    return clips
+
+
+def _npy_header(n_rows: int) -> bytes:
+    """The head of bank.npy; numpy leaves room in it for the row count to grow, so its length is always the same."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<i2", "fortran_order": False, "shape": (n_rows, CLIP_SAMPLES)}
+    )
+    return header.getvalue()
+
+
+def _to_csv(clips: Sequence[Clip]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(Clip.__dataclass_fields__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(clip) for clip in clips)
+    return text.getvalue().encode()
+
+
+def _manifest(
+    words: Path,
+    recordings: dict[str, list[str]],
+    lists: dict[str, list[str]],
+    noises: dict[str, Pcm],
+    clips: list[Clip],
+    unreadable: list[str],
+    config: PrepareConfig,
+) -> dict[str, Any]:
+    found = {split: len(files) for split, files in recordings.items()}
+    present = set().union(*recordings.values())
+    by_split = {split: [clip for clip in clips if clip.split == split] for split in SPLITS}
+    return {
+        "format": FORMAT,
+        "source": SOURCE,
+        "folder": words.name,
+        "labels": list(LABELS),
+        "prepare": asdict(config),
+        "recordings": found,
+        "missing": {
+            "clips": {split: OFFICIAL_CLIPS[split] - n for split, n in found.items() if n < OFFICIAL_CLIPS[split]},
+            "listed": {split: sum(file not in present for file in files) for split, files in lists.items()},
+        },
+        "unreadable": unreadable,
+        "clips": {split: dict(Counter(clip.label for clip in part)) for split, part in by_split.items()},
+        "unknown_words": {
+            split: dict(sorted(Counter(clip.word for clip in part if clip.label == UNKNOWN).items()))
+            for split, part in by_split.items()
+        },
+        "speakers": {split: len({clip.speaker for clip in part if clip.speaker}) for split, part in by_split.items()},
+        "noise_seconds": {name: round(len(noise) / SAMPLE_RATE, 3) for name, noise in noises.items()},
+        "noise_stretches": NOISE_STRETCHES,
+        "clips_sha256": {split: clips_digest(clip.file for clip in part) for split, part in by_split.items()},
+    }
+
+
+def _rng(seed: int, *purpose: str) -> np.random.Generator:
+    """A generator of its own for each purpose, so that drawing more for one leaves the others as they were."""
+    return np.random.default_rng([seed, *hashlib.sha256("/".join(purpose).encode()).digest()])

@@ -1,0 +1,323 @@
+"""The training loop: batches of waveforms to weights, a checkpoint each epoch, exact resuming."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from ..config import LABELS, FeatureConfig, TrainConfig
+from ..errors import ModelError, UsageError
+from ..evaluation.report import plot_learning_curve
+from ..files import write_json
+from .augment import augment
+from .checkpoint import Checkpoint, build_model, load_weights, read_torch, save_torch
+from .dataset import PreparedData
+from .features import LogMel, normalize
+
+EVAL_BATCH = 256
+PROGRESS_STEPS = 5  # report a step in so many: on a GPU every report waits for the device
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Where a training stands: means over the epoch so far, and the seconds left of the whole training."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One line of the history."""
+
+    epoch: int
+    train_loss: float
+    train_acc: float
+    val_loss: float
+    val_acc: float
+    learning_rate: float
+    clips_per_second: float
+
+
+@dataclass
+class Watcher:
+    """What the caller wants to hear while a training runs; by default nothing."""
+
+    on_step: Callable[[StepReport], None] = lambda report: None
+    on_epoch: Callable[[EpochReport], None] = lambda report: None
+
+
+def train(
+    data: PreparedData,
+    out: Path,
+    architecture: str,
+    model_config: dict[str, Any] | None = None,
+    config: TrainConfig | None = None,
+    feature_config: FeatureConfig | None = None,
+    *,
+    device: str | None = None,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> Path:
+    """Train on `data` and return the path of the best checkpoint, `out`/best.pt (highest validation accuracy).
+
+    Each epoch leaves `last.pt`, `best.pt`, `history.json`, `learning_curve.png` and TensorBoard events in `out`, each
+    whole or absent. With `resume`, goes on from `last.pt`; on one machine the weights end as if never interrupted.
+    Raises UsageError if `out` already holds a training that is not resumed, is another's, or is being written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            run = _Run(data, out, architecture, model_config or {}, config or TrainConfig(), feature_config, device)
+            run.start(resume)
+            run.train(watcher or Watcher())
+    except Timeout as error:
+        raise UsageError(f"{out}: another training is writing there; wait for it or name another folder") from error
+    return out / "best.pt"
+
+
+def find_device(name: str | None = None) -> torch.device:
+    """The device called `name`, or the best there is: CUDA, then MPS, then CPU. UsageError if it is not there."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"found no device {name!r}, expected cpu, cuda or mps; leave it out to take the best"
+        ) from error
+    return device
+
+
+def wants_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether to train in bfloat16: as asked, or, for `auto`, where the processor multiplies matrices in it."""
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise UsageError(f"found the precision {precision!r}, expected auto, float32 or bfloat16")
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device.type == "cpu" and bool(amx())
+
+
+def iterate_batches(
+    bank: npt.NDArray[np.int16] | Tensor, rows: npt.NDArray[np.intp], size: int, device: torch.device
+) -> Iterator[Tensor]:
+    """Float32 audio (up to `size`, samples) in [-1, 1] on `device`, in the order of `rows`; bank int16."""
+    for start in range(0, len(rows), size):
+        yield fetch(bank, rows[start : start + size], device)
+
+
+def fetch(bank: npt.NDArray[np.int16] | Tensor, rows: npt.NDArray[np.intp], device: torch.device) -> Tensor:
+    """The clips at `rows` of an int16 bank as float32 audio in [-1, 1]; the bank may lie on the device already."""
+    if isinstance(bank, Tensor):
+        pcm = bank[torch.from_numpy(rows).to(bank.device)]
+    else:
+        pcm = torch.from_numpy(bank[rows]).to(device)
+    return pcm.float() / 32768.0
+
+
+def feature_stats(log_mel: LogMel, batches: Iterator[Tensor]) -> dict[str, float]:
+    """The one mean and standard deviation over all features of all `batches`."""
+    count, total, squares = 0, 0.0, 0.0
+    with torch.inference_mode():
+        for audio in batches:
+            features = log_mel(audio).cpu().double()
+            count += features.numel()
+            total += float(features.sum())
+            squares += float(features.square().sum())
+    mean = total / count
+    return {"mean": mean, "std": math.sqrt(squares / count - mean**2)}
+
+
+class _Run:
+    """One training: what stays the same over its epochs."""
+
+    def __init__(
+        self,
+        data: PreparedData,
+        out: Path,
+        architecture: str,
+        model_config: dict[str, Any],
+        config: TrainConfig,
+        feature_config: FeatureConfig | None,
+        device: str | None,
+    ) -> None:
+        self.data, self.out, self.config = data, out, config
+        self.device = find_device(device)
+        self.bfloat16 = wants_bfloat16(config.precision, self.device)
+        # Convolutions over channels_last run faster on every device measured.
+        self.memory_format = torch.channels_last
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            model = build_model(architecture, {"n_classes": len(LABELS), **model_config}, "the model asked for")
+        self.model = model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.log_mel = LogMel(feature_config).to(self.device)
+        self.rows = {split: data.rows(split) for split in ("training", "validation")}
+        self.targets = {
+            split: torch.from_numpy(data.targets(rows)).to(self.device) for split, rows in self.rows.items()
+        }
+        self.bank: npt.NDArray[np.int16] | Tensor = data.bank
+        if self.device.type != "cpu":
+            self.bank = torch.from_numpy(np.array(data.bank)).to(self.device)
+        self.noise = torch.from_numpy(data.noise).to(self.device).float() / 32768.0
+        self.history: list[dict[str, float]] = []
+        self.stats: dict[str, float] = {}
+        self.steps = math.ceil(len(self.rows["training"]) / config.batch_size)
+
+    def start(self, resume: bool) -> None:
+        """Begin afresh, or go on from the last whole epoch."""
+        last = self.out / "last.pt"
+        if last.exists() and not resume:
+            raise UsageError(f"{self.out}: holds a training already; go on with --resume or name another folder")
+        if last.exists():
+            self._restore(read_torch(last), last)
+        else:
+            batches = iterate_batches(self.bank, self.rows["training"], EVAL_BATCH, self.device)
+            self.stats = feature_stats(self.log_mel, batches)
+
+    def train(self, watcher: Watcher) -> None:
+        """The epochs that are left."""
+        first = len(self.history)
+        with SummaryWriter(str(self.out / "tensorboard"), purge_step=first + 1) as events:
+            for epoch in range(first, self.config.epochs):
+                report = self._epoch(epoch, watcher)
+                self.history.append(asdict(report))
+                self._save()
+                for name, value in asdict(report).items():
+                    events.add_scalar(name, value, epoch + 1)
+                events.flush()
+                watcher.on_epoch(report)
+
+    def _epoch(self, epoch: int, watcher: Watcher) -> EpochReport:
+        """One pass over the training clips. All its draws follow from the seed and the epoch alone."""
+        self.model.train()
+        order_generator = torch.Generator().manual_seed(_epoch_seed(self.config.seed, epoch))
+        order = torch.randperm(len(self.rows["training"]), generator=order_generator)
+        total = torch.zeros(2, device=self.device)
+        started, seen = time.perf_counter(), 0
+        with torch.random.fork_rng():
+            torch.manual_seed(_epoch_seed(self.config.seed, epoch))  # dropout draws from torch's own generator
+            for step, batch in enumerate(torch.split(order, self.config.batch_size)):
+                rate = _cosine(self.config.learning_rate, epoch + step / self.steps, self.config.epochs)
+                total += self._step(batch, rate, order_generator) * len(batch)
+                seen += len(batch)
+                if step % PROGRESS_STEPS == 0 or step + 1 == self.steps:
+                    loss, accuracy = (total / seen).tolist()
+                    speed = (time.perf_counter() - started) / (step + 1)
+                    left = speed * ((self.config.epochs - epoch) * self.steps - step - 1)
+                    watcher.on_step(
+                        StepReport(epoch + 1, self.config.epochs, step + 1, self.steps, loss, accuracy, left)
+                    )
+        loss, accuracy = (total / seen).tolist()
+        if not math.isfinite(loss):
+            raise ModelError(f"the training loss became {loss} in epoch {epoch + 1}; lower the learning rate")
+        speed = seen / (time.perf_counter() - started)
+        val_loss, val_acc = self._validate()
+        return EpochReport(epoch + 1, loss, accuracy, val_loss, val_acc, rate, round(speed, 1))
+
+    def _step(self, batch: Tensor, learning_rate: float, generator: torch.Generator) -> Tensor:
+        """One step of the optimizer on the training clips at `batch`; mean loss and accuracy (2,)."""
+        audio = fetch(self.bank, self.rows["training"][batch.numpy()], self.device)
+        targets = self.targets["training"][batch.to(self.device)]
+        features = self._features(augment(audio, self.noise, self.config, generator))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            logits = self.model(features)
+        logits = logits.float()
+        loss = nn.functional.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return torch.stack([loss.detach(), (logits.argmax(1) == targets).float().mean()])
+
+    def _features(self, audio: Tensor) -> Tensor:
+        with torch.no_grad():
+            return normalize(self.log_mel(audio), self.stats).contiguous(memory_format=self.memory_format)
+
+    def _validate(self) -> tuple[float, float]:
+        """Loss (without label smoothing) and accuracy on the validation split, in float32."""
+        self.model.eval()
+        with torch.inference_mode():
+            batches = iterate_batches(self.bank, self.rows["validation"], EVAL_BATCH, self.device)
+            logits = torch.cat([self.model(self._features(audio)) for audio in batches])
+            targets = self.targets["validation"]
+            loss = nn.functional.cross_entropy(logits, targets)
+            return float(loss), float((logits.argmax(1) == targets).float().mean())
+
+    def _checkpoint(self) -> Checkpoint:
+        manifest = self.data.manifest
+        return Checkpoint(
+            model=self.model,
+            labels=LABELS,
+            stats=self.stats,
+            feature_config=self.log_mel.config,
+            val_acc=self.history[-1]["val_acc"],
+            epoch=len(self.history),
+            history=self.history,
+            train_config={**asdict(self.config), "bfloat16": self.bfloat16},
+            data={key: manifest[key] for key in ("source", "prepare", "clips", "clips_sha256")},
+        )
+
+    def _save(self) -> None:
+        """Best before last: if killed between the two, the epoch is run again and the best written as before."""
+        checkpoint = self._checkpoint().to_dict()
+        accuracies = [line["val_acc"] for line in self.history]
+        if accuracies[-1] > max(accuracies[:-1], default=-1.0):
+            save_torch(self.out / "best.pt", checkpoint)
+        save_torch(self.out / "last.pt", {**checkpoint, "optimizer": self.optimizer.state_dict()})
+        write_json(self.out / "history.json", self.history)
+        plot_learning_curve(self.history, self.out / "learning_curve.png")
+
+    def _restore(self, last: dict[str, Any], path: Path) -> None:
+        expected = {**asdict(self.config), "bfloat16": self.bfloat16}
+        found = last.get("train_config", {})
+        differing = [name for name in expected if found.get(name) != expected[name]]
+        if last.get("data", {}).get("clips_sha256") != self.data.manifest["clips_sha256"]:
+            differing.append("the list of clips")
+        if last.get("model_config") != asdict(self.model.config):
+            differing.append("the network")
+        if differing:
+            raise UsageError(
+                f"{path}: was started with other settings ({', '.join(differing)}), expected the same; "
+                "resume with those or name another folder"
+            )
+        try:
+            load_weights(self.model, last["model_state"], str(path))
+            self.optimizer.load_state_dict(last["optimizer"])
+            self.history, self.stats = last["history"], last["stats"]
+        except (KeyError, ValueError, TypeError) as error:
+            raise ModelError(
+                f"{path}: is no training to go on with ({error}); start again in another folder"
+            ) from error
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _cosine(peak: float, epochs_done: float, epochs: int) -> float:
+    """Learning rate after `epochs_done` of `epochs`: from `peak` down half a cosine to zero."""
+    return peak * 0.5 * (1.0 + math.cos(math.pi * epochs_done / epochs))
