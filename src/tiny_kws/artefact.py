@@ -19,7 +19,8 @@ from .errors import ModelError
 
 FORMAT = 1
 METADATA_KEY = "tiny_kws"
-DEFAULT_MODEL = "ds-cnn"
+DEFAULT_MODELS = {"clip": "ds-cnn", "stream": "causal-cnn"}
+SUFFIXES = {"clip": ".onnx", "stream": ".stream.onnx"}
 MAX_BYTES = 64 * 2**20  # far above any keyword model, far below what would fill a memory
 UNSIGNED = "0" * 64
 _SUM = re.compile(rb'"artefact_sha256": ?"([0-9a-f]{64})"')
@@ -42,6 +43,12 @@ class Metadata:
     precision: str = "float32"
     rate: int = SAMPLE_RATE
     window: int = SAMPLE_RATE
+    hop: int = 0
+    """Samples of a chunk of the stream; 0 for a clip artefact."""
+    look_back: int = 0
+    """Samples before the window that an answer of a stream also depends on."""
+    calibration_clips: int = 0
+    """Training clips that int8 ranges were taken from."""
     train_config: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, Any] = field(default_factory=dict)
     """Accuracy on the validation split with its 95 % interval and number of clips; empty if not measured."""
@@ -64,19 +71,24 @@ def sign(unsigned: bytes) -> bytes:
     return _SUM.sub(lambda match: match[0].replace(UNSIGNED.encode(), digest), unsigned)
 
 
-def bundled_models() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(p.name.removesuffix(".onnx") for p in _assets().iterdir() if p.name.endswith(".onnx"))
+def bundled_models(kind: str = "clip") -> list[str]:
+    """Names of the models of one kind that come with the package."""
+    suffix = SUFFIXES[kind]
+    names = [p.name for p in _assets().iterdir() if p.name.endswith(suffix)]
+    return sorted(
+        name.removesuffix(suffix) for name in names if kind == "stream" or not name.endswith(SUFFIXES["stream"])
+    )
 
 
-def find_model(name_or_path: str | Path | None) -> Path:
-    """The file of a model: the default, one bundled under its name, or a path. Raises ModelError if there is none."""
-    bundled = _assets() / f"{name_or_path or DEFAULT_MODEL}.onnx"
-    if (name_or_path is None or "/" not in str(name_or_path)) and bundled.is_file():
-        return Path(str(bundled))
-    path = Path(str(name_or_path))
+def find_model(name_or_path: str | Path | None, kind: str = "clip") -> Path:
+    """The file of a model: the default of its kind, a bundled one by name, or a path. ModelError if there is none."""
+    name = str(name_or_path or DEFAULT_MODELS[kind])
+    if name in bundled_models(kind):
+        return Path(str(_assets() / f"{name}{SUFFIXES[kind]}"))
+    path = Path(name)
     if not path.is_file():
-        raise ModelError(f"{path}: not found, expected a model file or one of: {', '.join(bundled_models())}")
+        known = ", ".join(bundled_models(kind)) or "none"
+        raise ModelError(f"{path}: not found, expected a model file or the name of a bundled one ({known})")
     return path
 
 
@@ -115,9 +127,21 @@ def parse_metadata(values: dict[str, str], where: str) -> Metadata:
         metadata = Metadata(**{key: value for key, value in raw.items() if key in known})
     except TypeError as error:
         raise ModelError(f"{where}: its metadata are incomplete ({error}), export it again") from error
-    if metadata.rate != SAMPLE_RATE or not metadata.labels:
-        raise ModelError(f"{where}: is for {metadata.rate} Hz and labels {metadata.labels}, expected {SAMPLE_RATE} Hz")
+    if metadata.rate != SAMPLE_RATE:
+        raise ModelError(f"{where}: is for audio of {metadata.rate} Hz, expected {SAMPLE_RATE} Hz")
+    labels = metadata.labels
+    if not (isinstance(labels, list) and labels and all(isinstance(label, str) for label in labels)):
+        raise ModelError(f"{where}: has the labels {labels}, expected a list of names; export it again")
+    if len(set(labels)) != len(labels):
+        raise ModelError(f"{where}: has the labels {', '.join(labels)}, expected different ones; export it again")
     return metadata
+
+
+def _is_file(path: Any) -> bool:
+    try:
+        return bool(path.is_file())
+    except OSError:  # a name too long, a folder that may not be entered
+        return False
 
 
 def _assets() -> Any:

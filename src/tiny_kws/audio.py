@@ -119,6 +119,21 @@ def from_array(audio: npt.ArrayLike, rate: float) -> Samples:
     return mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE)
 
 
+def from_chunk(chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> Samples:
+    """A piece of a 16 kHz stream in memory, (samples,) of any number, to float32; types as in `from_array`.
+
+    Raises AudioError for any other shape, type or rate, or samples that are not numbers.
+    """
+    values = np.asarray(chunk)
+    if values.ndim != 1:
+        raise AudioError(f"a chunk has shape {values.shape}, expected (samples,); average its channels first")
+    if rate != SAMPLE_RATE:
+        raise AudioError(f"a chunk has a rate of {rate} Hz, expected {SAMPLE_RATE} Hz; resample the stream first")
+    scaled = _scale(values)
+    check_finite(scaled, "a chunk", 0.0)
+    return np.ascontiguousarray(scaled, dtype=np.float32)
+
+
 def mix_down(audio: npt.NDArray[np.floating]) -> Samples:
     """(samples,) or (samples, channels) to the mean over the channels, (samples,) float32."""
     if audio.ndim == 2:
@@ -213,7 +228,8 @@ def _open(source: Source, name: str) -> Iterator[sf.SoundFile]:
             raise AudioError(f"{name}: is empty (0 bytes), expected a sound file; fetch or record it again")
         expected = "expected a WAV, FLAC, OGG or MP3 file"
         try:
-            file = stack.enter_context(_ForwardFile(path))
+            # bytes, as soundfile cannot encode names that are not Unicode; on Windows all are
+            file = stack.enter_context(_ForwardFile(path if os.name == "nt" else os.fsencode(path)))
         except sf.LibsndfileError as error:
             raise AudioError(f"{name}: found no sound in it ({_reason(error)}), {expected}") from error
         if _is_guess(file.format, path):

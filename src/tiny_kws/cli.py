@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +24,7 @@ import typer
 from . import __version__
 from .artefact import Metadata, bundled_models, find_model
 from .audio import Source, find_sound_files
-from .config import CLIP_SAMPLES, PrepareConfig, TrainConfig
+from .config import CLIP_SAMPLES, SAMPLE_RATE, PrepareConfig, TrainConfig
 from .errors import DataError, KwsError, UsageError
 
 if TYPE_CHECKING:
@@ -53,12 +53,14 @@ class Architecture(str, Enum):
     """The networks that can be trained."""
 
     ds_cnn = "ds-cnn"
+    causal_cnn = "causal-cnn"
 
 
 def main() -> None:
     """Run the command line and exit: an error is one line on standard error."""
     try:
         status = app(standalone_mode=False)
+        print(end="", flush=True)  # while what may go wrong with it can still be said
     except UsageError as error:
         status = complain(str(error), 2)
     except KwsError as error:
@@ -70,13 +72,24 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         status = complain("interrupted", 130)
     except BrokenPipeError:  # the reader, `head` for one, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_output()
         status = 1
+    except OSError as error:  # a full disk behind standard output, a name too long, a folder that may not be entered
+        _end_output()
+        status = complain(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), 1)
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's own: an unknown option, a missing argument
             raise
-        status = complain(f"{error.format_message().splitlines()[0]} See `tiny-kws --help`.", 2)
+        status = complain(f"{error.format_message().splitlines()[0].rstrip('.')}. See `tiny-kws --help`.", 2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end_output() -> None:
+    """Print what is still to be printed; where that cannot be, let it go, or Python would fail over it at its end."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(message: str, status: int) -> int:
@@ -170,10 +183,12 @@ def _gather(paths: list[str], report: Callable[[str, KwsError], None], spool: An
         if path == "-":
             if spool in sources:
                 raise UsageError("standard input (-) was named twice, expected once")
+            if sys.stdin is None:
+                raise UsageError("standard input (-) is closed, expected a sound on it")
             shutil.copyfileobj(sys.stdin.buffer, spool)
             spool.seek(0)
             sources.append(spool)
-        elif Path(path).is_dir():
+        elif os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises on a name too long)
             try:
                 sources += find_sound_files(Path(path))
             except KwsError as error:
@@ -240,7 +255,7 @@ def _describe(path: Path) -> Metadata:
 
     checkpoint = load_checkpoint(path)
     validation = {} if math.isnan(checkpoint.val_acc) else {"accuracy": checkpoint.val_acc}
-    return describe(checkpoint, path.stem, validation)
+    return replace(describe(checkpoint, path.stem), validation=validation)
 
 
 @data_app.command("download")
@@ -375,30 +390,44 @@ def evaluate(
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, best.pt for one.")],
-    out: Annotated[Path, typer.Option("--out", help="The .onnx file to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The clip artefact to write, NAME.onnx; others lie beside it.")],
     data: Annotated[
-        Path | None, typer.Option("--data", help="Prepared data, whose validation clips the artefact is checked on.")
+        Path | None, typer.Option("--data", help="Prepared data, whose validation clips the artefacts are checked on.")
     ] = None,
+    stream: Annotated[
+        int | None, typer.Option("--stream", help="Also NAME.stream.onnx, in hops of 20, 40 or 80 ms.")
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Also NAME.int8.onnx, calibrated on training clips.")] = False,
 ) -> None:
-    """Turn a checkpoint into one ONNX file that takes audio samples, and check the two against each other."""
+    """Turn a checkpoint into ONNX files that take audio samples, each checked against it before it is kept."""
     from .training.checkpoint import load_checkpoint
-    from .training.export import export as write
+    from .training.export import Exporter, Parity
 
-    if out.suffix != ".onnx":
-        raise UsageError(f"{out}: expected a name that ends in .onnx")
+    if out.suffix != ".onnx" or "." in out.stem:
+        raise UsageError(f"{out}: expected a name of the form NAME.onnx")
+    if int8 and data is None:
+        raise UsageError("--int8 needs recordings to calibrate and to measure on; give --data PREPARED")
     clips = None if data is None else _split_clips(data, "validation")
-    with progress_bar("checking") as progress:
-        parity = write(load_checkpoint(checkpoint), out, clips, progress)
-    print(f"{out}: {out.stat().st_size:,} bytes")
-    print(
-        f"largest difference of a probability from the checkpoint's: {parity.largest_difference:.1e} "
-        f"on {parity.n_clips} clips ({parity.clips})"
-    )
-    if clips is not None:
-        print(
-            f"accuracy {100 * parity.accuracy:.2f} %, "
-            f"the checkpoint's on the same clips {100 * parity.checkpoint_accuracy:.2f} %"
-        )
+
+    def report(path: Path, parity: Parity) -> None:
+        print(f"{path}: {path.stat().st_size:,} bytes")
+        line = f"  probabilities differ by up to {parity.largest_difference:.1e} from the checkpoint's"
+        if parity.accuracy is not None and parity.checkpoint_accuracy is not None:
+            line += (
+                f"; accuracy {100 * parity.accuracy:.2f} %, the checkpoint's {100 * parity.checkpoint_accuracy:.2f} %"
+            )
+        print(f"{line} ({parity.n_clips} clips, {parity.clips})", flush=True)
+
+    with progress_bar("running the checkpoint") as progress:
+        exporter = Exporter(load_checkpoint(checkpoint), clips, progress)
+    report(out, exporter.clip(out))
+    if stream is not None:
+        path = out.with_suffix(".stream.onnx")
+        report(path, exporter.stream(path, stream * SAMPLE_RATE // 1000))
+    if int8:
+        assert data is not None
+        path = out.with_suffix(".int8.onnx")
+        report(path, exporter.int8(path, _calibration_clips(data)))
 
 
 def _open_predictor(path: Path) -> Predictor:
@@ -439,6 +468,19 @@ def _split_clips(folder: Path, split: str) -> ClipSet:
             for i in range(0, len(rows), BATCH_CLIPS)
         ),
     )
+
+
+def _calibration_clips(folder: Path) -> Any:
+    """A seeded draw of training clips, (clips, 16000) float32."""
+    import numpy as np
+
+    from .training.dataset import open_prepared
+    from .training.export import CALIBRATION_CLIPS
+
+    prepared = open_prepared(folder)
+    rows = prepared.rows("training")
+    chosen = np.random.default_rng(0).permutation(rows)[:CALIBRATION_CLIPS]
+    return prepared.bank[np.sort(chosen)].astype("float32") / 32768.0
 
 
 def _test_clips(folder: Path) -> tuple[ClipSet, list[str]]:

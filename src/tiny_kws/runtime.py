@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from .artefact import find_model, parse_metadata, read_artefact
-from .audio import Source, Window, from_array, most_energetic_second, name_of, read_window
+from .audio import Source, Window, from_array, from_chunk, most_energetic_second, name_of, read_window
 from .config import CLIP_SAMPLES, SAMPLE_RATE
 from .errors import AudioError, KwsError, ModelError
 
@@ -43,24 +43,38 @@ class Classification:
         return sorted(self.probabilities.items(), key=lambda item: -item[1])[:n]
 
 
-class Classifier:
-    """Classifies one-second windows of sound with an artefact. Safe to share between threads.
+class _Model:
+    """An artefact of one `kind`, loaded and checked."""
+
+    kind = ""
+
+    def __init__(self, path: str | Path | None, threads: int) -> None:
+        self.path = find_model(path, self.kind)
+        self.session = open_session(read_artefact(self.path), threads, str(self.path))
+        self.metadata = parse_metadata(self.session.get_modelmeta().custom_metadata_map, str(self.path))
+        self.labels = tuple(self.metadata.labels)
+        if self.metadata.kind != self.kind:
+            raise ModelError(f"{self.path}: is a {self.metadata.kind} artefact, expected one for {self.kind}s")
+        self._check_shape("probabilities", self.session.get_outputs(), -1, len(self.labels), "labels")
+
+    def _check_shape(self, name: str, values: list[Any], axis: int, expected: int, what: str) -> None:
+        shapes = {value.name: value.shape for value in values}
+        if name not in shapes or shapes[name][axis] != expected:
+            raise ModelError(f"{self.path}: its {name} are {shapes.get(name)}, expected {expected} by its {what}")
+
+
+class Classifier(_Model):
+    """Classifies one-second windows of sound with a clip artefact. Safe to share between threads.
 
     `path` is an artefact or the name of a bundled model (default: the package's own); `threads` are onnxruntime's.
     Raises ModelError if the artefact is missing, foreign, altered or of a newer format.
     """
 
+    kind = "clip"
+
     def __init__(self, path: str | Path | None = None, threads: int = 1) -> None:
-        self.path = find_model(path)
-        self.session = open_session(read_artefact(self.path), threads, str(self.path))
-        self.metadata = parse_metadata(self.session.get_modelmeta().custom_metadata_map, str(self.path))
-        self.labels = tuple(self.metadata.labels)
-        shapes = {value.name: value.shape for value in self.session.get_outputs()}
-        if shapes.get("probabilities", [None])[-1] != len(self.labels):
-            raise ModelError(
-                f"{self.path}: gives probabilities of shape {shapes.get('probabilities')}, "
-                f"expected {len(self.labels)} as it has labels"
-            )
+        super().__init__(path, threads)
+        self._check_shape("audio", self.session.get_inputs(), -1, self.metadata.window, "window")
 
     def probabilities(self, windows: npt.ArrayLike) -> Probabilities:
         """Class probabilities (batch, labels) of one-second windows (batch, 16000) at 16 kHz in [-1, 1].
@@ -115,6 +129,94 @@ class Classifier:
             best = int(row.argmax())
             distribution = dict(zip(self.labels, row.tolist(), strict=True))
             yield Classification(name, self.labels[best], float(row[best]), distribution, window.start_s)
+
+
+class StreamModel(_Model):
+    """A stream artefact, loaded once for any number of streams, in any number of threads.
+
+    `path` is an artefact of `tiny-kws export --stream`; `threads` are onnxruntime's, and one is fastest.
+    Raises ModelError as `Classifier` does.
+    """
+
+    kind = "stream"
+
+    def __init__(self, path: str | Path | None = None, threads: int = 1) -> None:
+        super().__init__(path, threads)
+        self._check_shape("audio", self.session.get_inputs(), -1, self.metadata.hop, "hop")
+
+    @property
+    def hop(self) -> int:
+        """Samples from one answer to the next, at 16 kHz."""
+        return self.metadata.hop
+
+    def stream(self) -> Stream:
+        """A new stream, in the state of silence."""
+        return Stream(self)
+
+
+class Stream:
+    """One stream of sound: chunks of any length in, class probabilities out, one row for each whole hop.
+
+    Before its start lies silence. One thread at a time may feed it.
+    """
+
+    def __init__(self, model: StreamModel) -> None:
+        self.model = model
+        self.labels = model.labels
+        self._hop = np.zeros((1, model.hop), np.float32)
+        self._filled = 0
+        outputs = {value.name: value.shape for value in model.session.get_outputs()}
+        self._probabilities = np.zeros(outputs["probabilities"], np.float32)
+        self.embedding = np.zeros(outputs["embedding"], np.float32)
+        """The pooled vector behind the latest answer, (1, width)."""
+        states = {name: shape for name, shape in outputs.items() if name.startswith("next_")}
+        # Two sets of states take turns as what is read and what is written, bound once: no call allocates or copies.
+        self._states = [{name: np.zeros(shape, np.float32) for name, shape in states.items()} for _ in range(2)]
+        self._bindings = [self._bind(read, written) for read, written in (self._states, self._states[::-1])]
+        self._turn = 0
+
+    def reset(self) -> None:
+        """Go back to the start: silence before the next chunk, and no part of a hop waiting."""
+        for states in self._states:
+            for values in states.values():
+                values.fill(0.0)
+        self._filled = 0
+
+    def process(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> Probabilities:
+        """Probabilities (hops, labels) at the end of every hop that `chunk` completes; the rest waits for the next.
+
+        `chunk` is (samples,) at 16 kHz in [-1, 1], of any length; integers are scaled by their type's range.
+        Raises AudioError, and stays as it was, for another shape, type or rate, or samples that are not numbers.
+        """
+        audio = from_chunk(chunk, rate)
+        n_hops = (self._filled + len(audio)) // self.model.hop
+        answers = np.empty((n_hops, len(self.labels)), np.float32)
+        taken = 0
+        for row in answers:
+            needed = self.model.hop - self._filled
+            self._hop[0, self._filled :] = audio[taken : taken + needed]
+            taken, self._filled = taken + needed, 0
+            self.model.session.run_with_iobinding(self._bindings[self._turn])
+            self._turn = 1 - self._turn
+            row[:] = self._probabilities[0]
+        rest = len(audio) - taken
+        self._hop[0, self._filled : self._filled + rest] = audio[taken:]
+        self._filled += rest
+        return answers
+
+    def _bind(self, read: dict[str, Any], written: dict[str, Any]) -> Any:
+        binding = self.model.session.io_binding()
+
+        def bind(method: Callable[..., None], name: str, values: npt.NDArray[np.float32]) -> None:
+            method(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
+
+        bind(binding.bind_input, "audio", self._hop)
+        bind(binding.bind_output, "probabilities", self._probabilities)
+        bind(binding.bind_output, "embedding", self.embedding)
+        for name, values in read.items():
+            bind(binding.bind_input, name.removeprefix("next_"), values)
+            bind(binding.bind_output, name, written[name])
+        return binding
 
 
 def open_session(model: bytes, threads: int, where: str) -> ort.InferenceSession:

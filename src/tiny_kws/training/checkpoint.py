@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,22 +20,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..config import DSCNNConfig, FeatureConfig, from_mapping
+from ..config import CLIP_SAMPLES, CausalCNNConfig, DSCNNConfig, FeatureConfig, from_mapping
 from ..errors import ModelError
 from ..evaluation.clips import Predictor
 from ..files import sha256_of, whole_file
 from .features import LogMel, normalize
-from .models import DSCNN, count_parameters
+from .models import DSCNN, CausalCNN, Network, count_parameters
 
 DS_CNN = "ds-cnn"
-ARCHITECTURES = (DS_CNN,)
+CAUSAL_CNN = "causal-cnn"
+ARCHITECTURES = (DS_CNN, CAUSAL_CNN)
 
 
 @dataclass
 class Checkpoint:
     """A network with its front end, labels and history. `stats` holds the features' `mean` and `std`."""
 
-    model: DSCNN
+    model: Network
     labels: tuple[str, ...]
     stats: dict[str, float]
     feature_config: FeatureConfig = field(default_factory=FeatureConfig)
@@ -49,7 +50,7 @@ class Checkpoint:
     @property
     def architecture(self) -> str:
         """Name of the network's class, as `build_model` takes it."""
-        return DS_CNN
+        return DS_CNN if isinstance(self.model, DSCNN) else CAUSAL_CNN
 
     def to_dict(self) -> dict[str, Any]:
         """What is saved."""
@@ -82,10 +83,20 @@ class ClipNetwork(nn.Module):
         return torch.softmax(self.model(normalize(self.log_mel(audio), self.stats)), -1)
 
 
-def build_model(architecture: str, model_config: Mapping[str, Any], where: str) -> DSCNN:
+def feature_config_of(architecture: str) -> FeatureConfig:
+    """The front end that an architecture is made for: frames of a network that streams end at the present."""
+    return FeatureConfig(centered=architecture != CAUSAL_CNN)
+
+
+def build_model(architecture: str, model_config: Mapping[str, Any], where: str) -> Network:
     """The network that a checkpoint or a command asks for; `where` is named in the ModelError it may raise."""
+    empty = [name for name, value in model_config.items() if name != "dropout" and value < 1]
+    if empty:
+        raise ModelError(f"{where}: found {empty[0]} = {model_config[empty[0]]}, expected at least 1")
     if architecture == DS_CNN:
         return DSCNN(**asdict(from_mapping(DSCNNConfig, model_config, where)))
+    if architecture == CAUSAL_CNN:
+        return CausalCNN(from_mapping(CausalCNNConfig, model_config, where))
     raise ModelError(f"{where}: found the architecture {architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
 
 
@@ -100,7 +111,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"{path}: found no {', '.join(missing)} in it, expected a checkpoint of tiny-kws")
     try:
         return _from_dict(raw, path)
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"{path}: its parts do not fit together ({reason}); expected a checkpoint of tiny-kws"
@@ -119,10 +130,12 @@ def save_torch(path: Path, value: Mapping[str, Any]) -> None:
 def read_torch(path: Path) -> dict[str, Any]:
     """Read a dict with torch.load(weights_only=True). Raises ModelError if it is missing, damaged or something else."""
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of foreign pickles before it refuses them
+            value = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: not found, expected a checkpoint; check the path") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # on damaged bytes torch raises whatever it trips over, IndexError for one
         raise ModelError(
             f"{path}: is no whole checkpoint ({type(error).__name__}), expected a file of torch.save with plain "
             "values; fetch or train it again"
@@ -141,9 +154,10 @@ def _from_dict(raw: dict[str, Any], path: Path) -> Checkpoint:
             f"{path}: found {len(set(labels))} different labels, expected {model.config.n_classes} as the weights have"
         )
     feature_config = from_mapping(FeatureConfig, raw.get("feature_config", {}), where)
+    LogMel(feature_config)(torch.zeros(CLIP_SAMPLES))  # raises on settings of which no front end can be made
     load_weights(model, raw["model_state"], where)
     stats = {str(name): float(value) for name, value in raw["stats"].items()}
-    if not (math.isfinite(stats["mean"]) and stats["std"] > 0):
+    if not (math.isfinite(stats["mean"]) and 0 < stats["std"] < math.inf):
         raise ModelError(f"{path}: found stats {stats}, expected a finite mean and a positive std")
     return Checkpoint(
         model=model.eval(),

@@ -118,20 +118,24 @@ def open_prepared(folder: Path) -> PreparedData:
     """Open what `prepare` wrote. Raises DataError if it is not there, or its parts do not belong together."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if manifest.get("format") != FORMAT:
-            raise DataError(
-                f"{folder}: prepared in format {manifest.get('format')}, expected {FORMAT}; prepare the data again"
-            )
+        found = manifest.get("format")
+        if found != FORMAT:
+            raise DataError(f"{folder}: prepared in format {found}, expected {FORMAT}; prepare the data again")
         with (folder / "clips.csv").open(newline="", encoding="utf-8") as file:
             clips = [Clip(**line) for line in csv.DictReader(file)]
         bank = np.load(folder / "bank.npy", mmap_mode="r")
         noise = np.load(folder / "noise.npy")
-    except (OSError, ValueError, TypeError, EOFError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, EOFError) as error:
         raise DataError(
             f"{folder}: is no prepared data ({error}); run `tiny-kws data prepare SOURCE --out {folder}` first"
         ) from error
     if bank.shape != (len(clips), CLIP_SAMPLES) or bank.dtype != np.int16:
         raise DataError(f"{folder}: the bank is {bank.shape} {bank.dtype}, expected {(len(clips), CLIP_SAMPLES)} int16")
+    if noise.ndim != 1 or len(noise) < CLIP_SAMPLES or noise.dtype != np.int16:
+        raise DataError(f"{folder}: the noise is {noise.shape} {noise.dtype}, expected a second or more of int16")
+    foreign = sorted({clip.label for clip in clips} - set(LABELS))
+    if foreign:
+        raise DataError(f"{folder}: clips.csv has the labels {', '.join(foreign)}, expected {', '.join(LABELS)}")
     return PreparedData(folder, bank, noise, clips, manifest)
 
 
@@ -198,7 +202,10 @@ def to_pcm(audio: Samples) -> Pcm:
 
 
 def _read_list(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").split()
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}), expected a path a line; fetch the archive again") from error
 
 
 def _check_speakers(words: Path, recordings: dict[str, list[str]]) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import FeatureConfig
+from .streaming import Extend, extend_by_zeros
 
 
 def hz_to_mel(frequency_hz: Tensor) -> Tensor:
@@ -56,13 +57,16 @@ class LogMel(nn.Module):
         self.config = config or FeatureConfig()
         self.register_buffer("filterbank", mel_filterbank(self.config).float(), persistent=False)
 
-    def forward(self, audio: Tensor) -> Tensor:
-        """Features of `audio`; raises ValueError unless it is (samples,) or (batch, samples)."""
+    def forward(self, audio: Tensor, extend: Extend = extend_by_zeros) -> Tensor:
+        """Features of `audio`; raises ValueError unless it is (samples,) or (batch, samples).
+
+        `extend` puts the past before a chunk of a stream; centred frames know none.
+        """
         if audio.dim() == 1:
             audio = audio[None]
         if audio.dim() != 2:
             raise ValueError(f"audio is {tuple(audio.shape)}, expected (samples,) or (batch, samples)")
-        frames = self.frame(audio.float())
+        frames = self.frame(audio.float(), extend)
         precision = torch.float32 if audio.device.type == "mps" else torch.float64  # MPS has no float64
         window = torch.hann_window(self.config.n_fft, periodic=True, dtype=precision, device=audio.device)
         spectrum = torch.view_as_real(torch.fft.rfft(frames * window))
@@ -72,13 +76,13 @@ class LogMel(nn.Module):
             mel = power @ self.filterbank
         return torch.log(mel + self.config.log_offset).transpose(1, 2).unsqueeze(1)
 
-    def frame(self, audio: Tensor) -> Tensor:
+    def frame(self, audio: Tensor, extend: Extend = extend_by_zeros) -> Tensor:
         """(batch, samples) to overlapping frames (batch, frames, n_fft)."""
         n_fft, hop = self.config.n_fft, self.config.hop
         if self.config.centered:
             padded = nn.functional.pad(audio[:, None], (n_fft // 2, n_fft // 2), mode="reflect")[:, 0]
         else:
-            padded = nn.functional.pad(audio, (n_fft - hop, 0))
+            padded = extend(audio, n_fft - hop)
         return padded.unfold(1, n_fft, hop)
 
 

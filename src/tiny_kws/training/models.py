@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..config import DSCNNConfig
+from ..config import CLIP_SAMPLES, CausalCNNConfig, DSCNNConfig, FeatureConfig
+from .streaming import Extend, extend_by_zeros
 
 
 class SeparableBlock(nn.Module):
@@ -56,6 +57,88 @@ class DSCNN(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.fc(self.dropout(self.embed(features)))  # type: ignore[no-any-return]
+
+
+class CausalBlock(nn.Module):
+    """Depthwise-separable convolution over time that looks back only, batch norm, ReLU, and a way around them.
+
+    Nothing stands between depthwise and pointwise convolution, as in Xception (Chollet 2017, arXiv:1610.02357).
+    """
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.look_back = kernel - 1
+        self.depthwise = nn.Conv1d(width, width, kernel, groups=width, bias=False)
+        self.pointwise = nn.Conv1d(width, width, 1, bias=False)
+        self.bn = nn.BatchNorm1d(width)
+
+    def forward(self, x: Tensor, extend: Extend) -> Tensor:
+        y = self.pointwise(self.depthwise(extend(x, self.look_back)))
+        return x + torch.relu(self.bn(y))
+
+
+class CausalCNN(nn.Module):
+    """A network that streams: the same weights run on whole clips and chunk by chunk.
+
+    Takes log-mel features of frames that end at the present (`FeatureConfig(centered=False)`), (batch, 1, mels,
+    frames), to logits (batch, classes) from the mean over the last second. Every layer reaches back through `extend`,
+    which puts zeros before a recording, or the past before a chunk of a stream (see `streaming.Memory`).
+
+    >>> CausalCNN()(torch.zeros(2, 1, 64, 100)).shape
+    torch.Size([2, 12])
+    """
+
+    STEM_KERNEL = (8, 5)
+    STEM_STRIDE = (4, 2)
+
+    def __init__(self, config: CausalCNNConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or CausalCNNConfig()
+        channels, width = self.config.stem_channels, self.config.width
+        rows = self.config.n_mels // self.STEM_STRIDE[0]
+        margin = (self.STEM_KERNEL[0] - self.STEM_STRIDE[0]) // 2
+        self.stem = nn.Conv2d(1, channels, self.STEM_KERNEL, self.STEM_STRIDE, padding=(margin, 0), bias=False)
+        self.stem_bn = nn.BatchNorm2d(channels)
+        self.mix = nn.Conv1d(channels * rows, width, 1, bias=False)
+        self.mix_bn = nn.BatchNorm1d(width)
+        self.blocks = nn.ModuleList(CausalBlock(width, self.config.kernel) for _ in range(self.config.n_blocks))
+        self.dropout = nn.Dropout(self.config.dropout)
+        self.fc = nn.Linear(width, self.config.n_classes)
+
+    @property
+    def window(self) -> int:
+        """Frames of `trunk` in the second that is averaged over."""
+        return CLIP_SAMPLES // (FeatureConfig.hop * self.STEM_STRIDE[1])
+
+    @property
+    def look_back(self) -> int:
+        """How many samples before the second that is averaged over an answer also depends on, the front end's apart."""
+        frames = sum(self.config.kernel - 1 for _ in self.blocks) * self.STEM_STRIDE[1]
+        return (frames + self.STEM_KERNEL[1] - self.STEM_STRIDE[1]) * FeatureConfig.hop
+
+    def trunk(self, features: Tensor, extend: Extend = extend_by_zeros) -> Tensor:
+        """Activations (batch, width, frames / 2); the number of frames is even."""
+        x = extend(features, self.STEM_KERNEL[1] - self.STEM_STRIDE[1])
+        x = torch.relu(self.stem_bn(self.stem(x))).flatten(1, 2)
+        x = torch.relu(self.mix_bn(self.mix(x)))
+        for block in self.blocks:
+            x = block(x, extend)
+        return x
+
+    def embed(self, features: Tensor) -> Tensor:
+        """The pooled vector before the classifier at the end of `features`, (batch, width)."""
+        return self.trunk(features)[..., -self.window :].sum(-1) / self.window
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.fc(self.dropout(self.embed(features)))  # type: ignore[no-any-return]
+
+    def embed_all(self, features: Tensor, extend: Extend = extend_by_zeros) -> Tensor:
+        """The pooled vector at every other frame of a recording or a chunk of a stream, (batch, frames / 2, width)."""
+        past = extend(self.trunk(features, extend), self.window - 1)
+        return nn.functional.avg_pool1d(past, self.window, stride=1).transpose(1, 2)
+
+
+Network = DSCNN | CausalCNN
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from ..config import LABELS, FeatureConfig, TrainConfig
+from ..config import LABELS, TrainConfig
 from ..errors import ModelError, UsageError
 from ..evaluation.report import plot_learning_curve
 from ..files import write_json
+from ..locks import exclusive
 from .augment import augment
-from .checkpoint import Checkpoint, build_model, load_weights, read_torch, save_torch
+from .checkpoint import DS_CNN, Checkpoint, build_model, feature_config_of, load_weights, read_torch, save_torch
 from .dataset import PreparedData
 from .features import LogMel, normalize
 
@@ -69,7 +69,6 @@ def train(
     architecture: str,
     model_config: dict[str, Any] | None = None,
     config: TrainConfig | None = None,
-    feature_config: FeatureConfig | None = None,
     *,
     device: str | None = None,
     resume: bool = False,
@@ -81,14 +80,10 @@ def train(
     whole or absent. With `resume`, goes on from `last.pt`; on one machine the weights end as if never interrupted.
     Raises UsageError if `out` already holds a training that is not resumed, is another's, or is being written.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            run = _Run(data, out, architecture, model_config or {}, config or TrainConfig(), feature_config, device)
-            run.start(resume)
-            run.train(watcher or Watcher())
-    except Timeout as error:
-        raise UsageError(f"{out}: another training is writing there; wait for it or name another folder") from error
+    with exclusive(out):
+        run = _Run(data, out, architecture, model_config or {}, config or TrainConfig(), device)
+        run.start(resume)
+        run.train(watcher or Watcher())
     return out / "best.pt"
 
 
@@ -106,12 +101,14 @@ def find_device(name: str | None = None) -> torch.device:
     return device
 
 
-def wants_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether to train in bfloat16: as asked, or, for `auto`, where the processor multiplies matrices in it."""
+def wants_bfloat16(precision: str, device: torch.device, pays: bool = True) -> bool:
+    """Whether to train in bfloat16: as asked, or, for `auto`, where it pays and the device multiplies in it."""
     if precision not in ("auto", "float32", "bfloat16"):
         raise UsageError(f"found the precision {precision!r}, expected auto, float32 or bfloat16")
     if precision != "auto":
         return precision == "bfloat16"
+    if not pays:
+        return False
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
@@ -136,7 +133,10 @@ def fetch(bank: npt.NDArray[np.int16] | Tensor, rows: npt.NDArray[np.intp], devi
 
 
 def feature_stats(log_mel: LogMel, batches: Iterator[Tensor]) -> dict[str, float]:
-    """The one mean and standard deviation over all features of all `batches`."""
+    """The one mean and standard deviation over all features of all `batches`.
+
+    A causal front end is shifted by digital silence instead of the mean: then zeros before a recording are silence.
+    """
     count, total, squares = 0, 0.0, 0.0
     with torch.inference_mode():
         for audio in batches:
@@ -145,7 +145,8 @@ def feature_stats(log_mel: LogMel, batches: Iterator[Tensor]) -> dict[str, float
             total += float(features.sum())
             squares += float(features.square().sum())
     mean = total / count
-    return {"mean": mean, "std": math.sqrt(squares / count - mean**2)}
+    std = math.sqrt(squares / count - mean**2)
+    return {"mean": mean if log_mel.config.centered else math.log(log_mel.config.log_offset), "std": std}
 
 
 class _Run:
@@ -158,14 +159,14 @@ class _Run:
         architecture: str,
         model_config: dict[str, Any],
         config: TrainConfig,
-        feature_config: FeatureConfig | None,
         device: str | None,
     ) -> None:
         self.data, self.out, self.config = data, out, config
         self.device = find_device(device)
-        self.bfloat16 = wants_bfloat16(config.precision, self.device)
-        # Convolutions over channels_last run faster on every device measured.
-        self.memory_format = torch.channels_last
+        # Both pay for the DS-CNN's convolutions, on every device measured, and cost where they run over time alone.
+        two_dimensional = architecture == DS_CNN
+        self.bfloat16 = wants_bfloat16(config.precision, self.device, two_dimensional)
+        self.memory_format = torch.channels_last if two_dimensional else torch.contiguous_format
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             model = build_model(architecture, {"n_classes": len(LABELS), **model_config}, "the model asked for")
@@ -173,7 +174,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        self.log_mel = LogMel(feature_config).to(self.device)
+        self.log_mel = LogMel(feature_config_of(architecture)).to(self.device)
         self.rows = {split: data.rows(split) for split in ("training", "validation")}
         self.targets = {
             split: torch.from_numpy(data.targets(rows)).to(self.device) for split, rows in self.rows.items()

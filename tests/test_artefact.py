@@ -1,0 +1,253 @@
+"""An artefact is taken whole and unaltered or refused in one line; the metadata in it are what the program expects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiny_kws import artefact
+from tiny_kws.artefact import FORMAT, MAX_BYTES, METADATA_KEY, UNSIGNED, find_model, parse_metadata, read_artefact, sign
+from tiny_kws.config import LABELS
+from tiny_kws.errors import ModelError
+from tiny_kws.runtime import Classifier
+
+from .helpers import changed_artefact, exported, trained_like
+
+UNSIGNED_ENTRY = f'"artefact_sha256": "{UNSIGNED}"'
+
+
+@pytest.fixture(scope="module")
+def artefact_path(checkpoint_path: Path) -> Path:
+    return exported(trained_like(checkpoint_path))
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch") / "model.onnx"
+
+
+def refusal(path: Path) -> str:
+    """What is said when a model is refused: one line that names the file."""
+    with pytest.raises(ModelError) as caught:
+        Classifier(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def test_a_signed_artefact_is_read(artefact_path: Path) -> None:
+    """What `export` wrote is read back byte for byte."""
+    assert read_artefact(artefact_path) == artefact_path.read_bytes()
+
+
+@given(where=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
+@settings(max_examples=25, deadline=None)
+def test_one_altered_byte_is_noticed(artefact_path: Path, scratch: Path, where: float, change: int) -> None:
+    """An artefact with any one byte altered is refused."""
+    data = bytearray(artefact_path.read_bytes())
+    data[int(where * len(data))] ^= change
+    scratch.write_bytes(data)
+    refusal(scratch)
+
+
+@pytest.mark.parametrize("digit", [0, 31, 63])
+def test_an_altered_sum_is_noticed(artefact_path: Path, tmp_path: Path, digit: int) -> None:
+    """An artefact with one digit of its own sum altered is refused."""
+    data = bytearray(artefact_path.read_bytes())
+    start = data.index(b'"artefact_sha256": "') + len(b'"artefact_sha256": "')
+    data[start + digit] = ord("1") if data[start + digit] == ord("0") else ord("0")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+    assert "was altered or damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.5, 0.99, 0.999999])
+def test_a_truncated_artefact_is_refused(artefact_path: Path, tmp_path: Path, share: float) -> None:
+    """An artefact cut anywhere is refused."""
+    data = artefact_path.read_bytes()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data[: int(share * len(data))])
+    refusal(path)
+
+
+def test_an_artefact_with_something_behind_it_is_refused(artefact_path: Path, tmp_path: Path) -> None:
+    """An artefact with bytes appended, even those that an ONNX reader would pass over, is refused."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(artefact_path.read_bytes() + b"\x9a\x06\x00")
+    assert "was altered or damaged" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", np.random.default_rng(0).bytes(100_000), b"#!/bin/sh\necho no model\n", b"RIFF\x00\x00\x00\x00WAVE"],
+    ids=["empty", "random bytes", "text", "sound"],
+)
+def test_what_is_no_artefact_is_refused(tmp_path: Path, data: bytes) -> None:
+    """A file that never was an artefact is called that."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+    assert "is no tiny-kws artefact" in refusal(path)
+
+
+def test_a_foreign_onnx_file_is_refused(artefact_path: Path, tmp_path: Path) -> None:
+    """A sound ONNX file without our metadata is refused."""
+    model = onnx.load(artefact_path)
+    del model.metadata_props[:]
+    path = tmp_path / "foreign.onnx"
+    onnx.save(model, path)
+    assert "is no tiny-kws artefact" in refusal(path)
+
+
+def test_a_signed_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
+    """A right sum does not make a model: what onnxruntime cannot parse is refused."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(sign(f"no protocol buffer {UNSIGNED_ENTRY}".encode()))
+    assert "onnxruntime cannot load it" in refusal(path)
+
+
+def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    """A file far larger than any keyword model is refused by its size."""
+    path = tmp_path / "model.onnx"
+    with path.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    assert f"has {MAX_BYTES + 1} bytes" in refusal(path)
+
+
+def test_a_folder_is_no_model(tmp_path: Path) -> None:
+    """A folder named like a model is refused."""
+    path = tmp_path / "model.onnx"
+    path.mkdir()
+    assert "not found" in refusal(path)
+
+
+def test_a_folder_cannot_be_read_as_an_artefact(tmp_path: Path) -> None:
+    """Reading a folder as an artefact is a ModelError with the system's reason."""
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_artefact(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["nothing.onnx", "no/such/folder/model.onnx", "x" * 300, "a\0b", "wörter\n.onnx"])
+def test_a_missing_model_is_named(tmp_path: Path, name: str) -> None:
+    """A model that is not there is a ModelError, however odd its name."""
+    with pytest.raises(ModelError, match="not found"):
+        find_model(tmp_path / name)
+
+
+def test_a_newer_format_asks_for_a_newer_program(artefact_path: Path, tmp_path: Path) -> None:
+    """An artefact of a later format version is refused with the advice to update."""
+    path = changed_artefact(artefact_path, tmp_path / "model.onnx", format=FORMAT + 1)
+    assert f"has format version {FORMAT + 1}" in refusal(path)
+
+
+def test_what_a_newer_program_adds_is_passed_over(artefact_path: Path, tmp_path: Path) -> None:
+    """Unknown keys in metadata of the same format version do no harm."""
+    text = json.loads(onnx.load(artefact_path).metadata_props[0].value)
+    text = json.dumps({**text, "artefact_sha256": UNSIGNED, "colour": "blue"})
+    assert Classifier(changed_artefact(artefact_path, tmp_path / "model.onnx", json=text)).labels == LABELS
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"not JSON, though {UNSIGNED_ENTRY}", "no JSON object"),
+        (f"[{{{UNSIGNED_ENTRY}}}]", "no JSON object"),
+        (f"{{{UNSIGNED_ENTRY}}}", "format version None"),
+        (f'{{"format": {FORMAT}, {UNSIGNED_ENTRY}}}', "incomplete"),
+    ],
+    ids=["text", "list", "no format", "no labels"],
+)
+def test_broken_metadata_are_refused(artefact_path: Path, tmp_path: Path, text: str, reason: str) -> None:
+    """Metadata that are no JSON object or lack what is needed are refused, though the sum fits."""
+    path = changed_artefact(artefact_path, tmp_path / "model.onnx", json=text)
+    assert reason in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rate": 8000},
+        {"labels": []},
+        {"labels": 5},
+        {"labels": [1] * len(LABELS)},
+        {"labels": ["yes"] * len(LABELS)},
+        {"labels": list(LABELS[:-1])},
+        {"labels": [*LABELS, "more"]},
+    ],
+    ids=["rate", "no labels", "a number", "numbers", "all the same", "one too few", "one too many"],
+)
+def test_metadata_that_do_not_fit_are_refused(artefact_path: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Metadata for another rate, or labels that are not one different name for each output, are refused."""
+    refusal(changed_artefact(artefact_path, tmp_path / "model.onnx", **changes))
+
+
+@pytest.mark.parametrize(("old", "new"), [("probabilities", "likelihoods")])
+def test_a_graph_with_other_ends_is_refused(artefact_path: Path, tmp_path: Path, old: str, new: str) -> None:
+    """A signed model whose graph does not take `audio` to `probabilities` is refused when it is opened."""
+    model = onnx.load(artefact_path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = new if value.name == old else value.name
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    renamed = tmp_path / "renamed.onnx"
+    onnx.save(model, renamed)
+    refusal(changed_artefact(renamed, tmp_path / "model.onnx"))
+
+
+def test_metadata_survive_the_file(artefact_path: Path) -> None:
+    """The metadata read from a file, written as JSON and parsed again are the same."""
+    metadata = Classifier(artefact_path).metadata
+    assert parse_metadata({METADATA_KEY: metadata.to_json()}, "here") == metadata
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(artefact_path: Path) -> None:
+    """Signing what was signed, with its sum taken out, gives the file again: nothing in it depends on the time."""
+    data = artefact_path.read_bytes()
+    digest = Classifier(artefact_path).metadata.artefact_sha256.encode()
+    assert sign(data.replace(digest, UNSIGNED.encode())) == data
+
+
+@pytest.fixture
+def assets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, artefact_path: Path) -> Path:
+    """A folder of bundled models: the default and one called other."""
+    folder = tmp_path / "assets"
+    folder.mkdir()
+    for name in (artefact.DEFAULT_MODEL, "other"):
+        (folder / f"{name}.onnx").write_bytes(artefact_path.read_bytes())
+    (folder / "notes.txt").write_text("no model")
+    monkeypatch.setattr(artefact, "_assets", lambda: folder)
+    return folder
+
+
+def test_bundled_models_have_names(assets: Path) -> None:
+    """The bundled models are the artefacts among the assets, by name."""
+    assert artefact.bundled_models() == [artefact.DEFAULT_MODEL, "other"]
+
+
+def test_the_default_model_needs_no_name(assets: Path) -> None:
+    """No name at all means the package's own model."""
+    assert find_model(None) == assets / f"{artefact.DEFAULT_MODEL}.onnx"
+
+
+def test_a_bundled_model_is_found_by_name(assets: Path) -> None:
+    """A bundled model's name finds it."""
+    assert find_model("other") == assets / "other.onnx"
+
+
+def test_a_model_is_found_by_path(assets: Path, artefact_path: Path) -> None:
+    """A path, as text or as Path, finds its file."""
+    assert find_model(str(artefact_path)) == find_model(artefact_path) == artefact_path
+
+
+def test_a_missing_model_error_lists_the_bundled_ones(assets: Path) -> None:
+    """Who asks for a model that is not there hears which there are."""
+    with pytest.raises(ModelError, match=f"one of: {artefact.DEFAULT_MODEL}, other"):
+        find_model("nothing")

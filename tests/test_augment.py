@@ -1,0 +1,174 @@
+"""Augmentation: bounds, statistics, and draws that follow from the generator alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tiny_kws.config import CLIP_SAMPLES, TrainConfig
+from tiny_kws.training.augment import add_noise, augment, random_shift
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def sound(rows: int, samples: int = CLIP_SAMPLES, seed: int = 1) -> Tensor:
+    """Uniform noise in [-0.5, 0.5], (rows, samples)."""
+    return torch.rand(rows, samples, generator=seeded(seed)) - 0.5
+
+
+def noise(seconds: int = 3) -> Tensor:
+    return sound(1, seconds * CLIP_SAMPLES, seed=2)[0]
+
+
+def find_shift(before: Tensor, after: Tensor, max_shift: int) -> int:
+    """The one shift by which `after` is `before`, with zeros filled in."""
+    found = []
+    for shift in range(-max_shift, max_shift + 1):
+        expected = torch.zeros_like(before)
+        if shift >= 0:
+            expected[shift:] = before[: len(before) - shift]
+        else:
+            expected[:shift] = before[-shift:]
+        if torch.equal(expected, after):
+            found.append(shift)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_shift_moves_and_fills_with_zeros() -> None:
+    """Each row is moved whole, later or earlier, and digital silence fills the gap."""
+    audio = sound(8, 300)
+    shifted = random_shift(audio, 20, seeded())
+    assert shifted.shape == audio.shape
+    for before, after in zip(audio, shifted, strict=True):
+        find_shift(before, after, 20)
+
+
+def test_every_shift_occurs() -> None:
+    """Shifts are uniform from -max_shift to max_shift, both ends included."""
+    audio = torch.arange(1.0, 21.0).repeat(7000, 1)
+    middle = random_shift(audio, 3, seeded())[:, 10]
+    counts = torch.bincount((11 - middle).long() + 3, minlength=7)
+    assert len(counts) == 7
+    assert bool(((counts > 850) & (counts < 1150)).all())
+
+
+def test_shift_by_nothing() -> None:
+    """A largest shift of zero leaves the audio as it is."""
+    audio = sound(2, 100)
+    assert torch.equal(random_shift(audio, 0, seeded()), audio)
+
+
+def test_rows_shift_on_their_own() -> None:
+    """Equal rows get different shifts."""
+    audio = sound(1, 300).repeat(16, 1)
+    shifts = {find_shift(audio[0], row, 50) for row in random_shift(audio, 50, seeded())}
+    assert len(shifts) > 8
+
+
+def test_noise_comes_with_its_probability() -> None:
+    """Of many rows, the asked share gets noise and the others stay as they are."""
+    audio = torch.zeros(4000, 50)
+    noisy = add_noise(audio, noise()[:2000], 0.8, 0.1, seeded())
+    share = float((noisy != 0).any(1).float().mean())
+    assert abs(share - 0.8) < 0.025
+
+
+@pytest.mark.parametrize(("probability", "expected"), [(0.0, 0), (1.0, 500)])
+def test_never_and_always(probability: float, expected: int) -> None:
+    """A probability of zero adds noise to no row, one to all."""
+    noisy = add_noise(torch.zeros(500, 50), noise()[:2000], probability, 0.1, seeded())
+    assert int((noisy != 0).any(1).sum()) == expected
+
+
+def test_volume_is_uniform() -> None:
+    """Volumes are uniform between zero and the largest."""
+    volume = add_noise(torch.zeros(4000, 10), torch.ones(100), 1.0, 0.1, seeded())[:, 0]
+    counts = torch.histc(volume, 10, 0.0, 0.1)
+    assert float(volume.max()) <= 0.1
+    assert bool(((counts > 320) & (counts < 480)).all())
+
+
+def test_noise_is_a_stretch_of_the_recording() -> None:
+    """What is added is one contiguous stretch of the noise times one volume, anywhere from its start to its end."""
+    ramp = torch.linspace(0.1, 1.0, 200)
+    noisy = add_noise(torch.zeros(3000, 100), ramp, 1.0, 1.0, seeded())
+    loud = noisy[noisy[:, 0] > 1e-3].double()
+    # The first and last sample of a ramp give volume and start away: w * (a + b s), w * (a + b (s + 99)).
+    volume = (loud[:, 99] - loud[:, 0]) / (ramp[99] - ramp[0])
+    starts = ((loud[:, 0] / volume - ramp[0]) / (ramp[1] - ramp[0])).round().long()
+    assert int(starts.min()) == 0
+    assert int(starts.max()) == 100
+    stretches = ramp.unfold(0, 100, 1)[starts]
+    torch.testing.assert_close(loud, volume[:, None] * stretches, rtol=1e-3, atol=1e-5)
+
+
+def test_noise_as_long_as_a_row() -> None:
+    """Noise of exactly a row's length has one stretch: all of it."""
+    stretch = noise()[:100]
+    noisy = add_noise(torch.zeros(1, 100), stretch, 1.0, 1.0, seeded())[0]
+    volume = float(noisy[0] / stretch[0])
+    torch.testing.assert_close(noisy, stretch * volume, rtol=1e-5, atol=1e-7)
+
+
+def test_noise_is_added() -> None:
+    """The row itself is still there below the noise."""
+    audio = sound(4, 100) * 0.5
+    alone = add_noise(torch.zeros_like(audio), noise()[:200], 1.0, 0.1, seeded())
+    torch.testing.assert_close(add_noise(audio, noise()[:200], 1.0, 0.1, seeded()), audio + alone)
+
+
+def test_sums_are_clipped() -> None:
+    """Full-scale sound with full-scale noise stays in [-1, 1]."""
+    loud = torch.sign(sound(16, 500))
+    noisy = add_noise(loud, torch.sign(noise()[:5000]), 1.0, 1.0, seeded())
+    assert float(noisy.abs().max()) == 1.0
+
+
+def test_rows_draw_noise_on_their_own() -> None:
+    """Equal rows get different noise."""
+    noisy = add_noise(torch.zeros(16, 100), noise(), 1.0, 0.1, seeded())
+    assert len({tuple(row.tolist()) for row in noisy}) == 16
+
+
+def test_same_seed_same_result() -> None:
+    """The generator alone decides: equal seeds give equal batches, another seed another."""
+    audio = sound(8)
+    first, again, other = (augment(audio, noise(), TrainConfig(), seeded(seed)) for seed in (7, 7, 8))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_torchs_own_generator_is_left_alone() -> None:
+    """Nothing is drawn from the process-wide generator."""
+    before = torch.random.get_rng_state()
+    augment(sound(2), noise(), TrainConfig(), seeded())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_inputs_are_not_changed() -> None:
+    """Audio and noise are as they were before."""
+    audio, recording = sound(8), noise()
+    copies = audio.clone(), recording.clone()
+    augment(audio, recording, TrainConfig(noise_probability=1.0), seeded())
+    assert torch.equal(audio, copies[0])
+    assert torch.equal(recording, copies[1])
+
+
+def test_the_recipe_shifts_by_100_ms() -> None:
+    """By default a row moves by at most 1,600 samples; without noise it is the row, moved."""
+    audio = sound(6)
+    config = TrainConfig(noise_probability=0.0)
+    for before, after in zip(audio, augment(audio, noise(), config, seeded()), strict=True):
+        assert abs(find_shift(before, after, 1650)) <= 1600
+
+
+def test_the_recipe_keeps_shape_and_type() -> None:
+    """(batch, 16000) float32 in [-1, 1] stays that."""
+    after = augment(sound(3) * 2, noise(), TrainConfig(noise_volume=5.0), seeded())
+    assert after.shape == (3, CLIP_SAMPLES)
+    assert after.dtype == torch.float32
+    assert float(after.abs().max()) <= 1.0

@@ -1,0 +1,302 @@
+"""Figures that agree with arithmetic by hand and with other programs, and reports that come out the same each time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.image
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from tiny_kws.config import CLIP_SAMPLES
+from tiny_kws.errors import KwsError, ModelError
+from tiny_kws.evaluation.clips import (
+    BATCH_CLIPS,
+    ClipSet,
+    Predictor,
+    batched,
+    calibration_error,
+    evaluate,
+    measure,
+    measure_latency,
+    predict_all,
+    processor_name,
+    wilson_interval,
+)
+from tiny_kws.evaluation.report import metrics_table, plot_confusion_matrix, plot_learning_curve
+
+Array = npt.NDArray[Any]
+LABELS = ("cat", "dog", "owl")
+SAID = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+HEARD = np.array([0, 0, 0, 1, 1, 0, 2, 0])
+
+
+def sure(heard: Array, n_labels: int = 3, confidence: float = 0.8) -> Array:
+    """Probabilities that name `heard`, each with the same confidence."""
+    rest = (1 - confidence) / (n_labels - 1)
+    return np.where(np.eye(n_labels)[heard] == 1, confidence, rest).astype(np.float32)
+
+
+def predictor(labels: tuple[str, ...] = LABELS) -> Predictor:
+    """Hears in a clip the label whose place in LABELS stands in its first sample."""
+
+    def predict(audio: Array) -> Array:
+        return sure(np.array([labels.index(LABELS[int(clip[0])]) for clip in audio]))
+
+    return Predictor("parrot", predict, labels, parameters=7, weight_bytes=28, sha256="0" * 64)
+
+
+def clip_set(said: Array = SAID, heard: Array = HEARD) -> ClipSet:
+    """Clips in which LABELS[said] was said and `predictor` hears LABELS[heard]."""
+    rows = np.zeros((len(heard), CLIP_SAMPLES), np.float32)
+    rows[:, 0] = heard
+    return ClipSet("the zoo", [LABELS[i] for i in said], "1" * 64, lambda: batched(rows, 3))
+
+
+@pytest.fixture(scope="module")
+def metrics() -> dict[str, Any]:
+    return evaluate(predictor(), clip_set())
+
+
+def test_accuracy_by_hand(metrics: dict[str, Any]) -> None:
+    """Five of eight clips right are an accuracy of 0.625."""
+    assert metrics["accuracy"] == 0.625
+
+
+def test_the_confusion_matrix_has_a_row_for_what_was_said(metrics: dict[str, Any]) -> None:
+    """Rows are what was said, columns what was heard, both in the order of `labels`."""
+    assert metrics["labels"] == list(LABELS)
+    assert metrics["confusion_matrix"] == [[3, 1, 0], [1, 1, 0], [1, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("label", "precision", "recall", "support"), [("cat", 3 / 5, 3 / 4, 4), ("dog", 1 / 2, 1 / 2, 2), ("owl", 1, 1 / 2, 2)]
+)
+def test_precision_recall_and_f1_by_hand(
+    metrics: dict[str, Any], label: str, precision: float, recall: float, support: int
+) -> None:
+    """Precision is over a column, recall over a row, F1 their harmonic mean."""
+    f1 = 2 * precision * recall / (precision + recall)
+    expected = {"precision": precision, "recall": recall, "f1": f1, "support": support}
+    assert metrics["per_class"][label] == pytest.approx(expected, abs=1e-6)
+
+
+def test_macro_f1_is_the_mean_over_the_classes(metrics: dict[str, Any]) -> None:
+    """Macro-F1 is the plain mean of the classes' F1."""
+    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 1 / 2 + 2 / 3) / 3, abs=1e-6)
+
+
+def test_a_class_without_clips_does_not_count_in_macro_f1() -> None:
+    """Macro-F1 is over the classes that occur; one that never does has figures of zero, not NaN."""
+    found = measure(sure(np.array([0, 1])), np.array([0, 1]), LABELS)
+    assert found["macro_f1"] == 1.0
+    assert found["per_class"]["owl"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+
+
+def test_all_right_is_one_everywhere() -> None:
+    """A model that is always right has accuracy, macro-F1 and the intervals' upper ends of one."""
+    found = measure(sure(SAID), SAID, LABELS)
+    assert found["accuracy"] == found["macro_f1"] == found["accuracy_interval"][1] == 1.0
+    assert found["macro_f1_interval"] == [1.0, 1.0]
+
+
+def test_all_wrong_is_zero_everywhere() -> None:
+    """A model that is never right has accuracy and macro-F1 of zero."""
+    found = measure(sure((SAID + 1) % 3), SAID, LABELS)
+    assert found["accuracy"] == found["macro_f1"] == found["accuracy_interval"][0] == 0.0
+
+
+@settings(deadline=None)
+@given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_wilson_interval_is_scipys(case: tuple[int, int]) -> None:
+    """The interval of a proportion agrees with scipy's Wilson interval."""
+    successes, trials = case
+    expected = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_the_intervals_hold_their_figures() -> None:
+    """Accuracy and macro-F1 lie within their intervals, which are narrower with more clips."""
+    widths = []
+    for repeats in (20, 500):
+        found = measure(sure(np.tile(HEARD, repeats)), np.tile(SAID, repeats), LABELS)
+        for figure in ("accuracy", "macro_f1"):
+            low, high = found[f"{figure}_interval"]
+            assert low < found[figure] < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 3
+
+
+def test_the_macro_f1_interval_is_that_of_resampled_clips() -> None:
+    """The bootstrap interval agrees with one made by drawing the clips themselves anew."""
+    said, heard = np.tile(SAID, 30), np.tile(HEARD, 30)
+    low, high = measure(sure(heard), said, LABELS)["macro_f1_interval"]
+    rng = np.random.default_rng(1)
+    drawn = []
+    for _ in range(1000):
+        rows = rng.integers(0, len(said), len(said))
+        confusion = np.zeros((3, 3))
+        np.add.at(confusion, (said[rows], heard[rows]), 1)
+        drawn.append(np.mean(2 * np.diag(confusion) / (confusion.sum(0) + confusion.sum(1))))
+    assert (low, high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])), abs=0.015)
+
+
+def test_measuring_twice_gives_the_same() -> None:
+    """The bootstrap is seeded, and the global random state has no say in it."""
+    np.random.seed(1)  # noqa: NPY002  (that of others)
+    first = measure(sure(HEARD), SAID, LABELS)
+    np.random.seed(2)  # noqa: NPY002
+    assert measure(sure(HEARD), SAID, LABELS) == first
+
+
+def test_calibration_by_hand() -> None:
+    """Two bins: nine sure clips of which six are right, and three unsure ones of which two are."""
+    probabilities = np.array([[0.95, 0.05]] * 9 + [[0.55, 0.45]] * 3)
+    targets = np.array([0] * 6 + [1] * 3 + [0] * 2 + [1])
+    expected = 9 / 12 * abs(0.95 - 6 / 9) + 3 / 12 * abs(0.55 - 2 / 3)
+    assert calibration_error(probabilities, targets) == pytest.approx(expected, abs=1e-9)
+
+
+def test_honest_confidence_is_calibrated() -> None:
+    """Clips that are right as often as their confidence says have a calibration error near zero."""
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 1.0, 50_000)
+    targets = (rng.random(50_000) > confidence).astype(int)
+    assert calibration_error(np.stack([confidence, 1 - confidence], 1), targets) < 0.01
+
+
+def test_full_confidence_has_a_bin() -> None:
+    """A probability of exactly one falls in the last bin."""
+    assert calibration_error(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 1])) == 0.5
+
+
+def test_labels_are_matched_by_name() -> None:
+    """A model whose labels stand in another order gets the same accuracy and figures by class."""
+    usual, turned = evaluate(predictor(), clip_set()), evaluate(predictor(("owl", "cat", "dog")), clip_set())
+    assert turned["per_class"] == usual["per_class"]
+    assert turned["accuracy"] == usual["accuracy"]
+    assert turned["confusion_matrix"] == [[1, 1, 0], [0, 3, 1], [0, 1, 1]]
+
+
+def test_labels_that_the_model_does_not_know_are_refused() -> None:
+    """Clips of a label that the model lacks are a ModelError that names it."""
+    foreign = replace(clip_set(), labels=["cat", "dog", "yak", "gnu", "cat", "cat", "cat", "cat"])
+    with pytest.raises(ModelError, match="gnu, yak"):
+        evaluate(predictor(), foreign)
+
+
+def test_what_was_measured_is_told(metrics: dict[str, Any]) -> None:
+    """Model and data are named in the metrics, with their sums."""
+    assert metrics["model"] == {"name": "parrot", "sha256": "0" * 64, "parameters": 7, "weight_bytes": 28}
+    assert metrics["data"] == {"name": "the zoo", "clips": 8, "clips_sha256": "1" * 64}
+
+
+def test_metrics_are_plain_json(metrics: dict[str, Any]) -> None:
+    """The metrics survive JSON as they are."""
+    assert json.loads(json.dumps(metrics)) == metrics
+
+
+def test_progress_counts_clips() -> None:
+    """Progress is told after each batch, up to the number of clips."""
+    told: list[tuple[int, int]] = []
+    predict_all(predictor(), clip_set(), lambda done, total: told.append((done, total)))
+    assert told == [(3, 8), (6, 8), (8, 8)]
+
+
+@pytest.mark.parametrize("n", [0, 1, BATCH_CLIPS, BATCH_CLIPS + 1])
+def test_batches_hold_every_row_once(n: int) -> None:
+    """Batching loses no row, keeps the order and makes no batch too large or empty."""
+    rows = np.arange(n * 4, dtype=np.float32).reshape(n, 4)
+    batches = list(batched(rows))
+    assert all(1 <= len(batch) <= BATCH_CLIPS for batch in batches)
+    assert np.array_equal(np.concatenate([*batches, np.zeros((0, 4))]), rows)
+
+
+def test_latency_is_measured_one_clip_at_a_time() -> None:
+    """Latency is over single clips; its figures are ordered, and the processor is named."""
+    shapes: list[tuple[int, ...]] = []
+
+    def predict(audio: Array) -> Array:
+        shapes.append(audio.shape)
+        time.sleep(0.001)
+        return np.zeros((1, 3))
+
+    found = measure_latency(replace(predictor(), predict=predict), runs=20)
+    assert set(shapes) == {(1, CLIP_SAMPLES)}
+    assert len(shapes) == 22
+    assert 1 <= found["p50_ms"] <= found["p95_ms"]
+    assert found["processor"] == processor_name() != ""
+
+
+def history(epochs: int) -> list[dict[str, float]]:
+    return [
+        {"epoch": i, "train_loss": 2 / i, "train_acc": 1 - 0.9 / i, "val_loss": 2.1 / i, "val_acc": 1 - 1 / i}
+        for i in range(1, epochs + 1)
+    ]
+
+
+PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {
+    "confusion matrix": plot_confusion_matrix,
+    "learning curve": lambda _, path: plot_learning_curve(history(30), path),
+    "learning curve of one epoch": lambda _, path: plot_learning_curve(history(1), path),
+}
+
+
+@pytest.mark.parametrize("plot", PLOTS.values(), ids=PLOTS)
+def test_figures_are_pictures_of_a_sensible_size(
+    metrics: dict[str, Any], tmp_path: Path, plot: Callable[[dict[str, Any], Path], None]
+) -> None:
+    """A figure is a PNG of a size that fits a page, with something drawn on it."""
+    path = tmp_path / "figure.png"
+    plot(metrics, path)
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    pixels = matplotlib.image.imread(path)
+    assert 400 <= pixels.shape[0] <= 2000
+    assert 400 <= pixels.shape[1] <= 2000
+    assert pixels[..., :3].std() > 0.01
+
+
+@pytest.mark.parametrize("plot", PLOTS.values(), ids=PLOTS)
+def test_the_same_figure_has_the_same_bytes(
+    metrics: dict[str, Any], tmp_path: Path, plot: Callable[[dict[str, Any], Path], None]
+) -> None:
+    """Drawing twice gives the same bytes."""
+    for name in ("first.png", "second.png"):
+        plot(metrics, tmp_path / name)
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+
+
+def test_drawing_needs_no_display_and_touches_no_settings(metrics: dict[str, Any], tmp_path: Path) -> None:
+    """Figures are drawn without pyplot, so the user's backend and settings stay as they are."""
+    before = dict(mpl.rcParams)
+    plot_confusion_matrix(metrics, tmp_path / "figure.png")
+    assert dict(mpl.rcParams) == before
+
+
+def test_a_figure_that_cannot_be_written_is_explained(metrics: dict[str, Any], tmp_path: Path) -> None:
+    """Where a figure cannot be put, a KwsError says so."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(KwsError, match="cannot be written"):
+        plot_confusion_matrix(metrics, tmp_path / "file" / "figure.png")
+
+
+def test_the_table_has_a_line_for_each_class(metrics: dict[str, Any]) -> None:
+    """The Markdown table shows the totals with intervals, and every class with its number of clips."""
+    lines = metrics_table(metrics).splitlines()
+    assert lines[0] == "parrot on the zoo, 8 clips:"
+    assert "accuracy 62.50 % (95 % interval 30.57 to 86.32)" in lines[1]
+    assert lines[5:] == [
+        "| cat | 60.0 | 75.0 | 66.7 | 4 |",
+        "| dog | 50.0 | 50.0 | 50.0 | 2 |",
+        "| owl | 100.0 | 50.0 | 66.7 | 2 |",
+    ]

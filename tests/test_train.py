@@ -1,0 +1,497 @@
+"""The training loop learns, can be killed at any moment, and goes on as if it never had been."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tiny_kws.config import LABELS, PrepareConfig, TrainConfig
+from tiny_kws.errors import KwsError, ModelError, UsageError
+from tiny_kws.locks import exclusive
+from tiny_kws.training import train as room
+from tiny_kws.training.checkpoint import load_checkpoint, read_torch, save_torch
+from tiny_kws.training.dataset import PreparedData, prepare
+from tiny_kws.training.features import LogMel
+from tiny_kws.training.train import (
+    EpochReport,
+    StepReport,
+    Watcher,
+    feature_stats,
+    fetch,
+    find_device,
+    iterate_batches,
+    train,
+    wants_bfloat16,
+)
+
+from .conftest import full_disk
+
+CONFIG = TrainConfig(epochs=3, batch_size=16, learning_rate=1e-2, precision="float32")
+EASY = replace(CONFIG, epochs=8, batch_size=8, label_smoothing=0.0, shift_ms=20.0, noise_volume=0.01)
+SMALL = {"width": 8}
+POSIX = pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
+
+KILLED_AGAIN_AND_AGAIN = """
+import os, random, signal, sys, time
+from pathlib import Path
+from tiny_kws.config import TrainConfig
+from tiny_kws.training.checkpoint import load_checkpoint
+from tiny_kws.training.dataset import open_prepared
+from tiny_kws.training.train import Watcher, train
+
+data, out, precision, moment = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+config = TrainConfig(epochs=3, batch_size=16, learning_rate=1e-2, precision=precision)
+rng = random.Random(0)
+
+def killed_at(event):
+    '''Train; kill this process at the so-manieth step or rename, counted before and after it.'''
+    seen = 0
+    rename = Path.replace
+
+    def count(*_):
+        nonlocal seen
+        seen += 1
+        if seen == event:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def counted_rename(self, target):
+        count()
+        rename(self, target)
+        count()
+
+    Path.replace = counted_rename
+    train(open_prepared(data), out, "ds-cnn", {"width": 8}, config, device="cpu", resume=True,
+          watcher=Watcher(on_step=count))
+
+def loads():
+    for path in out.glob("*.pt"):
+        load_checkpoint(path)
+
+def in_a_process(job, *arguments, seconds=None):
+    '''Whether `job` came to its end in a process of its own, which is killed after `seconds`.'''
+    child = os.fork()
+    if child == 0:
+        try:
+            job(*arguments)
+            os._exit(0)
+        finally:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, status
+    return not os.WIFSIGNALED(status)
+
+kills = 0
+while True:
+    if moment == "never":
+        done = in_a_process(killed_at, 0)
+    elif moment == "event":
+        done = in_a_process(killed_at, rng.randint(1, 16))
+    else:
+        done = in_a_process(killed_at, 0, seconds=rng.uniform(0.0, 0.15 * (kills + 1)))
+    assert in_a_process(loads)
+    if done:
+        break
+    kills += 1
+print(kills)
+"""
+
+
+def run_killed(data: PreparedData, out: Path, precision: str, moment: str) -> int:
+    """Train in processes that are killed at drawn moments and resumed; how often one was killed."""
+    command = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(data.folder), str(out), precision, moment]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    return int(result.stdout.splitlines()[-1])
+
+
+def without_speed(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: value for name, value in line.items() if name != "clips_per_second"} for line in history]
+
+
+def assert_equal(first: Any, second: Any) -> None:
+    """Equal in structure, and bit for bit in every tensor and number."""
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_equal(first[key], second[key])
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_equal(one, other)
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    else:
+        assert first == second
+
+
+def assert_same_training(first: Path, second: Path) -> None:
+    """Two folders hold the same training: weights, optimizer, statistics, history (but for its speed), in all files."""
+    for name in ("last.pt", "best.pt"):
+        states = [read_torch(folder / name) for folder in (first, second)]
+        for state in states:
+            state["history"] = without_speed(state["history"])
+        assert_equal(*states)
+    histories = [json.loads((folder / "history.json").read_text()) for folder in (first, second)]
+    assert_equal(*map(without_speed, histories))
+
+
+class StopError(Exception):
+    """Ends a training from its watcher."""
+
+
+def stop_after(epoch: int) -> Watcher:
+    """A watcher that breaks a training off once `epoch` is saved."""
+
+    def stop(report: EpochReport) -> None:
+        if report.epoch == epoch:
+            raise StopError
+
+    return Watcher(on_epoch=stop)
+
+
+@pytest.fixture(scope="module")
+def begun(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training broken off after its first epoch; not to be written to."""
+    out = tmp_path_factory.mktemp("begun")
+    with pytest.raises(StopError):
+        train(prepared, out, "ds-cnn", SMALL, CONFIG, device="cpu", watcher=stop_after(1))
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole training of a small network; not to be written to."""
+    out = tmp_path_factory.mktemp("trained") / "small"
+    assert train(prepared, out, "ds-cnn", SMALL, CONFIG, device="cpu") == out / "best.pt"
+    return out
+
+
+@pytest.fixture
+def own_begun(begun: Path, tmp_path: Path) -> Path:
+    """A copy of the training broken off, one's own to go on with."""
+    out = tmp_path / "own"
+    out.mkdir()
+    for name in ("last.pt", "best.pt", "history.json", "learning_curve.png"):
+        (out / name).write_bytes((begun / name).read_bytes())
+    return out
+
+
+def test_the_loss_falls(prepared: PreparedData, tmp_path: Path) -> None:
+    """On a dozen words anyone can tell apart, the loss falls and most are learned in a few epochs."""
+    train(prepared, tmp_path, "ds-cnn", {"width": 16, "dropout": 0.0}, EASY, device="cpu")
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
+    assert max(line["val_acc"] for line in history) > 0.5
+
+
+def test_what_a_training_leaves(trained: Path) -> None:
+    """Last and best checkpoint, history, learning curve and TensorBoard events are there, and no leftovers."""
+    names = sorted(path.name for path in trained.iterdir() if path.name != ".lock")
+    assert names == ["best.pt", "history.json", "last.pt", "learning_curve.png", "tensorboard"]
+    assert (trained / "learning_curve.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_tensorboard_events(trained: Path) -> None:
+    """Every figure of the history stands in the events, epoch by epoch."""
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = event_accumulator.EventAccumulator(str(trained / "tensorboard")).Reload()
+    history = json.loads((trained / "history.json").read_text())
+    for name in ("train_loss", "val_loss", "val_acc", "learning_rate"):
+        found = events.Scalars(name)
+        assert [event.step for event in found] == [1, 2, 3]
+        assert [event.value for event in found] == pytest.approx([line[name] for line in history], rel=1e-6)
+
+
+def test_the_history(trained: Path) -> None:
+    """The history has a line an epoch, the same in every file, with a learning rate that falls towards zero."""
+    history = json.loads((trained / "history.json").read_text())
+    assert [line["epoch"] for line in history] == [1, 2, 3]
+    assert history == read_torch(trained / "last.pt")["history"]
+    rates = [line["learning_rate"] for line in history]
+    assert 1e-2 > rates[0] > rates[1] > rates[2] > 0
+    assert rates[2] < 1e-3
+
+
+def test_the_checkpoint(trained: Path, prepared: PreparedData) -> None:
+    """The best checkpoint says what it was trained on and how."""
+    checkpoint = load_checkpoint(trained / "best.pt")
+    assert checkpoint.labels == LABELS
+    assert checkpoint.model.config.width == 8
+    assert checkpoint.train_config["learning_rate"] == 1e-2
+    assert checkpoint.data["clips_sha256"] == prepared.manifest["clips_sha256"]
+
+
+def test_best_is_the_first_of_the_most_accurate(
+    prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """best.pt is the epoch of the highest validation accuracy, the earliest if several reach it."""
+    accuracies = iter([0.2, 0.6, 0.4, 0.6, 0.5])
+    monkeypatch.setattr(room._Run, "_validate", lambda run: (1.0, next(accuracies)))
+    train(prepared, tmp_path, "ds-cnn", SMALL, replace(CONFIG, epochs=5), device="cpu")
+    best, last = (load_checkpoint(tmp_path / name) for name in ("best.pt", "last.pt"))
+    assert (best.epoch, best.val_acc) == (2, 0.6)
+    assert (last.epoch, last.val_acc) == (5, 0.5)
+
+
+def test_validation_accuracy_is_the_checkpoints(trained: Path, prepared: PreparedData) -> None:
+    """The validation accuracy in a checkpoint is what its network gets right of the validation clips."""
+    from tiny_kws.training.checkpoint import open_predictor
+
+    rows = prepared.rows("validation")
+    probabilities = open_predictor(trained / "best.pt").predict(np.float32(prepared.bank[rows]) / 32768)
+    accuracy = float((probabilities.argmax(1) == prepared.targets(rows)).mean())
+    assert accuracy == pytest.approx(load_checkpoint(trained / "best.pt").val_acc, abs=1e-6)
+
+
+@POSIX
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "moment"), [("float32", "event"), ("auto", "time")])
+def test_killed_and_resumed(prepared: PreparedData, tmp_path: Path, precision: str, moment: str) -> None:
+    """Killed again and again, at any step, before and after any rename or at any time, and resumed: checkpoints always
+    load, and weights, optimizer and history end bit for bit as those of a training that was never killed."""
+    assert run_killed(prepared, tmp_path / "never", precision, "never") == 0
+    assert run_killed(prepared, tmp_path / "often", precision, moment) >= 2
+    assert_same_training(tmp_path / "never", tmp_path / "often")
+
+
+def test_resumed_in_the_same_process(prepared: PreparedData, own_begun: Path, trained: Path) -> None:
+    """A training broken off after an epoch and resumed ends like the one that ran through."""
+    train(prepared, own_begun, "ds-cnn", SMALL, CONFIG, device="cpu", resume=True)
+    assert_same_training(own_begun, trained)
+
+
+@pytest.mark.parametrize("lost", ["history.json", "learning_curve.png"])
+def test_killed_before_the_last_report(prepared: PreparedData, trained: Path, tmp_path: Path, lost: str) -> None:
+    """A training killed after its last checkpoint but before its last report is made whole by resuming."""
+    for path in trained.iterdir():
+        if path.is_file() and path.name not in {lost, ".lock"}:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    train(prepared, tmp_path, "ds-cnn", SMALL, CONFIG, device="cpu", resume=True)
+    assert (tmp_path / lost).read_bytes() == (trained / lost).read_bytes()
+
+
+def test_resuming_what_is_done(prepared: PreparedData, trained: Path, tmp_path: Path) -> None:
+    """Resuming a finished training trains no further."""
+    for name in ("last.pt", "best.pt"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    seen: list[StepReport] = []
+    best = train(
+        prepared, tmp_path, "ds-cnn", SMALL, CONFIG, device="cpu", resume=True, watcher=Watcher(on_step=seen.append)
+    )
+    assert best.read_bytes() == (trained / "best.pt").read_bytes()
+    assert seen == []
+
+
+def test_resuming_what_never_began(prepared: PreparedData, tmp_path: Path) -> None:
+    """Resuming an empty folder starts a training."""
+    train(prepared, tmp_path / "new", "ds-cnn", SMALL, replace(CONFIG, epochs=1), device="cpu", resume=True)
+    assert load_checkpoint(tmp_path / "new" / "last.pt").epoch == 1
+
+
+def test_same_seed_same_weights(prepared: PreparedData, trained: Path, tmp_path: Path) -> None:
+    """Trained again with the same seed, everything is the same; torch's own generator does not matter nor move."""
+    torch.manual_seed(99)
+    before = torch.random.get_rng_state()
+    train(prepared, tmp_path, "ds-cnn", SMALL, CONFIG, device="cpu")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert_same_training(tmp_path, trained)
+
+
+def test_another_seed_other_weights(prepared: PreparedData, begun: Path, tmp_path: Path) -> None:
+    """Another seed trains another network."""
+    with pytest.raises(StopError):
+        train(prepared, tmp_path, "ds-cnn", SMALL, replace(CONFIG, seed=1), device="cpu", watcher=stop_after(1))
+    first, second = (read_torch(out / "last.pt")["model_state"]["fc.weight"] for out in (begun, tmp_path))
+    assert not torch.equal(first, second)
+
+
+def test_an_existing_training_is_not_overwritten(prepared: PreparedData, own_begun: Path) -> None:
+    """Without resuming, a folder that holds a training is refused and left as it is."""
+    earlier = (own_begun / "last.pt").read_bytes()
+    with pytest.raises(UsageError, match=r"^[^\n]+: holds a training already; go on with --resume [^\n]+$"):
+        train(prepared, own_begun, "ds-cnn", SMALL, CONFIG, device="cpu")
+    assert (own_begun / "last.pt").read_bytes() == earlier
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"epochs": 4}, "epochs"),
+        ({"batch_size": 8, "learning_rate": 1e-3}, "batch_size, learning_rate"),
+        ({"precision": "bfloat16"}, "precision, bfloat16"),
+    ],
+)
+def test_other_settings_are_refused(
+    prepared: PreparedData, own_begun: Path, changes: dict[str, Any], named: str
+) -> None:
+    """Resuming with other settings is refused, naming those that differ."""
+    with pytest.raises(UsageError, match=rf"^[^\n]+: was started with other settings \({named}\)[^\n]+$"):
+        train(prepared, own_begun, "ds-cnn", SMALL, replace(CONFIG, **changes), device="cpu", resume=True)
+
+
+def test_another_network_is_refused(prepared: PreparedData, own_begun: Path) -> None:
+    """Resuming with a network of another size is refused."""
+    with pytest.raises(UsageError, match=r"other settings \(the network\)"):
+        train(prepared, own_begun, "ds-cnn", {"width": 9}, CONFIG, device="cpu", resume=True)
+
+
+def test_other_clips_are_refused(speech_commands: Path, own_begun: Path, tmp_path: Path) -> None:
+    """Resuming on another draw of the task is refused."""
+    other = prepare(speech_commands, tmp_path / "other", PrepareConfig(seed=1))
+    with pytest.raises(UsageError, match=r"other settings \(the list of clips\)"):
+        train(other, own_begun, "ds-cnn", SMALL, CONFIG, device="cpu", resume=True)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no optimizer", "no history", "wrong optimizer", "no weights"])
+def test_a_damaged_training_is_refused(prepared: PreparedData, own_begun: Path, damage: str) -> None:
+    """Resuming from a damaged checkpoint is an error in one line."""
+    path = own_begun / "last.pt"
+    last = read_torch(path)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif damage == "wrong optimizer":
+        save_torch(path, {**last, "optimizer": {"state": 3}})
+    else:
+        del last[{"no optimizer": "optimizer", "no history": "history", "no weights": "model_state"}[damage]]
+        save_torch(path, last)
+    with pytest.raises(ModelError, match=r"^[^\n]*last\.pt: [^\n]+$"):
+        train(prepared, own_begun, "ds-cnn", SMALL, CONFIG, device="cpu", resume=True)
+
+
+def test_two_at_once(prepared: PreparedData, tmp_path: Path) -> None:
+    """A folder that another training is writing is refused."""
+    with exclusive(tmp_path), pytest.raises(UsageError, match=r"another run is writing there"):
+        train(prepared, tmp_path, "ds-cnn", SMALL, CONFIG, device="cpu")
+
+
+@pytest.mark.parametrize("free_bytes", [0, 4096, 20_000])
+def test_a_full_disk(prepared: PreparedData, own_begun: Path, free_bytes: int) -> None:
+    """A disk that fills up while saving is a KwsError in one line, and the earlier checkpoint can be gone on with."""
+    earlier = {name: (own_begun / name).read_bytes() for name in ("last.pt", "best.pt")}
+    with pytest.raises(KwsError, match=r"^[^\n]+ cannot be written \([^\n]+$"), full_disk(free_bytes):
+        train(prepared, own_begun, "ds-cnn", SMALL, CONFIG, device="cpu", resume=True)
+    assert {name: (own_begun / name).read_bytes() for name in earlier} == earlier
+    assert [path.name for path in own_begun.glob(".*")] == [".lock"]
+
+
+def test_a_loss_that_explodes(prepared: PreparedData, tmp_path: Path) -> None:
+    """A loss that is no number ends the training in one line that says what to change, and saves nothing."""
+    with pytest.raises(ModelError, match=r"^the training loss became [^\n]+ lower the learning rate$"):
+        train(prepared, tmp_path, "ds-cnn", SMALL, replace(CONFIG, learning_rate=1e30), device="cpu")
+    assert not (tmp_path / "last.pt").exists()
+
+
+@pytest.mark.parametrize("device", ["tpu", "warp", "", "cuda:99"])
+def test_an_unknown_device(prepared: PreparedData, tmp_path: Path, device: str) -> None:
+    """A device that is not there is refused, naming it and those that are known."""
+    with pytest.raises(UsageError, match=rf"^found no device '{device}', expected cpu, cuda or mps[^\n]+$"):
+        train(prepared, tmp_path, "ds-cnn", SMALL, CONFIG, device=device)
+
+
+def test_the_best_device() -> None:
+    """Without a name the best device there is is taken."""
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert find_device().type == best
+    assert find_device("cpu") == torch.device("cpu")
+
+
+def test_an_unknown_precision(prepared: PreparedData, tmp_path: Path) -> None:
+    """A precision that is not known is refused, naming those that are."""
+    with pytest.raises(UsageError, match=r"^found the precision 'float16', expected auto, float32 or bfloat16$"):
+        train(prepared, tmp_path, "ds-cnn", SMALL, replace(CONFIG, precision="float16"), device="cpu")
+
+
+def test_precision_as_asked() -> None:
+    """float32 and bfloat16 are taken as asked, whatever the processor."""
+    cpu = torch.device("cpu")
+    assert not wants_bfloat16("float32", cpu)
+    assert wants_bfloat16("bfloat16", cpu)
+    assert isinstance(wants_bfloat16("auto", cpu), bool)
+
+
+def test_bfloat16_trains(prepared: PreparedData, tmp_path: Path) -> None:
+    """Training in bfloat16 keeps float32 weights and comes close to the float32 loss."""
+    config = replace(CONFIG, epochs=1)
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / precision
+        train(prepared, out, "ds-cnn", SMALL, replace(config, precision=precision), device="cpu")
+    states = [read_torch(tmp_path / precision / "last.pt") for precision in ("float32", "bfloat16")]
+    assert all(value.dtype != torch.bfloat16 for value in states[1]["model_state"].values())
+    losses = [state["history"][0]["train_loss"] for state in states]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
+
+
+def test_progress(prepared: PreparedData, tmp_path: Path) -> None:
+    """A watcher hears of steps and epochs, with loss, accuracy and the time that is left."""
+    steps: list[StepReport] = []
+    epochs: list[EpochReport] = []
+    watcher = Watcher(on_step=steps.append, on_epoch=epochs.append)
+    train(prepared, tmp_path, "ds-cnn", SMALL, replace(CONFIG, epochs=2), device="cpu", watcher=watcher)
+    assert [report.epoch for report in epochs] == [1, 2]
+    assert (steps[-1].epoch, steps[-1].epochs, steps[-1].step, steps[-1].steps) == (2, 2, 5, 5)
+    assert steps[0].seconds_left > steps[-1].seconds_left == 0.0
+    assert (steps[-1].loss, steps[-1].accuracy) == (epochs[-1].train_loss, epochs[-1].train_acc)
+
+
+def test_the_bank_may_lie_on_the_device(prepared: PreparedData) -> None:
+    """Clips come out the same whether the bank is memory-mapped or a tensor on the device."""
+    rows = prepared.rows("training")[[5, 1, 1, 70]]
+    cpu = torch.device("cpu")
+    mapped = fetch(prepared.bank, rows, cpu)
+    moved = fetch(torch.from_numpy(np.array(prepared.bank)), rows, cpu)
+    assert mapped.dtype == torch.float32
+    assert torch.equal(mapped, moved)
+    np.testing.assert_array_equal(mapped.numpy() * 32768, prepared.bank[rows])
+
+
+def test_batches_keep_the_order(prepared: PreparedData) -> None:
+    """Batches hold the rows in order, the last one what is left."""
+    rows = prepared.rows("validation")[::-1].copy()
+    batches = list(iterate_batches(prepared.bank, rows, 16, torch.device("cpu")))
+    assert [len(batch) for batch in batches] == [16, 16, 4]
+    np.testing.assert_array_equal(torch.cat(batches).numpy() * 32768, prepared.bank[rows])
+
+
+def test_statistics_are_of_all_training_clips(prepared: PreparedData, trained: Path) -> None:
+    """The stats in a checkpoint are mean and standard deviation over all features of all training clips."""
+    rows = prepared.rows("training")
+    features = LogMel()(torch.from_numpy(np.float32(prepared.bank[rows]) / 32768)).double()
+    stats = read_torch(trained / "last.pt")["stats"]
+    assert stats["mean"] == pytest.approx(float(features.mean()), abs=1e-6)
+    assert stats["std"] == pytest.approx(float(features.std(correction=0)), abs=1e-6)
+
+
+def test_statistics_do_not_depend_on_batches() -> None:
+    """However clips are divided into batches, the statistics are the same."""
+    audio = torch.rand(6, 16_000, generator=torch.Generator().manual_seed(0)) - 0.5
+    whole = feature_stats(LogMel(), iter([audio]))
+    parts = feature_stats(LogMel(), iter([audio[:1], audio[1:]]))
+    assert whole == pytest.approx(parts, rel=1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA can use")
+def test_trains_on_a_gpu(prepared: PreparedData, tmp_path: Path) -> None:
+    """On a GPU the loss falls too, and the checkpoint is one for any machine."""
+    config = replace(EASY, precision="auto")
+    train(prepared, tmp_path, "ds-cnn", {"width": 16, "dropout": 0.0}, config, device="cuda")
+    last = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert last["history"][-1]["train_loss"] < 0.7 * last["history"][0]["train_loss"]
+    assert last["model_state"]["fc.weight"].device.type == "cpu"
+    assert load_checkpoint(tmp_path / "best.pt").model.fc.weight.device.type == "cpu"
