@@ -430,6 +430,29 @@ def export(
         report(path, exporter.int8(path, _calibration_clips(data)))
 
 
+@app.command()
+def benchmark(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Artefacts, or names of bundled models; all by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    repeats: Annotated[int, typer.Option("--repeats", min=5, help="Turns that medians are taken over.")] = 200,
+) -> None:
+    """Time models on one thread, in turns; beside them the plain PyTorch way, where torch is installed."""
+    from importlib.util import find_spec
+
+    from .evaluation import speed
+
+    paths = [find_model(model) for model in models] if models else speed.default_models()
+    contenders = [speed.artefact_contender(path) for path in paths]
+    if find_spec("torch"):
+        from .training.eager import eager_contender
+
+        contenders.append(eager_contender())
+    result = speed.benchmark(contenders, repeats)
+    print(json.dumps(result, indent=2) if as_json else speed.speed_table(result))
+
+
 def _open_predictor(path: Path) -> Predictor:
     """A model to be measured, on one thread."""
     if path.suffix != ".onnx":
