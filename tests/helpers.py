@@ -66,11 +66,11 @@ def trained_like(checkpoint: Path) -> Path:
 def exported(checkpoint: Path) -> Path:
     """The artefact of a checkpoint, beside it; not to be changed."""
     from tiny_kws.training.checkpoint import load_checkpoint
-    from tiny_kws.training.export import export
+    from tiny_kws.training.export import Exporter
 
     path = checkpoint.with_suffix(".onnx")
     if not path.exists():
-        export(load_checkpoint(checkpoint), path)
+        Exporter(load_checkpoint(checkpoint)).clip(path)
     return path
 
 
@@ -104,7 +104,7 @@ def wav_bytes(seed: int = 0) -> bytes:
 
 
 def sounds_of_many_levels() -> npt.NDArray[np.float32]:
-    """128 one-second clips, (128, 16000): noise, voiced speech-like sound, tones and clicks, from nothing to full scale."""
+    """128 one-second clips, (128, 16000): noise, speech-like sound, tones, a click; from nothing to full scale."""
     rng = np.random.default_rng(0)
     time_s = np.arange(CLIP_SAMPLES) / SAMPLE_RATE
     clips = [np.zeros(CLIP_SAMPLES), np.full(CLIP_SAMPLES, 0.5), np.sign(np.sin(2 * np.pi * 200 * time_s))]
@@ -157,7 +157,7 @@ def run_cli(
     stdout: int | IO[bytes] = subprocess.PIPE,
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """`tiny-kws ARGS` in a process of its own; modules `blocked` cannot be imported, files end at `file_limit` bytes."""
+    """`tiny-kws ARGS` in its own process; modules `blocked` cannot be imported, files end at `file_limit` bytes."""
     done = subprocess.run(
         command_line(*args, blocked=blocked, file_limit=file_limit),
         input=stdin,

@@ -188,7 +188,7 @@ def test_metadata_that_do_not_fit_are_refused(artefact_path: Path, tmp_path: Pat
     refusal(changed_artefact(artefact_path, tmp_path / "model.onnx", **changes))
 
 
-@pytest.mark.parametrize(("old", "new"), [("probabilities", "likelihoods")])
+@pytest.mark.parametrize(("old", "new"), [("audio", "sound"), ("probabilities", "likelihoods")])
 def test_a_graph_with_other_ends_is_refused(artefact_path: Path, tmp_path: Path, old: str, new: str) -> None:
     """A signed model whose graph does not take `audio` to `probabilities` is refused when it is opened."""
     model = onnx.load(artefact_path)
@@ -217,24 +217,26 @@ def test_the_same_checkpoint_gives_the_same_bytes(artefact_path: Path) -> None:
 
 @pytest.fixture
 def assets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, artefact_path: Path) -> Path:
-    """A folder of bundled models: the default and one called other."""
+    """A folder of bundled models: the default clip and stream models, and a clip model called other."""
     folder = tmp_path / "assets"
     folder.mkdir()
-    for name in (artefact.DEFAULT_MODEL, "other"):
-        (folder / f"{name}.onnx").write_bytes(artefact_path.read_bytes())
+    for name in ("ds-cnn.onnx", "other.onnx", "causal-cnn.stream.onnx"):
+        (folder / name).write_bytes(artefact_path.read_bytes())
     (folder / "notes.txt").write_text("no model")
     monkeypatch.setattr(artefact, "_assets", lambda: folder)
     return folder
 
 
 def test_bundled_models_have_names(assets: Path) -> None:
-    """The bundled models are the artefacts among the assets, by name."""
-    assert artefact.bundled_models() == [artefact.DEFAULT_MODEL, "other"]
+    """The bundled models of a kind are the artefacts of that kind among the assets, by name."""
+    assert artefact.bundled_models() == ["ds-cnn", "other"]
+    assert artefact.bundled_models("stream") == ["causal-cnn"]
 
 
 def test_the_default_model_needs_no_name(assets: Path) -> None:
-    """No name at all means the package's own model."""
-    assert find_model(None) == assets / f"{artefact.DEFAULT_MODEL}.onnx"
+    """No name at all means the package's own model of the kind that is wanted."""
+    assert find_model(None) == assets / "ds-cnn.onnx"
+    assert find_model(None, "stream") == assets / "causal-cnn.stream.onnx"
 
 
 def test_a_bundled_model_is_found_by_name(assets: Path) -> None:
@@ -249,5 +251,5 @@ def test_a_model_is_found_by_path(assets: Path, artefact_path: Path) -> None:
 
 def test_a_missing_model_error_lists_the_bundled_ones(assets: Path) -> None:
     """Who asks for a model that is not there hears which there are."""
-    with pytest.raises(ModelError, match=f"one of: {artefact.DEFAULT_MODEL}, other"):
+    with pytest.raises(ModelError, match=r"bundled one \(ds-cnn, other\)"):
         find_model("nothing")

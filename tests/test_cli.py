@@ -1,4 +1,4 @@
-"""The command line as its user meets it: answers on standard output, trouble in one line on standard error, a status."""
+"""The command line as its user meets it: answers, trouble in one line on standard error, an exit status."""
 
 from __future__ import annotations
 
@@ -198,7 +198,9 @@ def test_closed_standard_input(artefact: Path, run: Run, monkeypatch: pytest.Mon
     assert "closed" in done.complaint
 
 
-@pytest.mark.parametrize("name", ["gehört.wav", "話す.wav", "two words.wav", "-dash.wav", "*?[a].wav", "'\".wav", "no suffix"])
+@pytest.mark.parametrize(
+    "name", ["gehört.wav", "話す.wav", "two words.wav", "-dash.wav", "*?[a].wav", "'\".wav", "no suffix"]
+)
 def test_odd_names(run: Run, artefact: Path, tmp_path: Path, name: str) -> None:
     """Whatever a file is called, it is classified under its name."""
     path = tmp_path / name
@@ -207,7 +209,9 @@ def test_odd_names(run: Run, artefact: Path, tmp_path: Path, name: str) -> None:
     assert (done.status, json.loads(done.out)["file"]) == (0, str(path))
 
 
-def test_a_name_that_looks_like_an_option(run: Run, artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_looks_like_an_option(
+    run: Run, artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After `--` a name may begin with a dash."""
     (tmp_path / "--json").write_bytes(wav_bytes())
     monkeypatch.chdir(tmp_path)
@@ -284,7 +288,9 @@ def test_a_model_that_is_none(run: Run, sounds: Path, garbage: Path) -> None:
         (["data", "prepare", "."], "Missing option '--out'"),
         (["evaluate", "model.onnx", "--out", "o"], "expected either --data PREPARED or --test FOLDER"),
         (["evaluate", "m.onnx", "--out", "o", "--data", "d", "--test", "t"], "expected either --data"),
-        (["export", "best.pt", "--out", "model.tflite"], "expected a name that ends in .onnx"),
+        (["export", "best.pt", "--out", "model.tflite"], "expected a name of the form NAME.onnx"),
+        (["export", "best.pt", "--out", "model.int8.onnx"], "expected a name of the form NAME.onnx"),
+        (["export", "best.pt", "--out", "model.onnx", "--int8"], "give --data PREPARED"),
         (["export", "best.pt"], "Missing option '--out'"),
         (["train", "d", "--out", "o", "--model", "hmm"], "--model"),
         (["train", "d", "--out", "o", "--epochs", "0"], "--epochs"),
@@ -307,12 +313,15 @@ def test_nothing_to_do_is_wrong_use(run: Run, args: list[str]) -> None:
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("command", ["classify", "info", "train", "evaluate", "export", "data prepare", "data download"])
+@pytest.mark.parametrize(
+    "command", ["classify", "info", "train", "evaluate", "export", "data prepare", "data download"]
+)
 def test_help_explains_each_command(run: Run, command: str) -> None:
     """Every command has help, on standard output."""
     done = run(*command.split(), "--help")
     assert (done.status, done.err) == (0, "")
-    assert "Usage: tiny-kws" in done.out
+    assert done.out.startswith("Usage: ")
+    assert "--help" in done.out
 
 
 def test_version(run: Run) -> None:
@@ -327,7 +336,7 @@ def test_info_of_an_artefact(run: Run, artefact: Path) -> None:
     """`info` names labels, parameters, multiply-accumulates and front end of an artefact."""
     done = run("info", artefact)
     assert (done.status, done.err) == (0, "")
-    for part in (", ".join(LABELS), "119,372", "58,579,840", "n_mels 64", "16000 Hz", "not measured"):
+    for part in (", ".join(LABELS), "119,372", "58,997,366", "n_mels 64", "16000 Hz", "not measured"):
         assert part in done.out
 
 
@@ -396,7 +405,7 @@ def test_prepare_names_clips_that_cannot_be_read(run: Run, speech_commands: Path
     """A damaged clip is named and left out; the rest is prepared, and the status is 1."""
     archive = tmp_path / "archive"
     shutil.copytree(speech_commands, archive)
-    bad = sorted((archive / "yes").glob("*.wav"))[0]
+    bad = min((archive / "yes").glob("*.wav"))
     bad.write_bytes(b"no sound")
     done = run("data", "prepare", archive, "--out", tmp_path / "task")
     assert done.status == 1
@@ -424,9 +433,7 @@ def test_prepare_leaves_what_is_there(run: Run, speech_commands: Path, tmp_path:
 
 
 @pytest.mark.parametrize("source", [".", "nowhere", LONG_NAME])
-def test_prepare_without_an_archive(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
-) -> None:
+def test_prepare_without_an_archive(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     """A folder without the lists, or none at all, is refused in one line."""
     monkeypatch.chdir(tmp_path)
     done = run("data", "prepare", source, "--out", "task")
@@ -467,12 +474,12 @@ def test_evaluating_twice_gives_the_same(run: Run, artefact: Path, prepared: Pre
 def test_artefact_and_checkpoint_are_as_good(
     run: Run, artefact: Path, checkpoint: Path, prepared: PreparedData, tmp_path: Path
 ) -> None:
-    """Both forms of one model get the same confusion matrix."""
+    """Both forms of one model hear the same in every clip, but for one at most whose likeliest labels are a tie."""
     found = []
     for model in (artefact, checkpoint):
         run("evaluate", model, "--data", prepared.folder, "--split", "testing", "--out", tmp_path / model.name)
         found.append(json.loads((tmp_path / model.name / "metrics.json").read_text())["confusion_matrix"])
-    assert found[0] == found[1]
+    assert np.abs(np.subtract(*found)).sum() <= 2
 
 
 def test_evaluate_on_the_test_folder(run: Run, artefact: Path, test_folder: Path, tmp_path: Path) -> None:
@@ -514,7 +521,9 @@ def test_evaluate_without_clips(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_evaluate_on_a_split_that_is_not_there(run: Run, artefact: Path, prepared: PreparedData, tmp_path: Path) -> None:
+def test_evaluate_on_a_split_that_is_not_there(
+    run: Run, artefact: Path, prepared: PreparedData, tmp_path: Path
+) -> None:
     """An unknown split is refused with the names of those there are."""
     done = run("evaluate", artefact, "--data", prepared.folder, "--split", "tuesday", "--out", tmp_path)
     assert done.status == 1
@@ -527,8 +536,8 @@ def test_export_tells_how_near_it_is(run: Run, checkpoint: Path, prepared: Prepa
     done = run("export", checkpoint, "--out", out, "--data", prepared.folder)
     assert (done.status, done.err) == (0, "")
     assert f"{out}: {out.stat().st_size:,} bytes" in done.out
-    assert "largest difference of a probability" in done.out
-    assert f"on {len(prepared.rows('validation'))} clips" in done.out
+    assert "probabilities differ by up to" in done.out
+    assert f"({len(prepared.rows('validation'))} clips, Speech Commands v0.02 validation)" in done.out
     assert Classifier(out).metadata.validation["clips"] == len(prepared.rows("validation"))
 
 
@@ -625,14 +634,12 @@ def test_interrupting(artefact: Path) -> None:
         process.stdin.write(bytes(2**20))  # more than a pipe holds: once it is gone, the command is reading
         process.stdin.flush()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, b"")
     assert err.decode().split("\n") in (["tiny-kws: interrupted", ""], ["", "tiny-kws: interrupted", ""])
 
 
-def test_interrupting_a_classification(
-    run: Run, artefact: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupting_a_classification(run: Run, artefact: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C between two files ends with status 130; the answers so far stay."""
     answer = Classifier.classify_many
 
@@ -651,7 +658,14 @@ def test_interrupting_a_classification(
 
 @pytest.mark.parametrize(
     ("command", "lacking"),
-    [("info", "torch"), ("export", "torch"), ("export", "onnx"), ("evaluate", "matplotlib"), ("train", "torch"), ("train", "tensorboard")],
+    [
+        ("info", "torch"),
+        ("export", "torch"),
+        ("export", "onnx"),
+        ("evaluate", "matplotlib"),
+        ("train", "torch"),
+        ("train", "tensorboard"),
+    ],
 )
 def test_a_missing_extra_is_named(
     checkpoint: Path, prepared: PreparedData, tmp_path: Path, command: str, lacking: str

@@ -80,7 +80,8 @@ def test_the_confusion_matrix_has_a_row_for_what_was_said(metrics: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("label", "precision", "recall", "support"), [("cat", 3 / 5, 3 / 4, 4), ("dog", 1 / 2, 1 / 2, 2), ("owl", 1, 1 / 2, 2)]
+    ("label", "precision", "recall", "support"),
+    [("cat", 3 / 5, 3 / 4, 4), ("dog", 1 / 2, 1 / 2, 2), ("owl", 1, 1 / 2, 2)],
 )
 def test_precision_recall_and_f1_by_hand(
     metrics: dict[str, Any], label: str, precision: float, recall: float, support: int

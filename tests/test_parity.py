@@ -17,7 +17,7 @@ from tiny_kws.evaluation.clips import ClipSet, wilson_interval
 from tiny_kws.runtime import Classifier
 from tiny_kws.training import export as export_room
 from tiny_kws.training.checkpoint import Checkpoint, ClipNetwork, load_checkpoint
-from tiny_kws.training.export import export
+from tiny_kws.training.export import Exporter
 from tiny_kws.training.features import LogMel, normalize
 from tiny_kws.training.onnx_graph import Graph, emit_front_end
 
@@ -193,9 +193,9 @@ def test_the_metadata_are_the_checkpoints(classifier: Classifier, checkpoint: Ch
 
 
 def test_export_measures_both_on_the_clips_it_is_given(checkpoint: Checkpoint, sounds: Sounds, tmp_path: Path) -> None:
-    """With labelled clips, export tells both accuracies, and the artefact's stands in the metadata with its interval."""
+    """With labelled clips, export tells both accuracies; the artefact's is in the metadata with its interval."""
     clips = clip_set(sounds[:36])
-    parity = export(checkpoint, tmp_path / "model.onnx", clips)
+    parity = Exporter(checkpoint, clips).clip(tmp_path / "model.onnx")
     right = sum(
         LABELS[row.argmax()] == label
         for row, label in zip(expected_probabilities(checkpoint, sounds[:36]), clips.labels, strict=True)
@@ -209,7 +209,7 @@ def test_export_measures_both_on_the_clips_it_is_given(checkpoint: Checkpoint, s
 def test_exporting_twice_gives_the_same_bytes(checkpoint: Checkpoint, artefact_path: Path, tmp_path: Path) -> None:
     """The same checkpoint under the same name gives the same file."""
     again = tmp_path / artefact_path.name
-    export(checkpoint, again)
+    Exporter(checkpoint).clip(again)
     assert again.read_bytes() == artefact_path.read_bytes()
 
 
@@ -230,8 +230,9 @@ def test_export_refuses_what_is_not_the_checkpoint(
 
     out = tmp_path / "model.onnx"
     out.write_bytes(b"an earlier one")
+    exporter = Exporter(checkpoint)
     monkeypatch.setattr(export_room, "clip_graph", build_wrongly)
     with pytest.raises(KwsError, match="not written"):
-        export(checkpoint, out)
+        exporter.clip(out)
     assert out.read_bytes() == b"an earlier one"
     assert list(tmp_path.iterdir()) == [out]

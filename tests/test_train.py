@@ -36,7 +36,9 @@ from tiny_kws.training.train import (
 from .conftest import full_disk
 
 CONFIG = TrainConfig(epochs=3, batch_size=16, learning_rate=1e-2, precision="float32")
-EASY = replace(CONFIG, epochs=8, batch_size=8, label_smoothing=0.0, shift_ms=20.0, noise_volume=0.01)
+EASY = replace(
+    CONFIG, epochs=6, batch_size=8, learning_rate=2e-2, label_smoothing=0.0, shift_ms=20.0, noise_volume=0.01
+)
 SMALL = {"width": 8}
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 
@@ -192,7 +194,7 @@ def own_begun(begun: Path, tmp_path: Path) -> Path:
 
 def test_the_loss_falls(prepared: PreparedData, tmp_path: Path) -> None:
     """On a dozen words anyone can tell apart, the loss falls and most are learned in a few epochs."""
-    train(prepared, tmp_path, "ds-cnn", {"width": 16, "dropout": 0.0}, EASY, device="cpu")
+    train(prepared, tmp_path, "ds-cnn", {"width": 32, "dropout": 0.0}, EASY, device="cpu")
     history = json.loads((tmp_path / "history.json").read_text())
     assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
     assert max(line["val_acc"] for line in history) > 0.5
@@ -490,7 +492,7 @@ def test_statistics_do_not_depend_on_batches() -> None:
 def test_trains_on_a_gpu(prepared: PreparedData, tmp_path: Path) -> None:
     """On a GPU the loss falls too, and the checkpoint is one for any machine."""
     config = replace(EASY, precision="auto")
-    train(prepared, tmp_path, "ds-cnn", {"width": 16, "dropout": 0.0}, config, device="cuda")
+    train(prepared, tmp_path, "ds-cnn", {"width": 32, "dropout": 0.0}, config, device="cuda")
     last = torch.load(tmp_path / "last.pt", weights_only=True)
     assert last["history"][-1]["train_loss"] < 0.7 * last["history"][0]["train_loss"]
     assert last["model_state"]["fc.weight"].device.type == "cpu"

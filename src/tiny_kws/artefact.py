@@ -86,7 +86,7 @@ def find_model(name_or_path: str | Path | None, kind: str = "clip") -> Path:
     if name in bundled_models(kind):
         return Path(str(_assets() / f"{name}{SUFFIXES[kind]}"))
     path = Path(name)
-    if not path.is_file():
+    if not _is_file(path):
         known = ", ".join(bundled_models(kind)) or "none"
         raise ModelError(f"{path}: not found, expected a model file or the name of a bundled one ({known})")
     return path
@@ -137,9 +137,9 @@ def parse_metadata(values: dict[str, str], where: str) -> Metadata:
     return metadata
 
 
-def _is_file(path: Any) -> bool:
+def _is_file(path: Path) -> bool:
     try:
-        return bool(path.is_file())
+        return path.is_file()
     except OSError:  # a name too long, a folder that may not be entered
         return False
 

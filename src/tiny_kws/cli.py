@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Hear a few chosen words: classify recordings, train, evaluate and export keyword models.",
     add_completion=False,
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -59,8 +59,7 @@ class Architecture(str, Enum):
 def main() -> None:
     """Run the command line and exit: an error is one line on standard error."""
     try:
-        status = app(standalone_mode=False)
-        print(end="", flush=True)  # while what may go wrong with it can still be said
+        status = _run()
     except UsageError as error:
         status = complain(str(error), 2)
     except KwsError as error:
@@ -68,7 +67,10 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("tiny_kws"):
             raise
-        status = complain(f"this command needs {error.name}, which is not installed; pip install 'tiny-kws[train]'", 1)
+        extra = "litert" if error.name.startswith(("litert", "ai_edge")) else "train"
+        status = complain(
+            f"this command needs {error.name}, which is not installed; pip install 'tiny-kws[{extra}]'", 1
+        )
     except (KeyboardInterrupt, typer.Abort):
         status = complain("interrupted", 130)
     except BrokenPipeError:  # the reader, `head` for one, has had enough
@@ -81,7 +83,15 @@ def main() -> None:
         if not hasattr(error, "format_message"):  # typer's own: an unknown option, a missing argument
             raise
         status = complain(f"{error.format_message().splitlines()[0].rstrip('.')}. See `tiny-kws --help`.", 2)
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(status)
+
+
+def _run() -> int:
+    status = app(standalone_mode=False)
+    if status == 130:  # what newer versions of typer make of Ctrl-C
+        raise KeyboardInterrupt
+    print(end="", flush=True)  # while what may go wrong with it can still be said
+    return status if isinstance(status, int) else 0
 
 
 def _end_output() -> None:
@@ -120,11 +130,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
     """Hear a few chosen words: classify recordings, train, evaluate and export keyword models."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -398,6 +412,8 @@ def export(
         int | None, typer.Option("--stream", help="Also NAME.stream.onnx, in hops of 20, 40 or 80 ms.")
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Also NAME.int8.onnx, calibrated on training clips.")] = False,
+    litert: Annotated[bool, typer.Option("--litert", help="Also NAME.tflite, NAME.int8.tflite and NAME.h.")] = False,
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, to be stated in the files.")] = "",
 ) -> None:
     """Turn a checkpoint into ONNX files that take audio samples, each checked against it before it is kept."""
     from .training.checkpoint import load_checkpoint
@@ -405,8 +421,8 @@ def export(
 
     if out.suffix != ".onnx" or "." in out.stem:
         raise UsageError(f"{out}: expected a name of the form NAME.onnx")
-    if int8 and data is None:
-        raise UsageError("--int8 needs recordings to calibrate and to measure on; give --data PREPARED")
+    if (int8 or litert) and data is None:
+        raise UsageError("int8 needs recordings to calibrate and to measure on; give --data PREPARED")
     clips = None if data is None else _split_clips(data, "validation")
 
     def report(path: Path, parity: Parity) -> None:
@@ -419,7 +435,7 @@ def export(
         print(f"{line} ({parity.n_clips} clips, {parity.clips})", flush=True)
 
     with progress_bar("running the checkpoint") as progress:
-        exporter = Exporter(load_checkpoint(checkpoint), clips, progress)
+        exporter = Exporter(load_checkpoint(checkpoint), clips, licence, progress)
     report(out, exporter.clip(out))
     if stream is not None:
         path = out.with_suffix(".stream.onnx")
@@ -428,6 +444,14 @@ def export(
         assert data is not None
         path = out.with_suffix(".int8.onnx")
         report(path, exporter.int8(path, _calibration_clips(data)))
+    if litert:
+        from .training.litert import export_litert, export_litert_int8
+
+        assert data is not None
+        path = out.with_suffix(".tflite")
+        report(path, export_litert(exporter, path))
+        path = out.with_suffix(".int8.tflite")
+        report(path, export_litert_int8(exporter, path, _calibration_clips(data)))
 
 
 @app.command()

@@ -80,7 +80,9 @@ def sha256_of(path: Path) -> str:
 
 def cannot_write(path: Path, error: OSError) -> KwsError:
     """What to say of a write that failed."""
-    return KwsError(f"{path}: cannot be written ({error.strerror}); free space or choose another place, then try again")
+    return KwsError(
+        f"{path}: cannot be written ({error.strerror or error}); free space or choose another place, then try again"
+    )
 
 
 def _digest(file: BinaryIO) -> str:

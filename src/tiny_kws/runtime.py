@@ -86,6 +86,8 @@ class Classifier(_Model):
             raise AudioError(f"windows have shape {batch.shape}, expected (batch, {CLIP_SAMPLES})")
         if not np.isfinite(batch).all():
             raise AudioError("windows hold NaN or infinity, expected samples in [-1, 1]")
+        if len(batch) == 0:
+            return np.zeros((0, len(self.labels)), np.float32)
         return self.session.run(["probabilities"], {"audio": batch})[0]  # type: ignore[no-any-return]
 
     def classify(self, audio: Source | npt.ArrayLike, rate: int = SAMPLE_RATE) -> Classification:

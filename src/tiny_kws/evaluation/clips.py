@@ -27,7 +27,10 @@ Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model to be measured. `predict` takes (batch, 16000) float32 audio to (batch, labels) probabilities."""
+    """A model to be measured. `predict` takes (batch, 16000) float32 audio to (batch, labels) probabilities.
+
+    It runs on one thread, or as many as `set_threads` says.
+    """
 
     name: str
     predict: Callable[[Array], Array]
@@ -35,6 +38,7 @@ class Predictor:
     parameters: int
     weight_bytes: int
     sha256: str
+    set_threads: Callable[[int], None] = lambda threads: None
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,9 @@ def calibration_error(probabilities: Array, targets: Array, bins: int = CALIBRAT
 def measure_latency(predictor: Predictor, runs: int = LATENCY_RUNS) -> dict[str, Any]:
     """Milliseconds from the samples of one clip to its probabilities, with the processor's name.
 
-    Single-threaded if the predictor is; the first tenth of the runs warms up and does not count.
+    The first tenth of the runs warms up and does not count.
     """
+    predictor.set_threads(1)
     audio = np.random.default_rng(0).normal(0, 0.1, (1, CLIP_SAMPLES)).astype(np.float32)
     times_ms = []
     for _ in range(runs + runs // 10):

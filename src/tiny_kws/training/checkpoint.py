@@ -211,4 +211,5 @@ def open_predictor(path: Path) -> Predictor:
         parameters=count_parameters(checkpoint.model),
         weight_bytes=sum(value.numel() * value.element_size() for value in state),
         sha256=checkpoint.sha256,
+        set_threads=torch.set_num_threads,
     )

@@ -39,6 +39,7 @@ NOISE_STRETCHES = {"training": (0.0, 0.8), "validation": (0.8, 0.9), "testing": 
 
 FORMAT = 1
 SOURCE = "Google Speech Commands v0.02, P. Warden 2018 (arXiv:1804.03209), CC BY 4.0"
+SOURCE_LICENCE = "CC BY 4.0"
 BATCH_CLIPS = 1024
 
 
@@ -320,6 +321,7 @@ def _manifest(
     return {
         "format": FORMAT,
         "source": SOURCE,
+        "licence": SOURCE_LICENCE,
         "folder": words.name,
         "labels": list(LABELS),
         "prepare": asdict(config),

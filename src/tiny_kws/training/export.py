@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,7 +43,6 @@ INT8_TOLERANCE = 0.003
 """Largest loss of accuracy against the checkpoint that an int8 export may show."""
 
 CALIBRATION_CLIPS = 512
-LICENCE = "MIT"
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 
@@ -73,13 +73,17 @@ class Exporter:
     """Writes artefacts of one checkpoint, each only if it answers as the checkpoint does.
 
     They are compared on `clips`, whose accuracy goes into the metadata, or on seeded synthetic sound if there are none.
-    An artefact that differs by more than it may is not written; KwsError says by how much.
+    An artefact that differs by more than it may is not written; KwsError says by how much. `licence` is the weights'.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, clips: ClipSet | None = None, progress: Progress = lambda done, total: None
+        self,
+        checkpoint: Checkpoint,
+        clips: ClipSet | None = None,
+        licence: str = "",
+        progress: Progress = lambda done, total: None,
     ) -> None:
-        self.checkpoint = checkpoint
+        self.checkpoint, self.licence = checkpoint, licence
         self.name = clips.name if clips else "synthetic noise"
         self.clips = clips
         self.audio = np.concatenate(list(clips.batches())) if clips else _synthetic_sound()
@@ -89,7 +93,7 @@ class Exporter:
         """`audio` (batch, 16000) to `probabilities` (batch, classes) and `embedding` (batch, width), in float32."""
         model = clip_graph(self.checkpoint)
         got = self._run_clips(model, out)
-        return self._write(model, out, got, self.expected, describe(self.checkpoint, _stem(out)))
+        return self.keep(out, got, describe(self.checkpoint, _stem(out)), partial(finished, model))
 
     def stream(self, out: Path, hop: int) -> Parity:
         """A step of a stream: `audio` (1, hop) and states to the same outputs and the next states.
@@ -106,8 +110,7 @@ class Exporter:
         for audio in self.audio:
             stream.reset()
             got.append(stream.process(audio))
-        expected = self._predict_stream(hop)
-        return self._write(model, out, np.stack(got), expected, metadata)
+        return self.keep(out, np.stack(got), metadata, partial(finished, model), self._predict_stream(hop))
 
     def int8(self, out: Path, calibration: Array) -> Parity:
         """The clip artefact with the network in int8, per channel, calibrated on audio (clips, 16000).
@@ -120,9 +123,21 @@ class Exporter:
             raise UsageError("int8 needs recordings to calibrate and to measure on; give --data PREPARED")
         model = quantized(clip_graph(self.checkpoint, half_filters=True), calibration)
         metadata = replace(describe(self.checkpoint, _stem(out)), precision="int8", calibration_clips=len(calibration))
-        return self._write(model, out, self._run_clips(model, out), self.expected, metadata)
+        return self.keep(out, self._run_clips(model, out), metadata, partial(finished, model))
 
-    def _write(self, model: onnx.ModelProto, out: Path, got: Array, expected: Array, metadata: Metadata) -> Parity:
+    def keep(
+        self,
+        out: Path,
+        got: Array,
+        metadata: Metadata,
+        finish: Callable[[Metadata], bytes],
+        expected: Array | None = None,
+    ) -> Parity:
+        """Write the bytes that `finish` makes of the metadata, with the accuracy of `got`, if `got` is as `expected`.
+
+        Both are probabilities (clips, classes) or (clips, hops, classes); expected are the checkpoint's by default.
+        """
+        expected = self.expected if expected is None else expected
         difference = float(np.abs(got - expected).max())
         parity = Parity(self.name, len(got), difference, None, None)
         loss = 0.0
@@ -132,16 +147,8 @@ class Exporter:
             figures, reference = (measure(x, targets, self.checkpoint.labels) for x in (last, expected_last))
             parity = replace(parity, accuracy=figures["accuracy"], checkpoint_accuracy=reference["accuracy"])
             loss = reference["accuracy"] - figures["accuracy"]
-            measured = ("accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval")
-            metadata = replace(
-                metadata,
-                validation={
-                    "clips": len(targets),
-                    "clips_name": self.name,
-                    "clips_sha256": self.clips.sha256,
-                    **{key: figures[key] for key in measured},
-                },
-            )
+            metadata = replace(metadata, validation=_validation(self.clips, figures))
+        metadata = replace(metadata, licence=self.licence)
         if metadata.precision == "float32" and not difference <= TOLERANCE:
             raise KwsError(
                 f"{out}: not written, for its probabilities differ from the checkpoint's by {difference:.1e} on "
@@ -152,7 +159,7 @@ class Exporter:
                 f"{out}: not written, for it loses {100 * loss:.2f} points of accuracy on {self.name}, expected at "
                 f"most {100 * INT8_TOLERANCE:.1f}; calibrate on more clips or keep it in float32"
             )
-        write_bytes(out, finished(model, metadata))
+        write_bytes(out, finish(metadata))
         return parity
 
     def _predict(self, progress: Progress) -> Array:
@@ -285,7 +292,6 @@ def describe(checkpoint: Checkpoint, name: str) -> Metadata:
         look_back=checkpoint.model.look_back if isinstance(checkpoint.model, CausalCNN) else 0,
         train_config=checkpoint.train_config,
         data=checkpoint.data,
-        licence=LICENCE,
         version=__version__,
         checkpoint_sha256=checkpoint.sha256,
     )
@@ -296,6 +302,16 @@ def finished(model: onnx.ModelProto, metadata: Metadata) -> bytes:
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
     return sign(model.SerializeToString())
+
+
+def _validation(clips: ClipSet, figures: dict[str, Any]) -> dict[str, Any]:
+    measured = ("accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval")
+    return {
+        "clips": len(clips.labels),
+        "clips_name": clips.name,
+        "clips_sha256": clips.sha256,
+        **{key: figures[key] for key in measured},
+    }
 
 
 def _stem(out: Path) -> str:

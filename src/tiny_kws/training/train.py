@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from ..config import LABELS, TrainConfig
 from ..errors import ModelError, UsageError
-from ..evaluation.report import plot_learning_curve
+from ..evaluation.report import plot_learning_curve, write_events
 from ..files import write_json
 from ..locks import exclusive
 from .augment import augment
@@ -200,16 +199,14 @@ class _Run:
 
     def train(self, watcher: Watcher) -> None:
         """The epochs that are left."""
-        first = len(self.history)
-        with SummaryWriter(str(self.out / "tensorboard"), purge_step=first + 1) as events:
-            for epoch in range(first, self.config.epochs):
-                report = self._epoch(epoch, watcher)
-                self.history.append(asdict(report))
-                self._save()
-                for name, value in asdict(report).items():
-                    events.add_scalar(name, value, epoch + 1)
-                events.flush()
-                watcher.on_epoch(report)
+        if self.history:
+            self._report()  # a run killed between its last checkpoint and its report did not
+        for epoch in range(len(self.history), self.config.epochs):
+            report = self._epoch(epoch, watcher)
+            self.history.append(asdict(report))
+            self._save()
+            self._report()
+            watcher.on_epoch(report)
 
     def _epoch(self, epoch: int, watcher: Watcher) -> EpochReport:
         """One pass over the training clips. All its draws follow from the seed and the epoch alone."""
@@ -279,7 +276,7 @@ class _Run:
             epoch=len(self.history),
             history=self.history,
             train_config={**asdict(self.config), "bfloat16": self.bfloat16},
-            data={key: manifest[key] for key in ("source", "prepare", "clips", "clips_sha256")},
+            data={key: manifest[key] for key in ("source", "licence", "prepare", "clips", "clips_sha256")},
         )
 
     def _save(self) -> None:
@@ -289,7 +286,10 @@ class _Run:
         if accuracies[-1] > max(accuracies[:-1], default=-1.0):
             save_torch(self.out / "best.pt", checkpoint)
         save_torch(self.out / "last.pt", {**checkpoint, "optimizer": self.optimizer.state_dict()})
+
+    def _report(self) -> None:
         write_json(self.out / "history.json", self.history)
+        write_events(self.history, self.out / "tensorboard" / "events.out.tfevents")
         plot_learning_curve(self.history, self.out / "learning_curve.png")
 
     def _restore(self, last: dict[str, Any], path: Path) -> None:
@@ -309,7 +309,7 @@ class _Run:
             load_weights(self.model, last["model_state"], str(path))
             self.optimizer.load_state_dict(last["optimizer"])
             self.history, self.stats = last["history"], last["stats"]
-        except (KeyError, ValueError, TypeError) as error:
+        except (AttributeError, KeyError, ValueError, TypeError) as error:
             raise ModelError(
                 f"{path}: is no training to go on with ({error}); start again in another folder"
             ) from error

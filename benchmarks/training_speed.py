@@ -1,0 +1,109 @@
+"""Clips a second of the training pipeline against a plain one: `training_speed.py PREPARED [--turns N]`.
+
+The plain one is what a first tutorial shows: a Dataset that shifts, adds noise and computes features clip by clip, a
+DataLoader with two workers, float32. Both train the same network, in turns of some steps, and the medians of the
+seconds a step are compared. (At the start of its turn the plain loop finds batches that its workers have prepared
+while it waited, which flatters it.) Needs prepared data (`tiny-kws data prepare`).
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from tiny_kws.config import CLIP_SAMPLES, TrainConfig
+from tiny_kws.evaluation.clips import processor_name
+from tiny_kws.training import train
+from tiny_kws.training.dataset import PreparedData, open_prepared
+from tiny_kws.training.features import LogMel, normalize
+from tiny_kws.training.models import DSCNN
+
+STATS = {"mean": -7.0, "std": 4.0}
+CONFIG = TrainConfig()
+STEPS_A_TURN = 10
+
+
+class PlainDataset(Dataset[tuple[Tensor, int]]):
+    """One clip at a time."""
+
+    def __init__(self, data: PreparedData) -> None:
+        self.rows = data.rows("training")
+        self.bank, self.targets = data.bank, data.targets(self.rows)
+        self.noise = torch.from_numpy(data.noise).float() / 32768.0
+        self.log_mel = LogMel()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        audio = torch.from_numpy(self.bank[self.rows[index]].astype(np.float32)) / 32768.0
+        shift = random.randint(-1600, 1600)  # noqa: S311
+        audio = torch.roll(nn.functional.pad(audio, (1600, 1600)), shift)[1600:-1600]
+        if random.random() < CONFIG.noise_probability:  # noqa: S311
+            start = random.randrange(len(self.noise) - CLIP_SAMPLES)  # noqa: S311
+            audio = audio + random.uniform(0, CONFIG.noise_volume) * self.noise[start : start + CLIP_SAMPLES]  # noqa: S311
+        return normalize(self.log_mel(audio.clamp(-1, 1)), STATS)[0], int(self.targets[index])
+
+
+def plain_steps(data: PreparedData) -> Iterator[None]:
+    """Training steps of the plain loop, without end."""
+    model = DSCNN()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=CONFIG.learning_rate, weight_decay=CONFIG.weight_decay)
+    loader = DataLoader(PlainDataset(data), CONFIG.batch_size, shuffle=True, num_workers=2, drop_last=True)
+    while True:
+        for features, targets in loader:
+            loss = nn.functional.cross_entropy(model(features), targets, label_smoothing=CONFIG.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield
+
+
+def our_steps(data: PreparedData) -> Iterator[None]:
+    """Steps of `tiny-kws train`, without end."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = train._Run(data, Path(folder), "ds-cnn", {}, CONFIG, "cpu")  # noqa: SLF001  (a step is what is timed)
+        run.stats = STATS
+        run.model.train()
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            order = torch.randperm(len(run.rows["training"]), generator=generator)
+            for batch in order.split(CONFIG.batch_size)[:-1]:
+                run._step(batch, CONFIG.learning_rate, generator)  # noqa: SLF001
+                yield
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("prepared", type=Path)
+    parser.add_argument("--turns", type=int, default=7)
+    arguments = parser.parse_args()
+    data = open_prepared(arguments.prepared)
+    contenders = {"plain Dataset and DataLoader, float32": plain_steps(data), "tiny-kws train": our_steps(data)}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(arguments.turns + 1):  # the first one warms up
+        for name, steps in contenders.items():
+            started = time.perf_counter()
+            for _ in range(STEPS_A_TURN):
+                next(steps)
+            if turn:
+                seconds[name].append((time.perf_counter() - started) / STEPS_A_TURN)
+    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    slowest = max(medians.values())
+    print("| pipeline | clips/s | times faster |\n|---|---|---|")
+    for name, median in medians.items():
+        print(f"| {name} | {CONFIG.batch_size / median:.0f} | {slowest / median:.1f} |")
+    print(f"\n{processor_name()}, {torch.get_num_threads()} threads, medians of {arguments.turns} turns.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,368 @@
+"""A network that streams gives, chunk by chunk, what it gives on the whole recording."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tiny_kws.artefact import find_model
+from tiny_kws.config import CLIP_SAMPLES, LABELS, CausalCNNConfig, FeatureConfig
+from tiny_kws.errors import AudioError, KwsError, ModelError, UsageError
+from tiny_kws.runtime import Classifier, Stream, StreamModel
+
+from .helpers import changed_artefact, real_clips, speech_like
+
+if TYPE_CHECKING:
+    from tiny_kws.training.checkpoint import Checkpoint
+
+HOPS_MS = (20, 40, 80)
+STEP = 320
+Audio = npt.NDArray[np.float32]
+
+
+def causal_checkpoint(config: CausalCNNConfig | None = None) -> Checkpoint:
+    """A causal network that was never trained, with batch-norm statistics and answers as varied as if it had been."""
+    import torch
+
+    from tiny_kws.training.checkpoint import Checkpoint
+    from tiny_kws.training.models import CausalCNN
+
+    generator = torch.Generator().manual_seed(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = CausalCNN(config).eval()
+    for module in model.modules():
+        if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+            module.running_mean.normal_(0.0, 0.2, generator=generator)
+            module.running_var.uniform_(0.2, 1.0, generator=generator)
+            module.bias.data.normal_(0.0, 0.2, generator=generator)
+    model.fc.weight.data *= 20
+    features = FeatureConfig(centered=False)
+    return Checkpoint(model, LABELS, {"mean": float(np.log(features.log_offset)), "std": 4.0}, features)
+
+
+def recording(rng: np.random.Generator, n_samples: int) -> Audio:
+    """Speech-like sound of any length with pauses of silence and noise between."""
+    seconds = [speech_like(rng) * rng.choice([0.0, 0.05, 1.0]) for _ in range(n_samples // CLIP_SAMPLES + 1)]
+    noise = rng.normal(0, 10 ** rng.uniform(-5, -1), n_samples)
+    return (np.concatenate(seconds)[:n_samples] + noise).astype(np.float32)
+
+
+def offline(checkpoint: Checkpoint, audio: Audio, hop: int) -> Audio:
+    """Probabilities of the torch network on the whole recording, at the end of every whole hop."""
+    import torch
+
+    from tiny_kws.training.features import LogMel, normalize
+
+    usable = len(audio) // STEP * STEP
+    with torch.inference_mode():
+        features = normalize(LogMel(checkpoint.feature_config)(torch.from_numpy(audio[:usable])), checkpoint.stats)
+        logits = checkpoint.model.fc(checkpoint.model.embed_all(features))[0]
+    return torch.softmax(logits, -1).numpy()[hop // STEP - 1 :: hop // STEP][: len(audio) // hop]
+
+
+def in_chunks(stream: Stream, audio: Audio, sizes: list[int]) -> Audio:
+    """Feed the stream in chunks of `sizes`, over and over, and put its answers together."""
+    answers, start, turn = [], 0, 0
+    while start < len(audio):
+        size = sizes[turn % len(sizes)]
+        answers.append(stream.process(audio[start : start + size]))
+        start, turn = start + size, turn + 1
+    return np.concatenate(answers) if answers else np.zeros((0, len(stream.labels)), np.float32)
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    """A causal network."""
+    return causal_checkpoint()
+
+
+@pytest.fixture(scope="module")
+def models(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[int, StreamModel]:
+    """Its stream artefacts, by hop in milliseconds."""
+    from tiny_kws.training.export import Exporter
+
+    folder = tmp_path_factory.mktemp("streams")
+    exporter = Exporter(checkpoint)
+    for hop_ms in HOPS_MS:
+        exporter.stream(folder / f"m{hop_ms}.stream.onnx", 16 * hop_ms)
+    return {hop_ms: StreamModel(folder / f"m{hop_ms}.stream.onnx") for hop_ms in HOPS_MS}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    hop_ms=st.sampled_from(HOPS_MS),
+    n_samples=st.integers(0, 60_000),
+    sizes=st.lists(st.integers(1, 20_000), min_size=1, max_size=5),
+    seed=st.integers(0, 2**16),
+)
+def test_stream_equals_offline(
+    checkpoint: Checkpoint,
+    models: dict[int, StreamModel],
+    hop_ms: int,
+    n_samples: int,
+    sizes: list[int],
+    seed: int,
+) -> None:
+    """In onnxruntime: any chunking of any recording, after a reset too, equals the whole, from the first hop on."""
+    rng = np.random.default_rng(seed)
+    stream = models[hop_ms].stream()
+    in_chunks(stream, recording(rng, 5_000), sizes)
+    stream.reset()
+    audio = recording(rng, n_samples)
+    answers = in_chunks(stream, audio, sizes)
+    assert answers.shape == (n_samples // stream.model.hop, len(LABELS))
+    if len(answers):
+        np.testing.assert_allclose(answers, offline(checkpoint, audio, stream.model.hop), atol=1e-4)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.integers(1, 30), min_size=1, max_size=8), seed=st.integers(0, 2**16))
+def test_torch_streams_like_offline(checkpoint: Checkpoint, steps: list[int], seed: int) -> None:
+    """In torch: chunks of any number of 20 ms steps through a Memory equal the whole recording, after a reset too."""
+    import torch
+
+    from tiny_kws.training.features import LogMel, normalize
+    from tiny_kws.training.streaming import Memory
+
+    log_mel, model, memory = LogMel(checkpoint.feature_config), checkpoint.model, Memory()
+    audio = torch.from_numpy(recording(np.random.default_rng(seed), sum(steps) * STEP))[None]
+    with torch.inference_mode():
+        whole = model.embed_all(normalize(log_mel(audio), checkpoint.stats))
+        for _ in range(2):
+            memory.reset()
+            parts = []
+            for chunk in audio.split([step * STEP for step in steps], 1):
+                memory.begin()
+                features = normalize(log_mel(chunk, memory.extend), checkpoint.stats)
+                parts.append(model.embed_all(features, memory.extend))
+            torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-4, rtol=0)
+
+
+def test_clip_and_stream_agree(checkpoint: Checkpoint, models: dict[int, StreamModel], tmp_path: Path) -> None:
+    """The clip artefact on a second gives what the stream gives at that second's end."""
+    from tiny_kws.training.export import Exporter
+
+    Exporter(checkpoint).clip(tmp_path / "m.onnx")
+    audio = recording(np.random.default_rng(3), CLIP_SAMPLES)
+    clip = Classifier(tmp_path / "m.onnx").probabilities(audio[None])[0]
+    np.testing.assert_allclose(models[40].stream().process(audio)[-1], clip, atol=1e-4)
+
+
+@pytest.mark.data
+def test_stream_equals_offline_on_real_sound(
+    checkpoint: Checkpoint, models: dict[int, StreamModel], shared_data: Path
+) -> None:
+    """Forty recorded words in a row, in chunks of 37 ms, equal the whole within 1e-4."""
+    clips = real_clips(shared_data / "speech_commands-test-sample.zip", limit=40)
+    audio = np.concatenate([audio for _, audio in clips])
+    answers = in_chunks(models[40].stream(), audio, [592])
+    np.testing.assert_allclose(answers, offline(checkpoint, audio, 640), atol=1e-4)
+
+
+def test_embedding_follows(models: dict[int, StreamModel]) -> None:
+    """The embedding is the latest hop's."""
+    stream = models[40].stream()
+    stream.process(recording(np.random.default_rng(0), 640))
+    first = stream.embedding.copy()
+    stream.process(recording(np.random.default_rng(1), 640))
+    assert first.shape == (1, CausalCNNConfig.width)
+    assert not np.allclose(first, stream.embedding)
+
+
+def test_many_streams_share_a_session(models: dict[int, StreamModel]) -> None:
+    """Streams of one model, fed in turns and from threads, do not disturb each other."""
+    recordings = [recording(np.random.default_rng(seed), 16_000) for seed in range(6)]
+    alone = [models[40].stream().process(audio) for audio in recordings]
+    streams = [models[40].stream() for _ in recordings]
+    turns: list[list[npt.NDArray[np.float32]]] = [[] for _ in recordings]
+    for start in range(0, 16_000, 1_000):
+        for stream, audio, taken in zip(streams, recordings, turns, strict=True):
+            taken.append(stream.process(audio[start : start + 1_000]))
+    for answers, expected in zip(turns, alone, strict=True):
+        np.testing.assert_array_equal(np.concatenate(answers), expected)
+    results: dict[int, npt.NDArray[np.float32]] = {}
+
+    def work(index: int) -> None:
+        results[index] = models[40].stream().process(recordings[index])
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(results[i], alone[i]) for i in range(6))
+
+
+def test_integers_are_scaled(models: dict[int, StreamModel]) -> None:
+    """16-bit chunks give what the same sound as floats gives."""
+    pcm = np.random.default_rng(0).integers(-3000, 3000, 16_000).astype(np.int16)
+    as_floats = models[40].stream().process(pcm / 32768.0)
+    np.testing.assert_array_equal(models[40].stream().process(pcm), as_floats)
+
+
+def test_answers_are_ones_own(models: dict[int, StreamModel]) -> None:
+    """What process returned is not changed by the next call."""
+    stream = models[20].stream()
+    first = stream.process(recording(np.random.default_rng(0), 3_200))
+    before = first.copy()
+    stream.process(recording(np.random.default_rng(1), 3_200))
+    np.testing.assert_array_equal(first, before)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [np.zeros((2, 100)), np.array([0.0, np.nan]), np.array([np.inf]), np.array(["a"]), np.zeros(3, complex), 0.5],
+    ids=["two channels", "NaN", "infinity", "text", "complex", "a scalar"],
+)
+def test_bad_chunks(models: dict[int, StreamModel], chunk: npt.ArrayLike) -> None:
+    """A chunk of a wrong shape, type or with NaN is an AudioError of one line and leaves the stream as it was."""
+    audio = recording(np.random.default_rng(0), 4_000)
+    stream, undisturbed = models[40].stream(), models[40].stream()
+    stream.process(audio[:1_000])
+    with pytest.raises(AudioError) as caught:
+        stream.process(chunk)
+    assert "\n" not in str(caught.value)
+    undisturbed.process(audio[:1_000])
+    np.testing.assert_array_equal(stream.process(audio[1_000:]), undisturbed.process(audio[1_000:]))
+
+
+def test_wrong_rate(models: dict[int, StreamModel]) -> None:
+    """A chunk at another rate is refused."""
+    with pytest.raises(AudioError, match="44100 Hz, expected 16000 Hz"):
+        models[40].stream().process(np.zeros(100), rate=44_100)
+
+
+def test_state_is_small(models: dict[int, StreamModel]) -> None:
+    """The state of a stream is at most 64 KB at every hop."""
+    for model in models.values():
+        shapes = [value.shape for value in model.session.get_inputs() if value.name.startswith("state_")]
+        assert 1 <= len(shapes) <= 3
+        assert 4 * sum(int(np.prod(shape)) for shape in shapes) <= 64_000
+
+
+def test_network_is_within_its_budget() -> None:
+    """The default has at most 119,372 parameters and 20 M multiply-accumulates; width and depth give 10 k to 300 k."""
+    import torch
+
+    from tiny_kws.training.models import CausalCNN, count_macs, count_parameters
+
+    default = CausalCNN()
+    assert count_parameters(default) <= 119_372
+    assert count_macs(default, torch.zeros(1, 1, 64, 100)) <= 20e6
+    micro = CausalCNN(CausalCNNConfig(width=32, n_blocks=4, stem_channels=8))
+    large = CausalCNN(CausalCNNConfig(width=184, n_blocks=7))
+    assert count_parameters(micro) < 12_000
+    assert count_parameters(large) > 290_000
+
+
+def test_other_sizes_stream(tmp_path: Path) -> None:
+    """A network of another width, depth and kernel streams as exactly."""
+    from tiny_kws.training.export import Exporter
+
+    checkpoint = causal_checkpoint(CausalCNNConfig(stem_channels=8, width=24, n_blocks=3, kernel=5))
+    Exporter(checkpoint).stream(tmp_path / "small.stream.onnx", 640)
+    audio = recording(np.random.default_rng(0), 40_000)
+    answers = StreamModel(tmp_path / "small.stream.onnx").stream().process(audio)
+    np.testing.assert_allclose(answers, offline(checkpoint, audio, 640), atol=1e-4)
+
+
+def test_network_is_causal(checkpoint: Checkpoint) -> None:
+    """What comes later does not change what was answered before, and the look-back is as far as the network says."""
+    import torch
+
+    model = checkpoint.model
+    features = torch.randn(1, 1, 64, 600, generator=torch.Generator().manual_seed(0))
+    reach = model.window * 2 + model.look_back // FeatureConfig.hop
+    with torch.inference_mode():
+        before = model.embed_all(features)[0]
+        later, earlier = features.clone(), features.clone()
+        later[..., 400:] += 1
+        earlier[..., : 600 - reach] += 1
+        assert torch.equal(model.embed_all(later)[0, :200], before[:200])
+        assert torch.equal(model.embed_all(earlier)[0, -1], before[-1])
+        # So far back the way leads through the oldest tap of every layer, so only a large change is felt.
+        reached = []
+        for change in (-1e6, 1e6):
+            earlier = features.clone()
+            earlier[..., 600 - reach] += change
+            reached.append(not torch.equal(model.embed_all(earlier)[0, -1], before[-1]))
+        assert any(reached)
+
+
+def test_metadata(models: dict[int, StreamModel]) -> None:
+    """A stream artefact says its kind, hop and look-back."""
+    metadata = models[80].metadata
+    assert (metadata.kind, metadata.hop, metadata.architecture) == ("stream", 1280, "causal-cnn")
+    assert metadata.look_back > 0
+
+
+@pytest.mark.parametrize("hop", [0, -640, 100, 300, 17_000, 32_000])
+def test_impossible_hops(checkpoint: Checkpoint, tmp_path: Path, hop: int) -> None:
+    """A hop that is no multiple of 20 ms up to a second is refused, and nothing is written."""
+    from tiny_kws.training.export import Exporter
+
+    with pytest.raises(UsageError, match="hop"):
+        Exporter(checkpoint).stream(tmp_path / "m.stream.onnx", hop)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ds_cnn_does_not_stream(untrained_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Export of a network that looks ahead to a stream is refused."""
+    from tiny_kws.training.export import Exporter
+
+    with pytest.raises(UsageError, match="looks ahead"):
+        Exporter(untrained_checkpoint).stream(tmp_path / "m.stream.onnx", 640)
+
+
+def test_a_stream_that_parts_is_not_written(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An artefact whose answers part from the checkpoint's is refused with the difference, and nothing is written."""
+    from tiny_kws.training import export
+
+    whole = export.stream_graph(checkpoint, 640)
+    for initializer in whole.graph.initializer:
+        if initializer.name.startswith("network") and len(initializer.dims) == 2:
+            values = np.frombuffer(initializer.raw_data, np.float32) * 1.05
+            initializer.raw_data = values.astype(np.float32).tobytes()
+            break
+    monkeypatch.setattr(export, "stream_graph", lambda *_: whole)
+    with pytest.raises(KwsError, match="not written"):
+        export.Exporter(checkpoint).stream(tmp_path / "m.stream.onnx", 640)
+    assert not list(tmp_path.iterdir())
+
+
+def test_kinds_are_not_confused(models: dict[int, StreamModel], checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A clip artefact is refused as a stream and a stream artefact as a classifier."""
+    from tiny_kws.training.export import Exporter
+
+    Exporter(checkpoint).clip(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="is a clip artefact, expected one for streams"):
+        StreamModel(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="is a stream artefact, expected one for clips"):
+        Classifier(models[40].path)
+
+
+@pytest.mark.parametrize("changes", [{"hop": 320}, {"hop": 0}, {"labels": ["a", "b"]}], ids=str)
+def test_altered_metadata(models: dict[int, StreamModel], tmp_path: Path, changes: dict[str, object]) -> None:
+    """A stream artefact whose hop or labels are not its graph's is refused."""
+    path = changed_artefact(models[40].path, tmp_path / "m.stream.onnx", **changes)
+    with pytest.raises(ModelError):
+        StreamModel(path)
+
+
+def test_bundled_stream() -> None:
+    """The package brings a stream model of the twelve labels, and silence sounds like silence to it."""
+    model = StreamModel()
+    assert model.labels == LABELS
+    assert model.path == find_model(None, "stream")
+    answers = model.stream().process(np.zeros(3 * CLIP_SAMPLES))
+    assert LABELS[int(answers[-1].argmax())] == "silence"
