@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .errors import AudioError, DataError, KwsError, ModelError, UsageError
-from .runtime import Classification, Classifier
+from .runtime import Classification, Classifier, Stream, StreamModel
 
 if TYPE_CHECKING:
     from .training.features import LogMel, normalize
@@ -27,6 +27,8 @@ __all__ = [
     "KwsError",
     "LogMel",
     "ModelError",
+    "Stream",
+    "StreamModel",
     "UsageError",
     "__version__",
     "load",

@@ -156,7 +156,7 @@ def _from_dict(raw: dict[str, Any], path: Path) -> Checkpoint:
     feature_config = from_mapping(FeatureConfig, raw.get("feature_config", {}), where)
     LogMel(feature_config)(torch.zeros(CLIP_SAMPLES))  # raises on settings of which no front end can be made
     load_weights(model, raw["model_state"], where)
-    stats = {str(name): float(value) for name, value in raw["stats"].items()}
+    stats = {name: float(raw["stats"][name]) for name in ("mean", "std")}  # other code may note more
     if not (math.isfinite(stats["mean"]) and 0 < stats["std"] < math.inf):
         raise ModelError(f"{path}: found stats {stats}, expected a finite mean and a positive std")
     return Checkpoint(

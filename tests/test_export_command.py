@@ -1,0 +1,103 @@
+"""`tiny-kws export --stream --int8` and `tiny-kws benchmark`, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiny_kws.config import LABELS
+from tiny_kws.runtime import Classifier, StreamModel
+from tiny_kws.training.checkpoint import save_torch
+from tiny_kws.training.dataset import PreparedData
+
+from .helpers import exported, run_cli, sounds_of_many_levels, trained_like
+from .test_streaming import causal_checkpoint
+
+
+@pytest.fixture(scope="module")
+def causal_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A causal network's checkpoint."""
+    path = tmp_path_factory.mktemp("causal") / "best.pt"
+    save_torch(path, causal_checkpoint().to_dict())
+    return path
+
+
+def test_export_of_a_stream(causal_path: Path, prepared: PreparedData, tmp_path: Path) -> None:
+    """One command writes the clip and the stream artefact, and says how near they are and how accurate."""
+    done = run_cli("export", causal_path, "--out", tmp_path / "m.onnx", "--data", prepared.folder, "--stream", "40")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("probabilities differ by up to") == 2
+    assert done.stdout.count("accuracy") == 2
+    clip, stream = Classifier(tmp_path / "m.onnx"), StreamModel(tmp_path / "m.stream.onnx")
+    assert stream.hop == 640
+    assert clip.metadata.name == stream.metadata.name == "m"
+    assert stream.metadata.validation["clips"] == len(prepared.rows("validation"))
+    assert clip.labels == stream.labels == LABELS
+
+
+def test_stream_of_a_network_that_looks_ahead(checkpoint_path: Path, tmp_path: Path) -> None:
+    """Asked to stream a DS-CNN, export says in one line why not, with status 2."""
+    done = run_cli("export", trained_like(checkpoint_path), "--out", tmp_path / "m.onnx", "--stream", "40")
+    assert done.returncode == 2
+    assert "looks ahead" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "m.stream.onnx").exists()
+
+
+def test_int8(checkpoint_path: Path, prepared: PreparedData, tmp_path: Path) -> None:
+    """The int8 artefact says so, is under 0.25 MB, and its embedding lies near the float one's."""
+    from tiny_kws.cli import _split_clips
+    from tiny_kws.training import export
+    from tiny_kws.training.checkpoint import load_checkpoint
+
+    export_path = tmp_path / "m.int8.onnx"
+    clips = _split_clips(prepared.folder, "validation")
+    calibration = np.concatenate(list(clips.batches()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "INT8_TOLERANCE", 1.0)  # the answers of random weights lie close together
+        export.Exporter(load_checkpoint(trained_like(checkpoint_path)), clips).int8(export_path, calibration)
+    small, whole = Classifier(export_path), Classifier(exported(trained_like(checkpoint_path)))
+    assert (small.metadata.precision, small.metadata.calibration_clips) == ("int8", len(calibration))
+    assert export_path.stat().st_size < 250_000
+    audio = calibration[:20]
+    ours, theirs = (c.session.run(["embedding"], {"audio": audio})[0] for c in (small, whole))
+    assert np.abs(ours - theirs).max() < 0.1 * np.abs(theirs).max()
+
+
+def test_int8_that_loses_accuracy_is_not_written(
+    checkpoint_path: Path, prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An int8 artefact that loses more than it may is refused with the loss, and nothing is written."""
+    from tiny_kws.cli import _split_clips
+    from tiny_kws.errors import KwsError
+    from tiny_kws.training import export
+    from tiny_kws.training.checkpoint import load_checkpoint
+
+    monkeypatch.setattr(export, "INT8_TOLERANCE", -1.0)
+    exporter = export.Exporter(load_checkpoint(checkpoint_path), _split_clips(prepared.folder, "validation"))
+    with pytest.raises(KwsError, match="points of accuracy"):
+        exporter.int8(tmp_path / "m.int8.onnx", sounds_of_many_levels()[:32])
+    assert not list(tmp_path.iterdir())
+
+
+def test_benchmark(causal_path: Path, checkpoint_path: Path, tmp_path: Path) -> None:
+    """The benchmark times clips, streams and the eager way in one run, as a table and as JSON."""
+    clip = exported(trained_like(checkpoint_path))
+    made = run_cli("export", causal_path, "--out", tmp_path / "m.onnx", "--stream", "80")
+    assert made.returncode == 0, made.stderr
+    models = [str(clip), str(tmp_path / "m.stream.onnx")]
+    table = run_cli("benchmark", *models, "--repeats", "5")
+    assert table.returncode == 0, table.stderr
+    assert table.stdout.startswith("| model |")
+    assert "PyTorch, eager" in table.stdout
+    result = json.loads(run_cli("benchmark", *models, "--repeats", "5", "--json").stdout)
+    rows = {row["name"]: row for row in result["models"]}
+    assert result["processor"]
+    for key in ("clip_p50_ms", "clip_p95_ms", "clips_per_s", "load_ms", "peak_memory_mb", "clip_times_faster"):
+        assert rows[clip.name][key] > 0
+    assert rows["m.stream.onnx"]["hop_ms"] == 80
+    assert rows["m.stream.onnx"]["stream_cpu_ms_per_s"] > 0
+    assert rows["PyTorch, eager"]["clip_times_faster"] == rows["PyTorch, eager"]["stream_times_faster"] == 1.0
