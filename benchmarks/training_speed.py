@@ -23,7 +23,7 @@ from tiny_kws.config import CLIP_SAMPLES, TrainConfig
 from tiny_kws.evaluation.clips import processor_name
 from tiny_kws.training import train
 from tiny_kws.training.dataset import PreparedData, open_prepared
-from tiny_kws.training.features import LogMel, normalize
+from tiny_kws.training.eager import PlainLogMel
 from tiny_kws.training.models import DSCNN
 
 STATS = {"mean": -7.0, "std": 4.0}
@@ -38,7 +38,7 @@ class PlainDataset(Dataset[tuple[Tensor, int]]):
         self.rows = data.rows("training")
         self.bank, self.targets = data.bank, data.targets(self.rows)
         self.noise = torch.from_numpy(data.noise).float() / 32768.0
-        self.log_mel = LogMel()
+        self.log_mel = PlainLogMel()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -50,7 +50,7 @@ class PlainDataset(Dataset[tuple[Tensor, int]]):
         if random.random() < CONFIG.noise_probability:  # noqa: S311
             start = random.randrange(len(self.noise) - CLIP_SAMPLES)  # noqa: S311
             audio = audio + random.uniform(0, CONFIG.noise_volume) * self.noise[start : start + CLIP_SAMPLES]  # noqa: S311
-        return normalize(self.log_mel(audio.clamp(-1, 1)), STATS)[0], int(self.targets[index])
+        return self.log_mel(audio.clamp(-1, 1)[None])[0], int(self.targets[index])
 
 
 def plain_steps(data: PreparedData) -> Iterator[None]:

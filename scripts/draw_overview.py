@@ -20,7 +20,8 @@ COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#bf3989")
 def main(out: Path, recordings: list[Path]) -> None:
     """Put the recordings one behind the other, with pauses between, and draw."""
     pause = np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32)
-    audio = np.concatenate([pause, *(part for path in recordings for part in (read_mono(path), pause))])
+    parts = [read_mono(path) for path in recordings]
+    audio = np.concatenate([pause, *(samples for part in parts for samples in (part, pause))])
     model = StreamModel()
     answers = model.stream().process(audio)
     features = LogMel(FeatureConfig(centered=False))(torch.from_numpy(audio))[0, 0].numpy()
@@ -28,7 +29,12 @@ def main(out: Path, recordings: list[Path]) -> None:
     figure = Figure(figsize=(10, 5.4), layout="constrained")
     wave, mel, heard = figure.subplots(3, 1, sharex=True, height_ratios=(1, 1.6, 1.6))
     wave.plot(np.arange(len(audio)) / SAMPLE_RATE, audio, color="#57606a", linewidth=0.4)
-    wave.set(ylabel="samples", yticks=[], xlim=(0, length_s))
+    wave.set(ylabel="samples", yticks=[], xlim=(0, length_s), ylim=(-0.7, 0.85))
+    end_s = 0.0
+    for path, part in zip(recordings, parts, strict=True):
+        word = path.stem.removeprefix("other_")
+        wave.text(end_s + PAUSE_S + len(part) / SAMPLE_RATE / 2, 0.62, word, ha="center")
+        end_s += PAUSE_S + len(part) / SAMPLE_RATE
     mel.imshow(features, origin="lower", aspect="auto", extent=(0, length_s, 0, len(features)), cmap="magma")
     mel.set(ylabel="log-mel band")
     times = (1 + np.arange(len(answers))) * model.hop / SAMPLE_RATE

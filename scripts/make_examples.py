@@ -15,7 +15,7 @@ EXAMPLES = [
     ("yes.wav", "slt", "yes", [], []),
     ("no.wav", "rms", "no", [], []),
     ("up.flac", "slt", "up", ["-r", "44100"], []),
-    ("down.wav", "awb", "down", ["-b", "24"], []),
+    ("down.wav", "slt", "down", ["-b", "24"], []),
     ("left.wav", "rms", "left", ["-r", "48000", "-c", "2"], []),
     ("right.ogg", "slt", "right", [], []),
     ("on.wav", "awb", "on", ["-r", "8000"], []),
@@ -45,10 +45,10 @@ def main(folder: Path) -> None:
         for name, voice, word, options, effects in EXAMPLES:
             speak(voice, word, spoken)
             rate = [] if "-r" in options else ["-r", "16000"]
-            # No dither (-D): the same file every time. A room's faint hiss lies under recordings, but not under these.
+            # No dither (-D): the same file every time.
             command = ["sox", "-D", str(spoken), *rate, *options, str(folder / name), "norm", "-6", *effects]
             subprocess.run(command, check=True)
-    quiet = ["synth", "1", "brownnoise", "vol", "0.02"]
+    quiet = ["synth", "1", "pinknoise", "vol", "0.02"]
     subprocess.run(
         ["sox", "-R", "-D", "-n", "-r", "16000", "-b", "16", str(folder / "silence.wav"), *quiet], check=True
     )

@@ -49,12 +49,12 @@ def test_stream_of_a_network_that_looks_ahead(checkpoint_path: Path, tmp_path: P
 
 def test_int8(checkpoint_path: Path, prepared: PreparedData, tmp_path: Path) -> None:
     """The int8 artefact says so, is under 0.25 MB, and its embedding lies near the float one's."""
-    from tiny_kws.cli import _split_clips
     from tiny_kws.training import export
     from tiny_kws.training.checkpoint import load_checkpoint
+    from tiny_kws.training.dataset import split_clips
 
     export_path = tmp_path / "m.int8.onnx"
-    clips = _split_clips(prepared.folder, "validation")
+    clips = split_clips(prepared, "validation")
     calibration = np.concatenate(list(clips.batches()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "INT8_TOLERANCE", 1.0)  # the answers of random weights lie close together
@@ -71,13 +71,13 @@ def test_int8_that_loses_accuracy_is_not_written(
     checkpoint_path: Path, prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An int8 artefact that loses more than it may is refused with the loss, and nothing is written."""
-    from tiny_kws.cli import _split_clips
     from tiny_kws.errors import KwsError
     from tiny_kws.training import export
     from tiny_kws.training.checkpoint import load_checkpoint
+    from tiny_kws.training.dataset import split_clips
 
     monkeypatch.setattr(export, "INT8_TOLERANCE", -1.0)
-    exporter = export.Exporter(load_checkpoint(checkpoint_path), _split_clips(prepared.folder, "validation"))
+    exporter = export.Exporter(load_checkpoint(checkpoint_path), split_clips(prepared, "validation"))
     with pytest.raises(KwsError, match="points of accuracy"):
         exporter.int8(tmp_path / "m.int8.onnx", sounds_of_many_levels()[:32])
     assert not list(tmp_path.iterdir())

@@ -46,7 +46,9 @@ class Metadata:
     hop: int = 0
     """Samples of a chunk of the stream; 0 for a clip artefact."""
     look_back: int = 0
-    """Samples before the window that an answer of a stream also depends on."""
+    """Samples before the window that an answer of a stream also depends on; 0 for a clip artefact."""
+    detector: dict[str, Any] = field(default_factory=dict)
+    """Defaults for turning probabilities over time into events; empty until measured for this model."""
     calibration_clips: int = 0
     """Training clips that int8 ranges were taken from."""
     train_config: dict[str, Any] = field(default_factory=dict)
@@ -74,20 +76,30 @@ def sign(unsigned: bytes) -> bytes:
 def bundled_models(kind: str = "clip") -> list[str]:
     """Names of the models of one kind that come with the package."""
     suffix = SUFFIXES[kind]
-    names = [p.name for p in _assets().iterdir() if p.name.endswith(suffix)]
+    names = [path.name for path in bundled_files() if path.name.endswith(suffix)]
     return sorted(
         name.removesuffix(suffix) for name in names if kind == "stream" or not name.endswith(SUFFIXES["stream"])
     )
 
 
-def find_model(name_or_path: str | Path | None, kind: str = "clip") -> Path:
-    """The file of a model: the default of its kind, a bundled one by name, or a path. ModelError if there is none."""
-    name = str(name_or_path or DEFAULT_MODELS[kind])
-    if name in bundled_models(kind):
-        return Path(str(_assets() / f"{name}{SUFFIXES[kind]}"))
+def bundled_files() -> list[Path]:
+    """The artefacts that come with the package."""
+    return sorted(Path(str(p)) for p in _assets().iterdir() if p.name.endswith(".onnx"))
+
+
+def find_model(name_or_path: str | Path | None, *kinds: str) -> Path:
+    """The file of a model: the default of the first of `kinds`, a bundled one of them by name, or a path.
+
+    Raises ModelError if there is none.
+    """
+    kinds = kinds or tuple(SUFFIXES)
+    name = str(name_or_path or DEFAULT_MODELS[kinds[0]])
+    for kind in kinds:
+        if name in bundled_models(kind):
+            return Path(str(_assets() / f"{name}{SUFFIXES[kind]}"))
     path = Path(name)
     if not _is_file(path):
-        known = ", ".join(bundled_models(kind)) or "none"
+        known = ", ".join(dict.fromkeys(n for kind in kinds for n in bundled_models(kind))) or "none"
         raise ModelError(f"{path}: not found, expected a model file or the name of a bundled one ({known})")
     return path
 

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, NamedTuple
@@ -105,10 +106,7 @@ def from_array(audio: npt.ArrayLike, rate: float) -> Samples:
     around 128), floats [-1, 1]. Raises AudioError for any other shape or type, a rate out of range, no samples or NaN.
     """
     check_rate(rate, "audio")
-    try:
-        values = np.asarray(audio)
-    except ValueError as error:
-        raise AudioError("audio is ragged, expected an array of (samples,) or (samples, channels)") from error
+    values = _as_array(audio)
     if values.ndim not in (1, 2) or (values.ndim == 2 and not 1 <= values.shape[1] <= MAX_CHANNELS):
         raise AudioError(f"audio has shape {values.shape}, expected (samples,) or (samples, channels); transpose it")
     if values.shape[0] == 0:
@@ -124,7 +122,7 @@ def from_chunk(chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> Samples:
 
     Raises AudioError for any other shape, type or rate, or samples that are not numbers.
     """
-    values = np.asarray(chunk)
+    values = _as_array(chunk)
     if values.ndim != 1:
         raise AudioError(f"a chunk has shape {values.shape}, expected (samples,); average its channels first")
     if rate != SAMPLE_RATE:
@@ -168,7 +166,8 @@ def most_energetic_second(blocks: Iterable[Samples]) -> Window:
         loudest = int(energy.argmax())
         if energy[loudest] > best_energy:
             start = loudest * SEARCH_STEP
-            best, best_start, best_energy = held[start : start + CLIP_SAMPLES], held_start + start, energy[loudest]
+            window = held[start : start + CLIP_SAMPLES].copy()  # or it would hold the whole block
+            best, best_start, best_energy = window, held_start + start, energy[loudest]
         held = held[n_windows * SEARCH_STEP :]
         held_start += n_windows * SEARCH_STEP
     if best_energy < 0:
@@ -189,8 +188,8 @@ def find_sound_files(folder: str | os.PathLike[str]) -> list[Path]:
 
 def check_rate(rate: float, name: str) -> None:
     """Raise AudioError unless `rate` is one that sound is recorded at."""
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise AudioError(f"{name}: sample rate is {rate} Hz, expected {MIN_RATE} to {MAX_RATE} Hz")
+    if not (isinstance(rate, Real) and MIN_RATE <= rate <= MAX_RATE):
+        raise AudioError(f"{name}: sample rate is {rate!r} Hz, expected {MIN_RATE} to {MAX_RATE} Hz")
 
 
 def check_finite(audio: npt.NDArray[np.floating], name: str, start_s: float) -> None:
@@ -201,6 +200,13 @@ def check_finite(audio: npt.NDArray[np.floating], name: str, start_s: float) -> 
         raise AudioError(
             f"{name}: holds {found} after {start_s:.2f} s, expected samples in [-1, 1]; check the program that wrote it"
         )
+
+
+def _as_array(audio: npt.ArrayLike) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(audio)
+    except ValueError as error:
+        raise AudioError("audio is ragged, expected an array of (samples,) or (samples, channels)") from error
 
 
 def _scale(values: npt.NDArray[Any]) -> npt.NDArray[np.floating]:

@@ -6,12 +6,11 @@ Exit status: 0 all went well, 1 a job or one of its files failed, 2 the command 
 # ruff: noqa: T201, PLC0415  (it prints; and what needs torch is imported by the command that needs it)
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -22,13 +21,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import __version__
-from .artefact import Metadata, bundled_models, find_model
-from .audio import Source, find_sound_files
-from .config import CLIP_SAMPLES, SAMPLE_RATE, PrepareConfig, TrainConfig
-from .errors import DataError, KwsError, UsageError
+from .artefact import Metadata, bundled_files, find_model
+from .audio import Source, find_sound_files, name_of
+from .config import SAMPLE_RATE, PrepareConfig, TrainConfig
+from .errors import KwsError, UsageError
 
 if TYPE_CHECKING:
-    from .evaluation.clips import ClipSet, Predictor
+    from .evaluation.clips import Predictor
+    from .runtime import Classification
+    from .training.export import Parity
 
 app = typer.Typer(
     help="Hear a few chosen words: classify recordings, train, evaluate and export keyword models.",
@@ -58,6 +59,7 @@ class Architecture(str, Enum):
 
 def main() -> None:
     """Run the command line and exit: an error is one line on standard error."""
+    _print_any_name()
     try:
         status = _run()
     except UsageError as error:
@@ -84,6 +86,13 @@ def main() -> None:
             raise
         status = complain(f"{error.format_message().splitlines()[0].rstrip('.')}. See `tiny-kws --help`.", 2)
     sys.exit(status)
+
+
+def _print_any_name() -> None:
+    """A file's name may hold what the terminal cannot show: let it be escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run() -> int:
@@ -160,48 +169,43 @@ def classify(
         failed += 1
         complain(str(error), 1)
 
-    with tempfile.TemporaryFile() as spool:
-        sources = _gather(paths, report, spool)
-        width = max((len(_shown(source)) for source in sources), default=4)
-        if sources and not as_json:
-            print(f"{'file':{width}}  {'label':8}  probability  from")
-        with progress_bar("classifying", len(sources) >= PROGRESS_FROM) as progress:
-            for done, result in enumerate(classifier.classify_many(sources, on_error=report), 1):
-                likeliest = result.top(top)
-                if as_json:
-                    print(
-                        json.dumps(
-                            {
-                                "file": _printable(result.source),
-                                "label": result.label,
-                                "probability": round(result.probability, 6),
-                                "top": {label: round(probability, 6) for label, probability in likeliest},
-                                "start_s": result.start_s,
-                            }
-                        ),
-                        flush=True,
-                    )
-                else:
-                    rest = "".join(f"  {label} {probability:.3f}" for label, probability in likeliest[1:])
-                    name = _printable(result.source)
-                    print(f"{name:{width}}  {result.label:8}  {result.probability:11.3f}  {result.start_s:.2f} s{rest}")
-                progress(done + failed, len(sources))
+    sources = _gather(paths, report)
+    width = max((len(name_of(source)) for source in sources), default=4)
+    if sources and not as_json:
+        print(f"{'file':{width}}  {'label':8}  probability  from")
+    with progress_bar("classifying", len(sources) >= PROGRESS_FROM) as progress:
+        for done, result in enumerate(classifier.classify_many(sources, on_error=report), 1):
+            if as_json:
+                print(json.dumps(_as_dict(result, top)), flush=True)
+            else:
+                rest = "".join(f"  {label} {probability:.3f}" for label, probability in result.top(top)[1:])
+                heard = f"{result.label:8}  {result.probability:11.3f}  {result.start_s:.2f} s"
+                print(f"{result.source:{width}}  {heard}{rest}")
+            progress(done + failed, len(sources))
     if failed:
         raise typer.Exit(1)
 
 
-def _gather(paths: list[str], report: Callable[[str, KwsError], None], spool: Any) -> list[Source]:
-    """The sources that the arguments name: folders walked, standard input copied to `spool`, where it can be sought."""
+def _as_dict(result: Classification, top: int) -> dict[str, Any]:
+    return {
+        "file": result.source,
+        "label": result.label,
+        "probability": round(result.probability, 6),
+        "top": {label: round(probability, 6) for label, probability in result.top(top)},
+        "start_s": result.start_s,
+    }
+
+
+def _gather(paths: list[str], report: Callable[[str, KwsError], None]) -> list[Source]:
+    """The sources that the arguments name, folders walked."""
     sources: list[Source] = []
     for path in paths:
         if path == "-":
-            if spool in sources:
-                raise UsageError("standard input (-) was named twice, expected once")
             if sys.stdin is None:
                 raise UsageError("standard input (-) is closed, expected a sound on it")
-            shutil.copyfileobj(sys.stdin.buffer, spool)
-            spool.seek(0)
-            sources.append(spool)
+            if sys.stdin.buffer in sources:
+                raise UsageError("standard input (-) was named twice, expected once")
+            sources.append(sys.stdin.buffer)
         elif os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises on a name too long)
             try:
                 sources += find_sound_files(Path(path))
@@ -210,15 +214,6 @@ def _gather(paths: list[str], report: Callable[[str, KwsError], None], spool: An
         else:
             sources.append(Path(path))
     return sources
-
-
-def _shown(source: Source) -> str:
-    return _printable(str(source)) if isinstance(source, Path) else "standard input"
-
-
-def _printable(name: str) -> str:
-    """A file name that any terminal takes, whatever bytes it is made of."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @app.command()
@@ -237,6 +232,7 @@ def info(
         "parameters": f"{metadata.parameters:,}",
         "multiply-accumulates": f"{metadata.macs:,} ({metadata.macs / 1e6:.1f} M) a clip",
         "audio": f"{metadata.rate} Hz mono, {metadata.window} samples",
+        **({"stream": _stream_facts(metadata)} if metadata.hop else {}),
         "front end": ", ".join(f"{key} {value}" for key, value in metadata.feature_config.items()),
         "normalisation": ", ".join(f"{key} {value:.4f}" for key, value in metadata.stats.items()),
         "validation": _accuracy(metadata.validation),
@@ -247,6 +243,11 @@ def info(
     }
     for key, value in rows.items():
         print(f"{key:22}  {value}")
+
+
+def _stream_facts(metadata: Metadata) -> str:
+    hop_ms, look_back_ms = (1000 * samples / metadata.rate for samples in (metadata.hop, metadata.look_back))
+    return f"hops of {hop_ms:.0f} ms ({metadata.hop} samples), looks {look_back_ms:.0f} ms behind its window"
 
 
 def _accuracy(validation: dict[str, Any]) -> str:
@@ -261,9 +262,13 @@ def _accuracy(validation: dict[str, Any]) -> str:
 
 def _describe(path: Path) -> Metadata:
     if path.suffix == ".onnx":
-        from .runtime import Classifier
+        from .runtime import read_metadata
 
-        return Classifier(path).metadata
+        return read_metadata(path)
+    if path.suffix == ".tflite":
+        from .training.litert import read_metadata as read_litert_metadata
+
+        return read_litert_metadata(path)
     from .training.checkpoint import load_checkpoint
     from .training.export import describe
 
@@ -379,15 +384,16 @@ def evaluate(
     from .evaluation import clips as measurement
     from .evaluation.report import metrics_table, plot_confusion_matrix
     from .files import write_json
+    from .training.dataset import open_prepared, split_clips, test_archive_clips
 
     if (data is None) == (test is None):
         raise UsageError("expected either --data PREPARED or --test FOLDER, found both or none")
+    predictor = _open_predictor(find_model(model, "clip"))
     if test is not None:
-        clips, unreadable = _test_clips(test)
+        clips, unreadable = test_archive_clips(test)
     else:
         assert data is not None
-        clips, unreadable = _split_clips(data, split), []
-    predictor = _open_predictor(find_model(model))
+        clips, unreadable = split_clips(open_prepared(data), split), []
     with progress_bar("evaluating") as progress:
         metrics = measurement.evaluate(predictor, clips, progress)
     metrics["latency"] = measurement.measure_latency(predictor)
@@ -417,41 +423,50 @@ def export(
 ) -> None:
     """Turn a checkpoint into ONNX files that take audio samples, each checked against it before it is kept."""
     from .training.checkpoint import load_checkpoint
-    from .training.export import Exporter, Parity
+    from .training.dataset import calibration_clips, open_prepared, split_clips
+    from .training.export import CALIBRATION_CLIPS, Exporter, stream_graph
 
     if out.suffix != ".onnx" or "." in out.stem:
         raise UsageError(f"{out}: expected a name of the form NAME.onnx")
     if (int8 or litert) and data is None:
         raise UsageError("int8 needs recordings to calibrate and to measure on; give --data PREPARED")
-    clips = None if data is None else _split_clips(data, "validation")
+    loaded = load_checkpoint(checkpoint)
+    hop = None if stream is None else stream * SAMPLE_RATE // 1000
+    if hop is not None:
+        stream_graph(loaded, hop)  # what cannot be is said before anything is written
+    if litert:
+        from .training.litert import export_litert, export_litert_int8, require_litert
 
-    def report(path: Path, parity: Parity) -> None:
-        print(f"{path}: {path.stat().st_size:,} bytes")
-        line = f"  probabilities differ by up to {parity.largest_difference:.1e} from the checkpoint's"
-        if parity.accuracy is not None and parity.checkpoint_accuracy is not None:
-            line += (
-                f"; accuracy {100 * parity.accuracy:.2f} %, the checkpoint's {100 * parity.checkpoint_accuracy:.2f} %"
-            )
-        print(f"{line} ({parity.n_clips} clips, {parity.clips})", flush=True)
+        require_litert()
+    prepared = None if data is None else open_prepared(data)
 
     with progress_bar("running the checkpoint") as progress:
-        exporter = Exporter(load_checkpoint(checkpoint), clips, licence, progress)
-    report(out, exporter.clip(out))
-    if stream is not None:
+        clips = None if prepared is None else split_clips(prepared, "validation")
+        exporter = Exporter(loaded, clips, licence, progress)
+    _report(out, exporter.clip(out))
+    if hop is not None:
         path = out.with_suffix(".stream.onnx")
-        report(path, exporter.stream(path, stream * SAMPLE_RATE // 1000))
+        _report(path, exporter.stream(path, hop))
+    if prepared is None:
+        print("Accuracy was not measured: give --data PREPARED to check on recordings.")
+        return
+    calibration = calibration_clips(prepared, CALIBRATION_CLIPS)
     if int8:
-        assert data is not None
         path = out.with_suffix(".int8.onnx")
-        report(path, exporter.int8(path, _calibration_clips(data)))
+        _report(path, exporter.int8(path, calibration))
     if litert:
-        from .training.litert import export_litert, export_litert_int8
-
-        assert data is not None
         path = out.with_suffix(".tflite")
-        report(path, export_litert(exporter, path))
+        _report(path, export_litert(exporter, path))
         path = out.with_suffix(".int8.tflite")
-        report(path, export_litert_int8(exporter, path, _calibration_clips(data)))
+        _report(path, export_litert_int8(exporter, path, calibration))
+
+
+def _report(path: Path, parity: Parity) -> None:
+    print(f"{path}: {path.stat().st_size:,} bytes")
+    line = f"  probabilities differ by up to {parity.largest_difference:.1e} from the checkpoint's"
+    if parity.accuracy is not None and parity.checkpoint_accuracy is not None:
+        line += f"; accuracy {100 * parity.accuracy:.2f} %, the checkpoint's {100 * parity.checkpoint_accuracy:.2f} %"
+    print(f"{line} ({parity.n_clips} clips, {parity.clips})", flush=True)
 
 
 @app.command()
@@ -467,7 +482,7 @@ def benchmark(
 
     from .evaluation import speed
 
-    paths = [find_model(model) for model in models] if models else speed.default_models()
+    paths = [find_model(model) for model in models] if models else bundled_files()
     contenders = [speed.artefact_contender(path) for path in paths]
     if find_spec("torch"):
         from .training.eager import eager_contender
@@ -498,58 +513,4 @@ def _open_predictor(path: Path) -> Predictor:
     )
 
 
-def _split_clips(folder: Path, split: str) -> ClipSet:
-    """A split of prepared data."""
-    from .evaluation.clips import BATCH_CLIPS, ClipSet
-    from .training.dataset import clips_digest, open_prepared
-
-    prepared = open_prepared(folder)
-    rows = prepared.rows(split)
-    clips = [prepared.clips[i] for i in rows]
-    return ClipSet(
-        name=f"Speech Commands v0.02 {split}",
-        labels=[clip.label for clip in clips],
-        sha256=clips_digest(clip.file for clip in clips),
-        batches=lambda: (
-            prepared.bank[rows[i : i + BATCH_CLIPS]].astype("float32") / 32768.0
-            for i in range(0, len(rows), BATCH_CLIPS)
-        ),
-    )
-
-
-def _calibration_clips(folder: Path) -> Any:
-    """A seeded draw of training clips, (clips, 16000) float32."""
-    import numpy as np
-
-    from .training.dataset import open_prepared
-    from .training.export import CALIBRATION_CLIPS
-
-    prepared = open_prepared(folder)
-    rows = prepared.rows("training")
-    chosen = np.random.default_rng(0).permutation(rows)[:CALIBRATION_CLIPS]
-    return prepared.bank[np.sort(chosen)].astype("float32") / 32768.0
-
-
-def _test_clips(folder: Path) -> tuple[ClipSet, list[str]]:
-    """The official test folder, and what is to be said of clips that cannot be read."""
-    from .audio import one_second, read_mono
-    from .evaluation.clips import ClipSet, batched
-    from .training.dataset import clips_digest, read_test_archive
-
-    windows, labels, names, unreadable = [], [], [], []
-    for path, label in read_test_archive(folder):
-        try:
-            windows.append(one_second(read_mono(path)))
-        except KwsError as error:
-            unreadable.append(str(error))
-            continue
-        labels.append(label)
-        names.append(f"{path.parent.name}/{path.name}")
-    if not windows:
-        raise DataError(f"{folder}: none of its {len(unreadable)} clips can be read")
-    assert all(len(window) == CLIP_SAMPLES for window in windows)
-    clips = ClipSet("the official test set", labels, clips_digest(names), lambda: batched(windows))
-    return clips, unreadable
-
-
-__all__ = ["app", "bundled_models", "main"]
+__all__ = ["app", "main"]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from .artefact import find_model, parse_metadata, read_artefact
+from .artefact import Metadata, find_model, parse_metadata, read_artefact
 from .audio import Source, Window, from_array, from_chunk, most_energetic_second, name_of, read_window
 from .config import CLIP_SAMPLES, SAMPLE_RATE
 from .errors import AudioError, KwsError, ModelError
@@ -22,7 +22,7 @@ from .errors import AudioError, KwsError, ModelError
 Probabilities = npt.NDArray[np.float32]
 
 BATCH_CLIPS = 32
-DECODE_AHEAD = 4 * BATCH_CLIPS
+DECODE_AHEAD = BATCH_CLIPS
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,10 @@ class Classifier(_Model):
 
         Raises AudioError for another shape or samples that are not numbers.
         """
-        batch = np.ascontiguousarray(windows, np.float32)
+        try:
+            batch = np.ascontiguousarray(windows, np.float32)
+        except (TypeError, ValueError) as error:
+            raise AudioError(f"windows are no numbers in rows of one length ({error})") from error
         if batch.ndim != 2 or batch.shape[1] != CLIP_SAMPLES:
             raise AudioError(f"windows have shape {batch.shape}, expected (batch, {CLIP_SAMPLES})")
         if not np.isfinite(batch).all():
@@ -99,7 +102,7 @@ class Classifier(_Model):
         >>> Classifier().classify(np.zeros(16000)).label
         'silence'
         """
-        return next(self.classify_many([audio], rate))
+        return next(self._classify_windows([(_name(audio), _decode(audio, rate))]))
 
     def classify_many(
         self,
@@ -107,7 +110,7 @@ class Classifier(_Model):
         rate: int = SAMPLE_RATE,
         on_error: Callable[[str, KwsError], None] | None = None,
     ) -> Iterator[Classification]:
-        """Classify many, in order, as they are decoded; decoding runs in threads and inference in batches.
+        """Classify many, in order, as they are decoded; decoding runs in threads and inference in batches of 32.
 
         `on_error(source, error)` is told of those that cannot be read, which are then skipped; without it they raise.
         """
@@ -169,19 +172,25 @@ class Stream:
         self._filled = 0
         outputs = {value.name: value.shape for value in model.session.get_outputs()}
         self._probabilities = np.zeros(outputs["probabilities"], np.float32)
-        self.embedding = np.zeros(outputs["embedding"], np.float32)
-        """The pooled vector behind the latest answer, (1, width)."""
+        self._embedding: Probabilities = np.zeros(outputs["embedding"], np.float32)
         states = {name: shape for name, shape in outputs.items() if name.startswith("next_")}
         # Two sets of states take turns as what is read and what is written, bound once: no call allocates or copies.
         self._states = [{name: np.zeros(shape, np.float32) for name, shape in states.items()} for _ in range(2)]
         self._bindings = [self._bind(read, written) for read, written in (self._states, self._states[::-1])]
         self._turn = 0
 
+    @property
+    def embedding(self) -> npt.NDArray[np.float32]:
+        """The pooled vector behind the latest answer, (width,)."""
+        latest: Probabilities = self._embedding[0].copy()
+        return latest
+
     def reset(self) -> None:
         """Go back to the start: silence before the next chunk, and no part of a hop waiting."""
         for states in self._states:
             for values in states.values():
                 values.fill(0.0)
+        self._embedding.fill(0.0)
         self._filled = 0
 
     def process(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> Probabilities:
@@ -214,11 +223,17 @@ class Stream:
 
         bind(binding.bind_input, "audio", self._hop)
         bind(binding.bind_output, "probabilities", self._probabilities)
-        bind(binding.bind_output, "embedding", self.embedding)
+        bind(binding.bind_output, "embedding", self._embedding)
         for name, values in read.items():
             bind(binding.bind_input, name.removeprefix("next_"), values)
             bind(binding.bind_output, name, written[name])
         return binding
+
+
+def read_metadata(path: Path) -> Metadata:
+    """What the artefact at `path`, of any kind, says of itself. Raises ModelError as loading it does."""
+    properties = open_session(read_artefact(path), 1, str(path)).get_modelmeta().custom_metadata_map
+    return parse_metadata(properties, str(path))
 
 
 def open_session(model: bytes, threads: int, where: str) -> ort.InferenceSession:
@@ -234,10 +249,16 @@ def open_session(model: bytes, threads: int, where: str) -> ort.InferenceSession
         raise ModelError(f"{where}: onnxruntime cannot load it ({reason}); export it again") from error
 
 
+def _is_source(audio: Any) -> bool:
+    return isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read")
+
+
+def _name(audio: Any) -> str:
+    return name_of(audio) if _is_source(audio) else "audio"
+
+
 def _decode(audio: Any, rate: int) -> Window:
-    if isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read"):
-        return read_window(audio)
-    return most_energetic_second([from_array(audio, rate)])
+    return read_window(audio) if _is_source(audio) else most_energetic_second([from_array(audio, rate)])
 
 
 def _decode_ahead(audios: Iterable[Any], rate: int) -> Iterator[tuple[str, Future[Window]]]:
@@ -246,8 +267,7 @@ def _decode_ahead(audios: Iterable[Any], rate: int) -> Iterator[tuple[str, Futur
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         try:
             for audio in audios:
-                named = isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read")
-                pending.append((name_of(audio) if named else "audio", pool.submit(_decode, audio, rate)))
+                pending.append((_name(audio), pool.submit(_decode, audio, rate)))
                 if len(pending) >= DECODE_AHEAD:
                     yield pending.popleft()
             while pending:

@@ -9,9 +9,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ..files import write_bytes
 
@@ -44,17 +41,6 @@ def plot_learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> N
         f"best validation accuracy {100 * best['val_acc']:.2f} % in epoch {best['epoch']:.0f}", fontsize=10
     )
     save_figure(figure, path)
-
-
-def write_events(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """A training's `history` as a TensorBoard event file, one scalar a figure and epoch, whole or not at all."""
-    buffer = io.BytesIO()
-    writer = RecordWriter(buffer)
-    writer.write(Event(wall_time=0.0, file_version="brain.Event:2").SerializeToString())
-    for line in history:
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in line.items()]
-        writer.write(Event(step=int(line["epoch"]), summary=Summary(value=values)).SerializeToString())
-    write_bytes(path, buffer.getvalue())
 
 
 def plot_confusion_matrix(metrics: Mapping[str, Any], path: Path) -> None:

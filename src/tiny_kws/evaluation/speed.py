@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import CLIP_SAMPLES, SAMPLE_RATE
-from ..runtime import Classifier, StreamModel
+from ..runtime import Classifier, StreamModel, read_metadata
 from .clips import processor_name
 
 Array = npt.NDArray[Any]
@@ -41,9 +40,13 @@ class Contender:
 
 
 def artefact_contender(path: Path) -> Contender:
-    """A clip or a stream artefact on one thread, with its size, load time and peak memory."""
-    facts = {"file_bytes": path.stat().st_size, **_load_cost(path)}
-    if path.name.endswith(".stream.onnx"):
+    """A clip or a stream artefact on one thread, with its size, load time and peak memory.
+
+    Raises ModelError as loading it does.
+    """
+    kind = read_metadata(path).kind
+    facts = {"file_bytes": path.stat().st_size, **_load_cost(path, kind)}
+    if kind == "stream":
         model = StreamModel(path)
         stream = model.stream()
         hop_ms = 1000 * model.hop // SAMPLE_RATE
@@ -82,9 +85,10 @@ def benchmark(contenders: Sequence[Contender], repeats: int = REPEATS) -> dict[s
     audio = rng.normal(0, 0.1, STREAM_SECONDS * SAMPLE_RATE).astype(np.float32)
     clips = {c.name: c.clip for c in contenders if c.clip is not None}
     streams = {c.name: c.stream for c in contenders if c.stream is not None}
-    clip_s = _in_turns([partial(f, clip) for f in clips.values()], repeats, time.perf_counter)
-    batch_s = _in_turns([partial(f, batch) for f in clips.values()], max(5, repeats // 20), time.perf_counter)
-    stream_s = _in_turns([partial(f, audio) for f in streams.values()], max(5, repeats // 10), time.process_time)
+    turns = {"clip": repeats, "batch": max(5, repeats // 20), "stream": max(5, repeats // 10)}
+    clip_s = _in_turns([partial(f, clip) for f in clips.values()], turns["clip"], time.perf_counter)
+    batch_s = _in_turns([partial(f, batch) for f in clips.values()], turns["batch"], time.perf_counter)
+    stream_s = _in_turns([partial(f, audio) for f in streams.values()], turns["stream"], time.process_time)
     rows: dict[str, dict[str, Any]] = {c.name: {"name": c.name, **c.facts} for c in contenders}
     for name, one, many in zip(clips, clip_s, batch_s, strict=True):
         p50, p95 = np.percentile(one, [50, 95])
@@ -100,7 +104,7 @@ def benchmark(contenders: Sequence[Contender], repeats: int = REPEATS) -> dict[s
             for key, ratio in (("clip_p50_ms", "clip_times_faster"), ("stream_cpu_ms_per_s", "stream_times_faster")):
                 if key in row:
                     row[ratio] = round(rows[EAGER][key] / row[key], 2)
-    return {"processor": processor_name(), "threads": 1, "repeats": repeats, "models": list(rows.values())}
+    return {"processor": processor_name(), "threads": 1, "turns": turns, "models": list(rows.values())}
 
 
 def speed_table(result: dict[str, Any]) -> str:
@@ -113,6 +117,7 @@ def speed_table(result: dict[str, Any]) -> str:
         "clip p50, ms": "clip_p50_ms",
         "p95, ms": "clip_p95_ms",
         "clips/s": "clips_per_s",
+        "hop, ms": "hop_ms",
         "stream, CPU ms/s": "stream_cpu_ms_per_s",
         "clip, times faster": "clip_times_faster",
         "stream, times faster": "stream_times_faster",
@@ -121,7 +126,15 @@ def speed_table(result: dict[str, Any]) -> str:
     for row in result["models"]:
         cells = [_cell(key, row[key]) if key in row else "" for key in columns.values()]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"One thread, {result['processor']}, medians of {result['repeats']} turns."])
+    turns = result["turns"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"One thread, {result['processor']}; medians of {turns['clip']} turns (clips), {turns['batch']} (batches "
+            f"of {BATCH_CLIPS}) and {turns['stream']} (streams of {STREAM_SECONDS} s).",
+        ]
+    )
 
 
 def _cell(key: str, value: Any) -> str:
@@ -146,32 +159,32 @@ def _in_turns(tasks: Sequence[Callable[[], Any]], rounds: int, clock: Callable[[
 
 
 _LOAD = """
-import resource, sys, time
+import sys, time
+from pathlib import Path
+import numpy
 from tiny_kws.runtime import Classifier, StreamModel
 started = time.perf_counter()
-kind = StreamModel if sys.argv[1].endswith(".stream.onnx") else Classifier
-model = kind(sys.argv[1])
-loaded = time.perf_counter()
-import numpy
-if kind is Classifier:
-    model.classify(numpy.zeros(16000))
-else:
+if sys.argv[2] == "stream":
+    model = StreamModel(sys.argv[1])
+    loaded = time.perf_counter()
     model.stream().process(numpy.zeros(16000))
-print(1e3 * (loaded - started), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+else:
+    model = Classifier(sys.argv[1])
+    loaded = time.perf_counter()
+    model.classify(numpy.zeros(16000))
+# Not getrusage: a child's peak begins with that of the process that started it.
+status = Path("/proc/self/status")
+lines = status.read_text().splitlines() if status.exists() else []
+print(1e3 * (loaded - started), *(line.split()[1] for line in lines if line.startswith("VmHWM")))
 """
 
 
-def _load_cost(path: Path) -> dict[str, float]:
-    """Milliseconds to load an artefact and peak memory of a process that uses it, measured in one of its own."""
-    if sys.platform == "win32":
-        return {}
-    done = subprocess.run([sys.executable, "-c", _LOAD, str(path)], capture_output=True, text=True, check=True)  # noqa: S603
-    load_ms, peak = map(float, done.stdout.split())
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # macOS counts bytes, Linux kilobytes
-    return {"load_ms": round(load_ms, 1), "peak_memory_mb": round(peak / unit, 1)}
-
-
-def default_models() -> list[Path]:
-    """The artefacts that come with the package."""
-    assets = Path(__file__).parents[1] / "assets"
-    return sorted(assets.glob("*.onnx"), key=os.fspath)
+def _load_cost(path: Path, kind: str) -> dict[str, float]:
+    """Milliseconds to load an artefact and, on Linux, peak memory of a process that uses it, in one of its own."""
+    command = [sys.executable, "-c", _LOAD, str(path), kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    load_ms, *peak_kib = map(float, done.stdout.split())
+    cost = {"load_ms": round(load_ms, 1)}
+    if peak_kib:
+        cost["peak_memory_mb"] = round(peak_kib[0] * 1024 / 1e6, 1)
+    return cost

@@ -23,6 +23,8 @@ import numpy.typing as npt
 from ..audio import Samples, one_second, read_mono
 from ..config import CLIP_SAMPLES, KEYWORDS, LABELS, OTHER_WORDS, SAMPLE_RATE, SILENCE, UNKNOWN, PrepareConfig
 from ..errors import DataError, KwsError
+from ..evaluation.clips import BATCH_CLIPS as BATCH
+from ..evaluation.clips import ClipSet, batched
 from ..files import whole_folder, write_bytes, write_json
 
 Pcm = npt.NDArray[np.int16]
@@ -126,7 +128,7 @@ def open_prepared(folder: Path) -> PreparedData:
             clips = [Clip(**line) for line in csv.DictReader(file)]
         bank = np.load(folder / "bank.npy", mmap_mode="r")
         noise = np.load(folder / "noise.npy")
-    except (OSError, ValueError, TypeError, AttributeError, EOFError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, csv.Error) as error:
         raise DataError(
             f"{folder}: is no prepared data ({error}); run `tiny-kws data prepare SOURCE --out {folder}` first"
         ) from error
@@ -189,6 +191,46 @@ def read_test_archive(folder: Path) -> list[tuple[Path, str]]:
             f"{folder}: found no clips of {', '.join(missing)}; expected the official test archive's folders"
         )
     return found
+
+
+def split_clips(data: PreparedData, split: str) -> ClipSet:
+    """A split of prepared data, to measure on."""
+    rows = data.rows(split)
+    clips = [data.clips[i] for i in rows]
+    return ClipSet(
+        name=f"Speech Commands v0.02 {split}",
+        labels=[clip.label for clip in clips],
+        sha256=clips_digest(clip.file for clip in clips),
+        batches=lambda: (to_float(data.bank[part]) for part in np.split(rows, range(BATCH, len(rows), BATCH))),
+    )
+
+
+def test_archive_clips(folder: Path) -> tuple[ClipSet, list[str]]:
+    """The official test folder, to measure on, and what is to be said of clips in it that cannot be read."""
+    windows: list[Samples] = []
+    labels, names, unreadable = [], [], []
+    for path, label in read_test_archive(folder):
+        try:
+            windows.append(one_second(read_mono(path)))
+        except KwsError as error:
+            unreadable.append(str(error))
+            continue
+        labels.append(label)
+        names.append(f"{path.parent.name}/{path.name}")
+    if not windows:
+        raise DataError(f"{folder}: none of its {len(unreadable)} clips can be read")
+    return ClipSet("the official test set", labels, clips_digest(names), lambda: batched(windows)), unreadable
+
+
+def calibration_clips(data: PreparedData, count: int) -> Samples:
+    """A seeded draw of training clips, (count, 16000), fewer if there are not so many."""
+    chosen = np.random.default_rng(0).permutation(data.rows("training"))[:count]
+    return to_float(data.bank[np.sort(chosen)])
+
+
+def to_float(pcm: Pcm) -> Samples:
+    """int16 samples to float32 in [-1, 1)."""
+    return pcm.astype(np.float32) / np.float32(32768.0)
 
 
 def clips_digest(names: Iterable[str]) -> str:

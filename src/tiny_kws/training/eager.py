@@ -7,10 +7,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor, nn
 
-from ..config import LABELS
+from ..config import FeatureConfig
 from ..evaluation.speed import EAGER, Contender, sliding
-from .checkpoint import DS_CNN, Checkpoint, ClipNetwork, build_model
+from .features import mel_filterbank
+from .models import DSCNN
+
+
+class PlainLogMel(nn.Module):
+    """The front end as one writes it first: torch.stft in float32, faster than `LogMel` and not as exact."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = FeatureConfig()
+        self.window = torch.hann_window(self.config.n_fft)
+        self.filterbank = mel_filterbank(self.config).float().T
+
+    def forward(self, audio: Tensor) -> Tensor:
+        config = self.config
+        spectrum = torch.stft(audio, config.n_fft, config.hop, window=self.window, return_complex=True)
+        mel = self.filterbank @ spectrum.abs().square()
+        return ((mel + config.log_offset).log()[:, None] + 7.0) / 4.0
 
 
 def eager_contender() -> Contender:
@@ -19,8 +37,7 @@ def eager_contender() -> Contender:
     Its weights are random, which costs the same.
     """
     torch.set_num_threads(1)
-    model = build_model(DS_CNN, {}, "the reference")
-    network = ClipNetwork(Checkpoint(model, LABELS, {"mean": -7.0, "std": 4.0}))
+    network = nn.Sequential(PlainLogMel(), DSCNN(), nn.Softmax(-1)).eval()
 
     def clip(audio: npt.NDArray[np.float32]) -> Any:
         with torch.inference_mode():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -43,6 +45,7 @@ INT8_TOLERANCE = 0.003
 """Largest loss of accuracy against the checkpoint that an int8 export may show."""
 
 CALIBRATION_CLIPS = 512
+MAX_STATE_BYTES = 65_536
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 
@@ -101,7 +104,7 @@ class Exporter:
         Compared at every hop of every clip. Raises UsageError if the network does not stream in such hops.
         """
         model = stream_graph(self.checkpoint, hop)
-        metadata = replace(describe(self.checkpoint, _stem(out)), kind="stream", hop=hop)
+        metadata = replace(describe(self.checkpoint, _stem(out)), kind="stream", hop=hop, look_back=self._look_back())
         with TemporaryDirectory() as folder:
             path = Path(folder) / out.name
             write_bytes(path, finished(model, metadata))
@@ -162,6 +165,12 @@ class Exporter:
         write_bytes(out, finish(metadata))
         return parity
 
+    def _look_back(self) -> int:
+        """Samples before the averaged second that an answer depends on, the front end's included."""
+        model, config = self.checkpoint.model, self.checkpoint.feature_config
+        assert isinstance(model, CausalCNN)
+        return model.look_back + config.n_fft - config.hop
+
     def _predict(self, progress: Progress) -> Array:
         """The checkpoint's probabilities (clips, classes)."""
         network = ClipNetwork(self.checkpoint)
@@ -208,16 +217,20 @@ def quantized(model: onnx.ModelProto, calibration: Array) -> onnx.ModelProto:
     kept_in_float = [node.name for node in model.graph.node if node.name.startswith(FRONT_END)]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
-        quantize_static(
-            model,
-            path,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=kept_in_float,
-        )
+        logging.disable(logging.WARNING)  # it recommends a preparation that this graph does not need
+        try:
+            quantize_static(
+                model,
+                path,
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=kept_in_float,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
         return onnx.load(path)
 
 
@@ -247,7 +260,7 @@ def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
     config, model = checkpoint.feature_config, checkpoint.model
     if not isinstance(model, CausalCNN):
         raise UsageError(f"found the network {checkpoint.architecture}, which looks ahead; only causal-cnn streams")
-    step = config.hop * model.STEM_STRIDE[1]
+    step = config.hop * model.STEM_STRIDE[1]  # samples of a frame of the trunk
     if hop <= 0 or hop % step or hop > CLIP_SAMPLES:
         raise UsageError(f"a hop of {hop} samples is no whole multiple of {step} up to a second; take 20, 40 or 80 ms")
     example = torch.zeros(1, 1, config.n_mels, hop // config.hop)
@@ -262,6 +275,12 @@ def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
     second = past.extend(frames, model.window - fresh)
     _emit_head(graph, graph.add("ReduceMean", second, graph.constant([0])), model.fc)
     past.finish()
+    state_bytes = 4 * sum(math.prod(shape) for shape in past.shapes.values())
+    if state_bytes > MAX_STATE_BYTES:
+        raise UsageError(
+            f"a stream in hops of {hop} samples would carry {state_bytes:,} bytes of state, expected at most "
+            f"{MAX_STATE_BYTES:,}; take a shorter hop or a narrower network"
+        )
     outputs = {**_outputs(1, checkpoint), **{f"next_{name}": shape for name, shape in past.shapes.items()}}
     return graph.finish("stream", {"audio": [1, hop], **past.shapes}, outputs)
 
@@ -289,7 +308,6 @@ def describe(checkpoint: Checkpoint, name: str) -> Metadata:
         stats=checkpoint.stats,
         model_config=asdict(checkpoint.model.config),
         feature_config=asdict(config),
-        look_back=checkpoint.model.look_back if isinstance(checkpoint.model, CausalCNN) else 0,
         train_config=checkpoint.train_config,
         data=checkpoint.data,
         version=__version__,

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +24,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..artefact import METADATA_KEY, Metadata
+from ..artefact import METADATA_KEY, Metadata, parse_metadata
+from ..config import FeatureConfig
+from ..errors import ModelError
 from ..evaluation.clips import BATCH_CLIPS
 from ..files import write_bytes
 from .checkpoint import Checkpoint
@@ -84,9 +88,16 @@ def export_litert_int8(exporter: Exporter, out: Path, calibration: Array) -> Par
     model = _quantize(_convert(checkpoint), features_of(checkpoint, calibration))
     quantization = quantization_of(model)
     got = _run(model, features_of(checkpoint, exporter.audio))
-    parity = exporter.keep(out, got, metadata, lambda found: with_metadata(model, _properties(found, quantization)))
-    header = out.with_name(f"{metadata.name}.h")
-    write_bytes(header, c_header(out.read_bytes(), metadata, quantization).encode())
+    header = b""
+
+    def finish(found: Metadata) -> bytes:
+        nonlocal header
+        whole = with_metadata(model, _properties(found, quantization))
+        header = c_header(whole, found, quantization).encode()
+        return whole
+
+    parity = exporter.keep(out, got, metadata, finish)
+    write_bytes(out.with_name(f"{metadata.name}.h"), header)
     return parity
 
 
@@ -121,6 +132,24 @@ def with_metadata(model: bytes, properties: dict[str, Any]) -> bytes:
     return bytes(flat.convert_object_to_bytearray(parsed))
 
 
+def require_litert() -> None:
+    """Raise ModuleNotFoundError if what this room needs is not installed."""
+    for name in ("litert_torch", "ai_edge_quantizer", "ai_edge_litert"):
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def read_metadata(path: Path) -> Metadata:
+    """What a LiteRT model of ours says of itself. Raises ModelError if it is not ours."""
+    try:
+        properties = read_properties(path.read_bytes())
+    except (OSError, ValueError, TypeError, AttributeError, struct.error) as error:
+        raise ModelError(
+            f"{path}: is no LiteRT model ({error}), expected a file of `tiny-kws export --litert`"
+        ) from error
+    return parse_metadata({METADATA_KEY: json.dumps(properties)} if properties else {}, str(path))
+
+
 def read_properties(model: bytes) -> dict[str, Any]:
     """What `with_metadata` put into a model; empty if it did not."""
     from ai_edge_litert.tools import flatbuffer_utils as flat  # noqa: PLC0415
@@ -135,16 +164,17 @@ def read_properties(model: bytes) -> dict[str, Any]:
 
 def c_header(model: bytes, metadata: Metadata, quantization: Quantization) -> str:
     """The model as a C array, with its labels and what int8 values mean."""
-    config, stats = metadata.feature_config, metadata.stats
-    gain, offset = quantization.log_mel_affine(stats)
+    config = FeatureConfig(**metadata.feature_config)
+    frames = "frames lie around their time, edges reflected" if config.centered else "a frame ends at its time"
+    gain, offset = quantization.log_mel_affine(metadata.stats)
     rows = (model[i : i + BYTES_A_LINE] for i in range(0, len(model), BYTES_A_LINE))
     body = ",\n  ".join(", ".join(f"0x{byte:02x}" for byte in row) for row in rows)
     labels = ", ".join(f'"{label}"' for label in metadata.labels)
     return f"""/* {metadata.name}: a keyword spotter, made by tiny-kws {metadata.version}. Weights: {metadata.licence}.
-   Input: int8 (1, {config["n_mels"]}, {_n_frames(metadata)}, 1), the natural log of
-   (mel power + {config["log_offset"]:g}) of {config["rate"]} Hz audio in [-1, 1]: periodic Hann window and
-   FFT of {config["n_fft"]}, hop {config["hop"]}, {config["n_mels"]} HTK mel filters of height one
-   from {config["f_min"]:g} to {config["f_max"]:g} Hz.
+   Input: int8 (1, {config.n_mels}, {config.n_frames(metadata.window)}, 1), the natural log of
+   (mel power + {config.log_offset:g}) of {config.rate} Hz audio in [-1, 1]: periodic Hann window and
+   FFT of {config.n_fft}, hop {config.hop}, {config.n_mels} HTK mel filters of height one
+   from {config.f_min:g} to {config.f_max:g} Hz; {frames}.
    A value x becomes round(x * KWS_INPUT_GAIN + KWS_INPUT_OFFSET), clipped to -128..127.
    Output: int8 (1, {len(metadata.labels)}); a probability is (q - KWS_OUTPUT_ZERO_POINT) * KWS_OUTPUT_SCALE. */
 #ifndef TINY_KWS_MODEL_H
@@ -165,11 +195,6 @@ static const unsigned char kws_model[] __attribute__((aligned(16))) = {{
 
 #endif
 """
-
-
-def _n_frames(metadata: Metadata) -> int:
-    config = metadata.feature_config
-    return int(metadata.window // config["hop"] + (1 if config["centered"] else 0))
 
 
 def _properties(metadata: Metadata, quantization: Quantization | None) -> dict[str, Any]:
@@ -225,7 +250,8 @@ def _to_integers(values: Array, details: dict[str, Any]) -> Array:
     if details["dtype"] == np.float32:
         return values
     scale, zero_point = details["quantization"]
-    return np.clip(np.rint(values / scale + zero_point), -128, 127).astype(np.int8)
+    integers: Array = np.clip(np.rint(values / scale + zero_point), -128, 127).astype(np.int8)
+    return integers
 
 
 def _to_floats(values: Array, details: dict[str, Any]) -> Array:

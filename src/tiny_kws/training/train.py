@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from ..config import LABELS, TrainConfig
 from ..errors import ModelError, UsageError
-from ..evaluation.report import plot_learning_curve, write_events
+from ..evaluation.report import plot_learning_curve
 from ..files import write_json
 from ..locks import exclusive
 from .augment import augment
 from .checkpoint import DS_CNN, Checkpoint, build_model, feature_config_of, load_weights, read_torch, save_torch
 from .dataset import PreparedData
+from .events import write_events
 from .features import LogMel, normalize
 
 EVAL_BATCH = 256
@@ -82,7 +83,8 @@ def train(
     with exclusive(out):
         run = _Run(data, out, architecture, model_config or {}, config or TrainConfig(), device)
         run.start(resume)
-        run.train(watcher or Watcher())
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):  # for exact resuming
+            run.train(watcher or Watcher())
     return out / "best.pt"
 
 
@@ -199,13 +201,13 @@ class _Run:
 
     def train(self, watcher: Watcher) -> None:
         """The epochs that are left."""
-        if self.history:
-            self._report()  # a run killed between its last checkpoint and its report did not
+        # A run that was killed between its last checkpoint and its reports did not write these.
+        self._report(self.history, append=False)
         for epoch in range(len(self.history), self.config.epochs):
             report = self._epoch(epoch, watcher)
             self.history.append(asdict(report))
             self._save()
-            self._report()
+            self._report(self.history[-1:], append=True)
             watcher.on_epoch(report)
 
     def _epoch(self, epoch: int, watcher: Watcher) -> EpochReport:
@@ -276,7 +278,7 @@ class _Run:
             epoch=len(self.history),
             history=self.history,
             train_config={**asdict(self.config), "bfloat16": self.bfloat16},
-            data={key: manifest[key] for key in ("source", "licence", "prepare", "clips", "clips_sha256")},
+            data={key: manifest.get(key) for key in ("source", "licence", "prepare", "clips", "clips_sha256")},
         )
 
     def _save(self) -> None:
@@ -287,16 +289,17 @@ class _Run:
             save_torch(self.out / "best.pt", checkpoint)
         save_torch(self.out / "last.pt", {**checkpoint, "optimizer": self.optimizer.state_dict()})
 
-    def _report(self) -> None:
-        write_json(self.out / "history.json", self.history)
-        write_events(self.history, self.out / "tensorboard" / "events.out.tfevents")
-        plot_learning_curve(self.history, self.out / "learning_curve.png")
+    def _report(self, events: list[dict[str, float]], append: bool) -> None:
+        write_events(events, self.out / "tensorboard" / "events.out.tfevents", append)
+        if self.history:
+            write_json(self.out / "history.json", self.history)
+            plot_learning_curve(self.history, self.out / "learning_curve.png")
 
     def _restore(self, last: dict[str, Any], path: Path) -> None:
         expected = {**asdict(self.config), "bfloat16": self.bfloat16}
-        found = last.get("train_config", {})
+        found, data = (value if isinstance(value := last.get(key), dict) else {} for key in ("train_config", "data"))
         differing = [name for name in expected if found.get(name) != expected[name]]
-        if last.get("data", {}).get("clips_sha256") != self.data.manifest["clips_sha256"]:
+        if data.get("clips_sha256") != self.data.manifest["clips_sha256"]:
             differing.append("the list of clips")
         if last.get("model_config") != asdict(self.model.config):
             differing.append("the network")
