@@ -69,8 +69,8 @@ class LogMel(nn.Module):
         frames = self.frame(audio.float(), extend)
         precision = torch.float32 if audio.device.type == "mps" else torch.float64  # MPS has no float64
         window = torch.hann_window(self.config.n_fft, periodic=True, dtype=precision, device=audio.device)
-        spectrum = torch.view_as_real(torch.fft.rfft(frames * window))
-        power = spectrum.square().sum(-1).float()
+        spectrum = torch.fft.rfft(frames * window)
+        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag).float()
         # A plain matrix product in float32, whatever autocast does around it.
         with torch.autocast(audio.device.type, enabled=False):
             mel = power @ self.filterbank

@@ -20,8 +20,8 @@ class SeparableBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.bn1(self.depthwise(x)))
-        return torch.relu(self.bn2(self.pointwise(x)))
+        x = torch.relu_(self.bn1(self.depthwise(x)))
+        return torch.relu_(self.bn2(self.pointwise(x)))
 
 
 class DSCNN(nn.Module):
@@ -45,7 +45,9 @@ class DSCNN(nn.Module):
         super().__init__()
         self.config = DSCNNConfig(n_classes, width, n_blocks, dropout)
         self.stem = nn.Sequential(
-            nn.Conv2d(1, width, (10, 4), stride=2, padding=(5, 2), bias=False), nn.BatchNorm2d(width), nn.ReLU()
+            nn.Conv2d(1, width, (10, 4), stride=2, padding=(5, 2), bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
         )
         self.blocks = nn.Sequential(*(SeparableBlock(width, stride=2 if i == 0 else 1) for i in range(n_blocks)))
         self.dropout = nn.Dropout(dropout)
@@ -74,7 +76,7 @@ class CausalBlock(nn.Module):
 
     def forward(self, x: Tensor, extend: Extend) -> Tensor:
         y = self.pointwise(self.depthwise(extend(x, self.look_back)))
-        return x + torch.relu(self.bn(y))
+        return x + torch.relu_(self.bn(y))
 
 
 class CausalCNN(nn.Module):
@@ -119,8 +121,8 @@ class CausalCNN(nn.Module):
     def trunk(self, features: Tensor, extend: Extend = extend_by_zeros) -> Tensor:
         """Activations (batch, width, frames / 2); the number of frames is even."""
         x = extend(features, self.STEM_KERNEL[1] - self.STEM_STRIDE[1])
-        x = torch.relu(self.stem_bn(self.stem(x))).flatten(1, 2)
-        x = torch.relu(self.mix_bn(self.mix(x)))
+        x = torch.relu_(self.stem_bn(self.stem(x))).flatten(1, 2)
+        x = torch.relu_(self.mix_bn(self.mix(x)))
         for block in self.blocks:
             x = block(x, extend)
         return x

@@ -262,7 +262,7 @@ class _ClipEmitter:
     def function(self, node: fx.Node) -> str:
         if node.target is nn.functional.pad:
             return self.look_back(node)
-        if node.target in (torch.relu, nn.functional.relu):
+        if node.target in (torch.relu, torch.relu_, nn.functional.relu):
             return self.add("Relu", _input(node))
         if node.target in (operator.add, torch.add):
             return self.add("Add", *node.all_input_nodes)
