@@ -6,7 +6,6 @@ Exit status: 0 all went well, 1 a job or one of its files failed, 2 the command 
 # ruff: noqa: T201, PLC0415  (it prints; and what needs torch is imported by the command that needs it)
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -91,7 +90,7 @@ def main() -> None:
 def _print_any_name() -> None:
     """A file's name may hold what the terminal cannot show: let it be escaped."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -171,13 +170,13 @@ def classify(
 
     sources = _gather(paths, report)
     width = max((len(name_of(source)) for source in sources), default=4)
-    if sources and not as_json:
-        print(f"{'file':{width}}  {'label':8}  probability  from")
     with progress_bar("classifying", len(sources) >= PROGRESS_FROM) as progress:
         for done, result in enumerate(classifier.classify_many(sources, on_error=report), 1):
             if as_json:
                 print(json.dumps(_as_dict(result, top)), flush=True)
             else:
+                if done == 1:
+                    print(f"{'file':{width}}  {'label':8}  probability  from")
                 rest = "".join(f"  {label} {probability:.3f}" for label, probability in result.top(top)[1:])
                 heard = f"{result.label:8}  {result.probability:11.3f}  {result.start_s:.2f} s"
                 print(f"{result.source:{width}}  {heard}{rest}")
