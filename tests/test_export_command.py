@@ -36,6 +36,9 @@ def test_export_of_a_stream(causal_path: Path, prepared: PreparedData, tmp_path:
     assert clip.metadata.name == stream.metadata.name == "m"
     assert stream.metadata.validation["clips"] == len(prepared.rows("validation"))
     assert clip.labels == stream.labels == LABELS
+    said = run_cli("info", stream.path)
+    assert said.returncode == 0, said.stderr
+    assert "hops of 40 ms (640 samples), looks 1005 ms behind its window" in said.stdout
 
 
 def test_stream_of_a_network_that_looks_ahead(checkpoint_path: Path, tmp_path: Path) -> None:
@@ -101,3 +104,12 @@ def test_benchmark(causal_path: Path, checkpoint_path: Path, tmp_path: Path) -> 
     assert rows["m.stream.onnx"]["hop_ms"] == 80
     assert rows["m.stream.onnx"]["stream_cpu_ms_per_s"] > 0
     assert rows["PyTorch, eager"]["clip_times_faster"] == rows["PyTorch, eager"]["stream_times_faster"] == 1.0
+
+
+def test_benchmark_of_something_else(tmp_path: Path) -> None:
+    """A file that is no artefact is refused in one line."""
+    (tmp_path / "notes.onnx").write_text("no model")
+    done = run_cli("benchmark", tmp_path / "notes.onnx", "--repeats", "5")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "notes.onnx" in done.stderr

@@ -16,7 +16,7 @@ import pytest
 from tiny_kws.config import LABELS
 from tiny_kws.training.dataset import PreparedData
 
-from .helpers import environment, trained_like
+from .helpers import environment, run_cli, trained_like
 
 pytestmark = [
     pytest.mark.slow,
@@ -90,9 +90,21 @@ def test_int8_model(folder: Path) -> None:
     assert (folder / "m.int8.tflite").stat().st_size < 0.45 * (folder / "m.tflite").stat().st_size
 
 
+def test_info(folder: Path) -> None:
+    """`tiny-kws info` reads what a LiteRT model says of itself, and refuses another file in one line."""
+    said = run_cli("info", folder / "m.int8.tflite")
+    assert said.returncode == 0, said.stderr
+    assert "ds-cnn, features, int8" in said.stdout
+    (folder / "notes.tflite").write_text("no model")
+    refused = run_cli("info", folder / "notes.tflite")
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+
+
 def test_header_holds_the_model(folder: Path) -> None:
     """The C header holds the int8 model's bytes, the labels, and the gain and offset of a log-mel value."""
     header = (folder / "m.h").read_text()
+    assert "Weights: CC0." in header
     body = header.split("kws_model[]")[1]
     model = (folder / "m.int8.tflite").read_bytes()
     assert bytes(int(value, 16) for value in re.findall(r"0x([0-9a-f]{2})", body)) == model
