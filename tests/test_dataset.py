@@ -36,7 +36,7 @@ import sys, time
 from pathlib import Path
 from tiny_kws.training import dataset
 
-dataset.BATCH_CLIPS = 16
+dataset.CLIPS_AT_ONCE = 16
 
 def pause(done, total):
     if done >= 64:

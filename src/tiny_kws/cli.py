@@ -434,7 +434,7 @@ def export(
     if hop is not None:
         stream_graph(loaded, hop)  # what cannot be is said before anything is written
     if litert:
-        from .training.litert import export_litert, export_litert_int8, require_litert
+        from .training.litert import export_litert, require_litert
 
         require_litert()
     prepared = None if data is None else open_prepared(data)
@@ -454,10 +454,7 @@ def export(
         path = out.with_suffix(".int8.onnx")
         _report(path, exporter.int8(path, calibration))
     if litert:
-        path = out.with_suffix(".tflite")
-        _report(path, export_litert(exporter, path))
-        path = out.with_suffix(".int8.tflite")
-        _report(path, export_litert_int8(exporter, path, calibration))
+        export_litert(exporter, out.with_suffix(".tflite"), calibration, _report)
 
 
 def _report(path: Path, parity: Parity) -> None:

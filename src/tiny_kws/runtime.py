@@ -50,8 +50,7 @@ class _Model:
 
     def __init__(self, path: str | Path | None, threads: int) -> None:
         self.path = find_model(path, self.kind)
-        self.session = open_session(read_artefact(self.path), threads, str(self.path))
-        self.metadata = parse_metadata(self.session.get_modelmeta().custom_metadata_map, str(self.path))
+        self.session, self.metadata = _open(self.path, threads)
         self.labels = tuple(self.metadata.labels)
         if self.metadata.kind != self.kind:
             raise ModelError(f"{self.path}: is a {self.metadata.kind} artefact, expected one for {self.kind}s")
@@ -232,8 +231,12 @@ class Stream:
 
 def read_metadata(path: Path) -> Metadata:
     """What the artefact at `path`, of any kind, says of itself. Raises ModelError as loading it does."""
-    properties = open_session(read_artefact(path), 1, str(path)).get_modelmeta().custom_metadata_map
-    return parse_metadata(properties, str(path))
+    return _open(path, threads=1)[1]
+
+
+def _open(path: Path, threads: int) -> tuple[ort.InferenceSession, Metadata]:
+    session = open_session(read_artefact(path), threads, str(path))
+    return session, parse_metadata(session.get_modelmeta().custom_metadata_map, str(path))
 
 
 def open_session(model: bytes, threads: int, where: str) -> ort.InferenceSession:

@@ -23,8 +23,7 @@ import numpy.typing as npt
 from ..audio import Samples, one_second, read_mono
 from ..config import CLIP_SAMPLES, KEYWORDS, LABELS, OTHER_WORDS, SAMPLE_RATE, SILENCE, UNKNOWN, PrepareConfig
 from ..errors import DataError, KwsError
-from ..evaluation.clips import BATCH_CLIPS as BATCH
-from ..evaluation.clips import ClipSet, batched
+from ..evaluation.clips import BATCH_CLIPS, ClipSet, batched
 from ..files import whole_folder, write_bytes, write_json
 
 Pcm = npt.NDArray[np.int16]
@@ -42,7 +41,7 @@ NOISE_STRETCHES = {"training": (0.0, 0.8), "validation": (0.8, 0.9), "testing": 
 FORMAT = 1
 SOURCE = "Google Speech Commands v0.02, P. Warden 2018 (arXiv:1804.03209), CC BY 4.0"
 SOURCE_LICENCE = "CC BY 4.0"
-BATCH_CLIPS = 1024
+CLIPS_AT_ONCE = 1024  # read and written together while preparing
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,9 @@ def split_clips(data: PreparedData, split: str) -> ClipSet:
         name=f"Speech Commands v0.02 {split}",
         labels=[clip.label for clip in clips],
         sha256=clips_digest(clip.file for clip in clips),
-        batches=lambda: (to_float(data.bank[part]) for part in np.split(rows, range(BATCH, len(rows), BATCH))),
+        batches=lambda: (
+            to_float(data.bank[part]) for part in np.split(rows, range(BATCH_CLIPS, len(rows), BATCH_CLIPS))
+        ),
     )
 
 
@@ -288,8 +289,8 @@ def _write_words(
             return str(error)
 
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(clips), BATCH_CLIPS):
-            batch = clips[start : start + BATCH_CLIPS]
+        for start in range(0, len(clips), CLIPS_AT_ONCE):
+            batch = clips[start : start + CLIPS_AT_ONCE]
             for clip, pcm in zip(batch, pool.map(read, batch), strict=True):
                 if isinstance(pcm, str):
                     unreadable.append(pcm)

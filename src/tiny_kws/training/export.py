@@ -96,7 +96,7 @@ class Exporter:
         """`audio` (batch, 16000) to `probabilities` (batch, classes) and `embedding` (batch, width), in float32."""
         model = clip_graph(self.checkpoint)
         got = self._run_clips(model, out)
-        return self.keep(out, got, describe(self.checkpoint, _stem(out)), partial(finished, model))
+        return self.keep(out, got, describe(self.checkpoint, base_name(out)), partial(finished, model))
 
     def stream(self, out: Path, hop: int) -> Parity:
         """A step of a stream: `audio` (1, hop) and states to the same outputs and the next states.
@@ -104,7 +104,9 @@ class Exporter:
         Compared at every hop of every clip. Raises UsageError if the network does not stream in such hops.
         """
         model = stream_graph(self.checkpoint, hop)
-        metadata = replace(describe(self.checkpoint, _stem(out)), kind="stream", hop=hop, look_back=self._look_back())
+        metadata = replace(
+            describe(self.checkpoint, base_name(out)), kind="stream", hop=hop, look_back=self._look_back()
+        )
         with TemporaryDirectory() as folder:
             path = Path(folder) / out.name
             write_bytes(path, finished(model, metadata))
@@ -125,7 +127,9 @@ class Exporter:
         if self.clips is None:
             raise UsageError("int8 needs recordings to calibrate and to measure on; give --data PREPARED")
         model = quantized(clip_graph(self.checkpoint, half_filters=True), calibration)
-        metadata = replace(describe(self.checkpoint, _stem(out)), precision="int8", calibration_clips=len(calibration))
+        metadata = replace(
+            describe(self.checkpoint, base_name(out)), precision="int8", calibration_clips=len(calibration)
+        )
         return self.keep(out, self._run_clips(model, out), metadata, partial(finished, model))
 
     def keep(
@@ -332,7 +336,7 @@ def _validation(clips: ClipSet, figures: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stem(out: Path) -> str:
+def base_name(out: Path) -> str:
     """base of base.int8.onnx."""
     return out.name.split(".")[0]
 

@@ -11,7 +11,7 @@ import logging
 import os
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -30,12 +30,11 @@ from ..errors import ModelError
 from ..evaluation.clips import BATCH_CLIPS
 from ..files import write_bytes
 from .checkpoint import Checkpoint
-from .export import Exporter, Parity, describe
+from .export import Exporter, Parity, base_name, describe
 from .features import LogMel, normalize
 
 Array = npt.NDArray[Any]
 
-INPUT = "log_mel"
 BYTES_A_LINE = 16
 
 
@@ -65,40 +64,38 @@ class _FromFeatures(nn.Module):
         return torch.softmax(self.model(features.permute(0, 3, 1, 2)), -1)
 
 
-def export_litert(exporter: Exporter, out: Path) -> Parity:
-    """Write `out`, NAME.tflite, in float32. Raises KwsError if its probabilities part from the checkpoint's."""
-    metadata = replace(describe(exporter.checkpoint, out.stem), kind="features")
-    model = _convert(exporter.checkpoint)
-    got = _run(model, features_of(exporter.checkpoint, exporter.audio))
-    return exporter.keep(out, got, metadata, lambda found: with_metadata(model, _properties(found, None)))
+def export_litert(exporter: Exporter, out: Path, calibration: Array, report: Callable[[Path, Parity], None]) -> None:
+    """Write NAME.tflite in float32, NAME.int8.tflite, int8 from input to output, and NAME.h, its bytes as a C array.
 
-
-def export_litert_int8(exporter: Exporter, out: Path, calibration: Array) -> Parity:
-    """Write `out`, NAME.int8.tflite, int8 from input to output, and NAME.h beside it, its bytes as a C array.
-
-    Ranges are taken from audio (clips, 16000). Raises KwsError if it loses more accuracy than it may.
+    `out` is NAME.tflite. Int8 ranges are taken from audio (clips, 16000). `report` is told of each model that is kept.
+    Raises KwsError if a model parts from the checkpoint by more than it may.
     """
     checkpoint = exporter.checkpoint
-    metadata = replace(
-        describe(checkpoint, out.name.split(".")[0]),
-        kind="features",
-        precision="int8",
-        calibration_clips=len(calibration),
+    model = _convert(checkpoint)
+    features = features_of(checkpoint, exporter.audio)
+    metadata = replace(describe(checkpoint, base_name(out)), kind="features")
+    report(
+        out,
+        exporter.keep(
+            out, _run(model, features), metadata, lambda found: with_metadata(model, _properties(found, None))
+        ),
     )
-    model = _quantize(_convert(checkpoint), features_of(checkpoint, calibration))
-    quantization = quantization_of(model)
-    got = _run(model, features_of(checkpoint, exporter.audio))
+
+    small_out = out.with_suffix(".int8.tflite")
+    small = _quantize(model, features_of(checkpoint, calibration))
+    quantization = quantization_of(small)
     header = b""
 
     def finish(found: Metadata) -> bytes:
         nonlocal header
-        whole = with_metadata(model, _properties(found, quantization))
+        whole = with_metadata(small, _properties(found, quantization))
         header = c_header(whole, found, quantization).encode()
         return whole
 
-    parity = exporter.keep(out, got, metadata, finish)
-    write_bytes(out.with_name(f"{metadata.name}.h"), header)
-    return parity
+    small_metadata = replace(metadata, precision="int8", calibration_clips=len(calibration))
+    parity = exporter.keep(small_out, _run(small, features), small_metadata, finish)
+    write_bytes(out.with_suffix(".h"), header)
+    report(small_out, parity)
 
 
 def features_of(checkpoint: Checkpoint, audio: Array) -> Array:

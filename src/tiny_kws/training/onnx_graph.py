@@ -203,15 +203,15 @@ class StreamPast:
     def finish(self) -> None:
         """Put the next states together."""
         assert self._asked == len(self.plan)
+        axes = {reach.state: reach.axis for reach in self.plan}
         for state, members in self._members.items():
             if len(members) > 1:
-                self.graph.add("Concat", *members, axis=self.plan[-1].axis, name=f"next_{state}")
+                self.graph.add("Concat", *members, axis=axes[state], name=f"next_{state}")
 
 
 def reaches_of(network: nn.Module, features: Tensor) -> list[tuple[tuple[int, ...], int]]:
     """For each layer of `network` that looks back: the shape of its chunk when `features` are given, and how far."""
-    traced = fx.symbolic_trace(network.eval())
-    ShapeProp(traced).propagate(features)
+    traced = _traced(network, features)
     return [
         (tuple(_input(node).meta["tensor_meta"].shape), _look_back(node))
         for node in traced.graph.nodes
@@ -227,8 +227,7 @@ def emit_network(
     `example` gives the features' shape. With `past`, what comes out is one step of a stream.
     """
     graph.scope = "network"
-    traced = fx.symbolic_trace(network.eval())
-    ShapeProp(traced).propagate(example)
+    traced = _traced(network, example)
     modules = dict(traced.named_modules())
     emitter = _ClipEmitter(graph, modules) if past is None else _StreamEmitter(graph, modules, past)
     for node in traced.graph.nodes:
@@ -346,6 +345,13 @@ def emit_linear(graph: Graph, x: str, layer: nn.Linear) -> str:
     """(batch, in) to (batch, out)."""
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
     return str(graph.add("Gemm", x, graph.constant(weight), graph.constant(bias), transB=1))
+
+
+def _traced(network: nn.Module, example: Tensor) -> fx.GraphModule:
+    """The network's graph, with the shape of every value when it is given `example`."""
+    traced = fx.symbolic_trace(network.eval())
+    ShapeProp(traced).propagate(example)
+    return traced
 
 
 def _input(node: fx.Node) -> fx.Node:

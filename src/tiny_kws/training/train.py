@@ -79,8 +79,9 @@ def train(
 ) -> Path:
     """Train on `data` and return the path of the best checkpoint, `out`/best.pt (highest validation accuracy).
 
-    Each epoch leaves `last.pt`, `best.pt`, `history.json`, `learning_curve.png` and TensorBoard events in `out`, each
-    whole or absent. With `resume`, goes on from `last.pt`; on one machine the weights end as if never interrupted.
+    Each epoch leaves `last.pt`, `best.pt`, `history.json` and `learning_curve.png` in `out`, each whole or absent, and
+    appends to the TensorBoard events there. With `resume`, goes on from `last.pt`; on one machine the weights end as if
+    never interrupted.
     Raises UsageError if `out` already holds a training that is not resumed, is another's, or is being written.
     """
     with exclusive(out):
