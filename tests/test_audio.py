@@ -5,6 +5,7 @@ import os
 import struct
 import tempfile
 import tracemalloc
+from collections.abc import Iterable
 from pathlib import Path
 from unittest import mock
 
@@ -25,6 +26,7 @@ from tiny_kws.audio import (
     read_mono,
     read_window,
     stream_mono,
+    stream_pcm,
 )
 from tiny_kws.errors import AudioError
 
@@ -675,3 +677,135 @@ class TestAnything:
         for place, value in edits:
             content[int(place**3 * (len(content) - 1))] = value  # headers more often
         finite_or_error(bytes(content[: len(content) if cut is None else int(cut * len(content))]))
+
+
+class Trickle(io.BytesIO):
+    """A pipe that holds `sizes` bytes in turn whenever it is read."""
+
+    def __init__(self, content: bytes, sizes: list[int]) -> None:
+        super().__init__(content)
+        self.sizes, self.turn = sizes, 0
+
+    def read1(self, size: int | None = -1) -> bytes:
+        self.turn += 1
+        held = self.sizes[self.turn % len(self.sizes)]
+        return super().read1(held if size is None or size < 0 else min(held, size))
+
+
+def until_error(blocks: Iterable[np.ndarray]) -> tuple[int, str]:
+    """How many samples came, and the error after them."""
+    n_samples = 0
+    try:
+        for block in blocks:
+            n_samples += len(block)
+    except AudioError as error:
+        return n_samples, str(error)
+    pytest.fail("no error came")
+
+
+class TestRawSamples:
+    @pytest.mark.parametrize("rate", [1_000, 8_000, 11_025, 16_000, 44_100, 48_000, 96_000])
+    @pytest.mark.parametrize("channels", [1, 2, 5])
+    def test_rates_and_channels(self, rate, channels):
+        """Raw samples of any rate and number of channels are the same sound as a WAV of them, to the last bit."""
+        values = pcm16(np.stack([noise(3 * rate + 17, seed) for seed in range(channels)], axis=1))
+        expected = read_mono(io.BytesIO(encoded(values, rate)))
+        found = np.concatenate(list(stream_pcm(io.BytesIO(values.tobytes()), rate, channels)))
+        np.testing.assert_array_equal(found, expected)
+
+    @no_limits
+    @given(
+        sizes=st.lists(st.integers(1, 5_000), min_size=1, max_size=5),
+        rate=st.sampled_from([8_000, 16_000, 44_100]),
+        channels=st.integers(1, 3),
+    )
+    def test_any_division(self, sizes, rate, channels):
+        """However the bytes come, amid samples too, the sound is the same to the last bit."""
+        content = pcm16(np.stack([noise(5_000, seed) for seed in range(channels)], axis=1)).tobytes()
+        expected = np.concatenate(list(stream_pcm(io.BytesIO(content), rate, channels)))
+        found = np.concatenate(list(stream_pcm(Trickle(content, sizes), rate, channels)))
+        np.testing.assert_array_equal(found, expected)
+
+    def test_does_not_wait(self):
+        """What a pipe holds is given before more is asked for, less what the resampler holds back."""
+        reading, writing = os.pipe()
+        with os.fdopen(reading, "rb") as file, os.fdopen(writing, "wb", buffering=0) as out:
+            blocks = stream_pcm(file, 48_000)
+            heard = 0
+            for n_sent in (8_000, 16_000, 24_000):
+                out.write(pcm16(noise(24_000)).tobytes())
+                heard += len(next(blocks))
+                assert heard >= n_sent - 1_600
+
+    def test_silent_half_channels(self):
+        """Channels are averaged."""
+        values = np.stack([np.full(100, 0.5), np.zeros(100)], axis=1)
+        (block,) = stream_pcm(io.BytesIO(pcm16(values).tobytes()), 16_000, 2)
+        np.testing.assert_array_equal(block, np.full(100, 16384 / 2 / 32768, np.float32))
+
+    @pytest.mark.parametrize(("n_bytes", "channels"), [(32_001, 1), (1, 1), (32_002, 2), (32_003, 2)])
+    def test_ends_amid_a_sample(self, n_bytes, channels):
+        """All whole samples come first, then a complaint that counts the bytes."""
+        heard, error = until_error(stream_pcm(io.BytesIO(bytes(n_bytes)), 16_000, channels))
+        assert error.startswith(f"standard input: ends amid a sample ({n_bytes} bytes)")
+        assert heard == n_bytes // (2 * channels)
+
+    def test_empty(self):
+        """A pipe with nothing in it is an error."""
+        with pytest.raises(AudioError, match="is empty"):
+            list(stream_pcm(io.BytesIO()))
+
+    @pytest.mark.parametrize(
+        "kind", [("WAV", "PCM_16"), *COMPRESSED, ("AIFF", "PCM_16"), ("AU", "PCM_16")], ids="-".join
+    )
+    def test_a_sound_file_is_no_raw_sound(self, kind):
+        """A file with a header in the place of raw samples is refused, and not heard as noise."""
+        content = encoded(tone(16_000), kind=kind)
+        if kind[0] == "MP3":
+            content = b"ID3" + content
+        with pytest.raises(AudioError, match="found a sound file, expected raw samples"):
+            list(stream_pcm(io.BytesIO(content)))
+
+    @pytest.mark.parametrize("rate", [0, 999, 10**6])
+    def test_rates_out_of_range(self, rate):
+        """A rate at which nothing is recorded is refused."""
+        with pytest.raises(AudioError, match="sample rate"):
+            list(stream_pcm(io.BytesIO(pcm16(noise(100)).tobytes()), rate))
+
+
+class TestJoinedFiles:
+    @pytest.mark.parametrize("kind", [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")], ids="-".join)
+    @pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (48_000, 1), (16_000, 2)])
+    def test_a_second_recording_is_not_passed_over(self, kind, rate, channels, tmp_path):
+        """Of two recordings in one file, of equal or of different rate, the first is heard; of the other is said."""
+        first = encoded(tone(32_000), kind=kind)
+        second = encoded(np.stack([noise(rate)] * channels, axis=1), rate, kind)
+        (tmp_path / "both").write_bytes(first + second)
+        heard, error = until_error(stream_mono(tmp_path / "both"))
+        assert "both: holds another recording after 2." in error
+        assert heard == pytest.approx(32_000, abs=2_000)
+
+    @pytest.mark.parametrize("kind", [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")], ids="-".join)
+    def test_one_long_recording(self, kind):
+        """One recording of many pages, longer than what is searched at once, is not taken for two."""
+        content = encoded(noise(16_000 * 20), kind=kind)
+        with mock.patch.object(audio, "SEARCH_BYTES", 10_000):
+            assert len(read_mono(io.BytesIO(content))) == 16_000 * 20
+        assert len(content) > 50_000
+
+    @pytest.mark.parametrize("shift", range(0, 60, 7))
+    def test_a_second_recording_at_the_border_of_a_block(self, shift, tmp_path):
+        """The place where a second recording begins may lie anywhere in what is searched at once."""
+        first, second = (encoded(noise(n), kind=("OGG", "VORBIS")) for n in (80_000, 16_000))
+        with mock.patch.object(audio, "SEARCH_BYTES", len(first) + 30 - shift):
+            assert audio._starts_again(written(tmp_path, first + second), "OGG")
+            assert not audio._starts_again(written(tmp_path, first), "OGG")
+        first, second = (encoded(noise(n), kind=("MP3", "MPEG_LAYER_III")) for n in (80_000, 16_000))
+        with mock.patch.object(audio, "SEARCH_BYTES", len(first) + 30 - shift):
+            assert audio._starts_again(written(tmp_path, first + second), "MP3")
+            assert not audio._starts_again(written(tmp_path, first), "MP3")
+
+
+def written(folder: Path, content: bytes) -> Path:
+    (folder / "sound").write_bytes(content)
+    return folder / "sound"

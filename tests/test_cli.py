@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,10 +19,11 @@ import pytest
 import soundfile as sf
 
 from tiny_kws import __version__, cli
-from tiny_kws.config import LABELS
+from tiny_kws.config import LABELS, STREAM_TRAINING, TrainConfig
 from tiny_kws.runtime import Classifier
 
 from .helpers import command_line, environment, exported, run_cli, trained_like, wav_bytes, write_sound
+from .material import write_sources
 
 if TYPE_CHECKING:
     from tiny_kws.training.dataset import PreparedData
@@ -401,6 +403,43 @@ def test_prepare_counts_clips_and_what_lacks(run: Run, speech_commands: Path, tm
     assert lines[-1].startswith("Next: tiny-kws train")
 
 
+def test_prepare_tells_what_each_source_gave(run: Run, speech_commands: Path, tmp_path: Path) -> None:
+    """`data prepare` prints a line for each source: what is used of it, and what was left out and why."""
+    (tmp_path / speech_commands.name).symlink_to(speech_commands)
+    sources = write_sources(tmp_path)
+    shutil.rmtree(tmp_path / "rooms")
+    done = run("data", "prepare", tmp_path, "--out", tmp_path / "task", "--sources", sources)
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[4:9] == [
+        "Commands (keywords): 96 used",
+        "Some words (other words): 3 used; left out: 1 (CC BY-NC 4.0), 1 (CC BY-SA 4.0), "
+        "2 (a keyword, or heard as one)",
+        "Some noises (noise): 3 used; left out: 1 (CC BY-SA (version not stated)), 1 (Public Domain), "
+        "2 (kept for measurements)",
+        "Some rooms (rooms): 0 used; left out: 0 (the folder is missing)",
+        "Some speech (speech): 0 used; left out: 5 (free for any purpose (a sentence in a repository))",
+    ]
+
+
+def test_prepare_with_any_licence(run: Run, speech_commands: Path, tmp_path: Path) -> None:
+    """With --any-licence no recording is left out for its licence."""
+    (tmp_path / speech_commands.name).symlink_to(speech_commands)
+    sources = write_sources(tmp_path)
+    done = run("data", "prepare", tmp_path, "--out", tmp_path / "task", "--sources", sources, "--any-licence")
+    assert done.status == 0
+    assert "Some words (other words): 5 used; left out: 2 (a keyword, or heard as one)" in done.out.splitlines()
+    assert "CC BY-SA" not in done.out
+
+
+def test_prepare_with_sources_that_are_wrong(run: Run, speech_commands: Path, tmp_path: Path) -> None:
+    """A file that names no sources is refused in one line, before anything is written."""
+    done = run("data", "prepare", speech_commands, "--out", tmp_path / "task", "--sources", tmp_path / "none.toml")
+    assert (done.status, done.out) == (1, "")
+    assert "none.toml: names no sources" in done.complaint
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_prepare_names_clips_that_cannot_be_read(run: Run, speech_commands: Path, tmp_path: Path) -> None:
     """A damaged clip is named and left out; the rest is prepared, and the status is 1."""
     archive = tmp_path / "archive"
@@ -442,6 +481,63 @@ def test_prepare_without_an_archive(run: Run, tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
+# train
+
+
+class StopError(Exception):
+    """Ends a command before it does its work."""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], TrainConfig()),
+        (["--model", "causal-cnn"], STREAM_TRAINING),
+        (["--model", "causal-cnn", "--recipe", "clips", "--epochs", "3"], TrainConfig(epochs=3)),
+        (
+            ["--recipe", "streams", "--batch-size", "8", "--learning-rate", "0.1", "--seed", "2"],
+            replace(STREAM_TRAINING, batch_size=8, learning_rate=0.1, seed=2),
+        ),
+        (["--leave-out", "zero, bed,,zero"], TrainConfig(left_out=("bed", "zero"))),
+    ],
+)
+def test_train_takes_the_recipe_and_what_is_asked(
+    prepared: PreparedData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    expected: TrainConfig,
+) -> None:
+    """The causal network is trained on streams unless asked otherwise; options change the recipe's own settings."""
+    from tiny_kws.training import train as room
+
+    def stop(*_: Any, config: TrainConfig, **__: Any) -> Path:
+        assert config == expected
+        raise StopError
+
+    monkeypatch.setattr(room, "train", stop)
+    monkeypatch.setattr(sys, "argv", ["tiny-kws", "train", str(prepared.folder), "--out", str(tmp_path), *options])
+    with pytest.raises(StopError):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--recipe", "streams"], "only the causal network can be trained on streams"),
+        (["--leave-out", "bed,yes"], "yes is a keyword"),
+        (["--leave-out", "bed,bird"], "has no clip of bird to train on"),
+    ],
+)
+def test_train_refuses_what_cannot_be(
+    run: Run, prepared: PreparedData, tmp_path: Path, options: list[str], reason: str
+) -> None:
+    """A recipe that does not fit the network, or words that cannot be left out, are wrong use, in one line."""
+    done = run("train", prepared.folder, "--out", tmp_path / "out", *options)
+    assert (done.status, done.out) == (2, "")
+    assert reason in done.complaint
+
+
 # evaluate and export
 
 
@@ -449,15 +545,18 @@ def test_prepare_without_an_archive(run: Run, tmp_path: Path, monkeypatch: pytes
 def test_evaluate_writes_and_prints(
     run: Run, request: pytest.FixtureRequest, prepared: PreparedData, tmp_path: Path, kind: str
 ) -> None:
-    """`evaluate` leaves metrics.json and confusion_matrix.png, and prints the table."""
+    """`evaluate` leaves metrics, predictions and confusion_matrix.png, and prints the tables."""
     done = run("evaluate", request.getfixturevalue(kind), "--data", prepared.folder, "--out", tmp_path / "report")
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert (done.status, done.err) == (0, "")
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["confusion_matrix.png", "metrics.json"]
+    written = sorted(path.name for path in (tmp_path / "report").iterdir())
+    assert written == ["confusion_matrix.png", "metrics.json", "predictions.csv"]
     assert metrics["data"]["clips"] == len(prepared.rows("validation"))
     assert metrics["latency"]["p95_ms"] > 0
     assert f"accuracy {100 * metrics['accuracy']:.2f} %" in done.out
-    assert sum(line.startswith("| ") for line in done.out.splitlines()) == 1 + len(LABELS)
+    by_label, by_word = done.out.split("\n\n| word of unknown |")
+    assert sum(line.startswith("| ") for line in by_label.splitlines()) == 1 + len(LABELS)
+    assert sum(line.startswith("| ") for line in by_word.splitlines()) == len(metrics["unknown"]["by_word"]) + 1
 
 
 def test_evaluating_twice_gives_the_same(run: Run, artefact: Path, prepared: PreparedData, tmp_path: Path) -> None:

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
+from .config import DetectorConfig
+from .detect import Detection, Detector
 from .errors import AudioError, DataError, KwsError, ModelError, UsageError
 from .runtime import Classification, Classifier, Stream, StreamModel
 
 if TYPE_CHECKING:
+    from .microphone import listen, listen_async
     from .training.features import LogMel, normalize
     from .training.models import DSCNN
 
@@ -24,6 +27,9 @@ __all__ = [
     "Classification",
     "Classifier",
     "DataError",
+    "Detection",
+    "Detector",
+    "DetectorConfig",
     "KwsError",
     "LogMel",
     "ModelError",
@@ -31,11 +37,20 @@ __all__ = [
     "StreamModel",
     "UsageError",
     "__version__",
+    "listen",
+    "listen_async",
     "load",
     "normalize",
 ]
 
-_NEED_TORCH = {"DSCNN": "models", "LogMel": "features", "normalize": "features"}
+_LATE = {
+    "DSCNN": "training.models",
+    "LogMel": "training.features",
+    "normalize": "training.features",
+    "listen": "microphone",
+    "listen_async": "microphone",
+}
+"""What is imported when it is asked for, since it needs an extra, and where it is."""
 
 
 def load(path: str | Path | None = None, threads: int = 1) -> Classifier:
@@ -47,9 +62,9 @@ def load(path: str | Path | None = None, threads: int = 1) -> Classifier:
 
 
 def __getattr__(name: str) -> Any:
-    """DSCNN, LogMel and normalize need torch, which `tiny-kws[train]` brings; so they are imported when asked for."""
-    if name not in _NEED_TORCH:
+    """DSCNN, LogMel and normalize need torch, which `tiny-kws[train]` brings, listening needs `tiny-kws[mic]`."""
+    if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415
 
-    return getattr(import_module(f".training.{_NEED_TORCH[name]}", __name__), name)
+    return getattr(import_module(f".{_LATE[name]}", __name__), name)

@@ -11,10 +11,11 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import BufferedIOBase
 from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +34,16 @@ SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".ai
 MIN_RATE, MAX_RATE = 1_000, 768_000
 MAX_LEVEL = 100.0  # 40 dB over full scale: louder floats are on another scale, such as that of 16-bit integers
 MAX_CHANNELS = 64  # of an array; more means that its axes are swapped
-BLOCK_SECONDS = 10
+BLOCK_SECONDS = 1  # what is lost before a place where a file is damaged
 BLOCK_VALUES = 2**22  # frames x channels read at once, at most: 16 MiB of float32
 SEARCH_STEP = SAMPLE_RATE // 100  # the loudest second is looked for in steps of 10 ms
+PIPE_BYTES = 2**16  # of raw samples taken at once, at most
 NO_FRAME = 7  # SFE_BAD_FILE of libsndfile
+SEARCH_BYTES = 2**20  # of a file searched at once
+MAX_HEAD = 40  # bytes, over the length of what these two match
+_OGG_PAGE = re.compile(rb"OggS\0(.)", re.DOTALL)
+_MP3_HEAD = re.compile(rb"\xff[\xe2-\xff]..\0{9,32}(?:Xing|Info)", re.DOTALL)  # a frame that tells the file's length
+_CONTAINER = re.compile(rb"RIFF|RF64|fLaC|OggS|ID3|FORM|\.snd|caff")
 
 
 class Window(NamedTuple):
@@ -46,10 +53,15 @@ class Window(NamedTuple):
     start_s: float
 
 
+def is_source(audio: Any) -> TypeGuard[Source]:
+    """Whether `audio` is a file's path or a binary stream rather than samples."""
+    return isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read")
+
+
 def name_of(source: Source) -> str:
     """How errors call the source, on one line whatever its name holds."""
     name = os.fsdecode(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
-    if not isinstance(name, str):
+    if not isinstance(name, str) or name == "<stdin>":
         return "standard input"
     return name if name and name.isprintable() else repr(name)
 
@@ -85,8 +97,45 @@ def stream_mono(source: Source) -> Iterator[Samples]:
                 yield resampler.resample_chunk(mono, last=len(mono) == 0)
             if len(mono) == 0:
                 break
+        joined = _starts_again(Path(os.fsdecode(file.name)), file.format)
     if position == 0:
         raise AudioError(f"{name}: holds no samples, expected some sound; fetch or record it again")
+    if joined:
+        raise AudioError(
+            f"{name}: holds another recording after {position / file.samplerate:.2f} s (files joined end to end), "
+            "expected one; only the first was heard, so split it or convert it to WAV"
+        )
+
+
+def stream_pcm(stream: BufferedIOBase, rate: int = SAMPLE_RATE, channels: int = 1) -> Iterator[Samples]:
+    """Raw 16-bit little-endian samples, channels interleaved, to blocks of 16 kHz mono float32 as they come.
+
+    What a pipe holds is given at once, without waiting for more; another rate costs up to 0.1 s in the resampler.
+    Raises AudioError for a rate out of range or a sound file in place of raw samples, and at the end, after all the
+    sound, if there was none or the last sample is not whole.
+    """
+    name, frame_bytes = name_of(stream), 2 * channels  # type: ignore[arg-type]
+    check_rate(rate, name)
+    resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1)
+    rest, n_bytes = b"", 0
+    while data := stream.read1(PIPE_BYTES):
+        if n_bytes == 0 and _CONTAINER.match(data):
+            raise AudioError(f"{name}: found a sound file, expected raw samples; name the file, or pipe its samples")
+        n_bytes += len(data)
+        data = rest + data
+        n_whole = len(data) // frame_bytes * frame_bytes
+        frames, rest = np.frombuffer(data[:n_whole], "<i2").reshape(-1, channels), data[n_whole:]
+        mono = mix_down(_scale(frames.astype(np.int16)))
+        yield mono if resampler is None else resampler.resample_chunk(mono)
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    if rest:
+        raise AudioError(
+            f"{name}: ends amid a sample ({n_bytes} bytes), expected a multiple of {frame_bytes}, 16 bits for each of "
+            f"{channels} channels; check the program that wrote it"
+        )
+    if n_bytes == 0:
+        raise AudioError(f"{name}: is empty (0 bytes), expected raw samples; check the program that writes them")
 
 
 def read_mono(source: Source) -> Samples:
@@ -311,6 +360,24 @@ def _is_guess(sound_format: str, path: Path) -> bool:
         head = file.read(3)
     is_mp3 = head == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
     return sound_format == "RAW" or (sound_format == "MP3" and not is_mp3)
+
+
+def _starts_again(path: Path, sound_format: str) -> bool:
+    """Whether an Ogg or MP3 file is several, joined end to end; libsndfile reads the first and does not say so."""
+    pattern = {"OGG": _OGG_PAGE, "MP3": _MP3_HEAD}.get(sound_format)
+    begun, rest = False, b""
+    with path.open("rb") as file:
+        while pattern and (block := file.read(SEARCH_BYTES)):
+            block = rest + block
+            end = 0
+            for match in pattern.finditer(block):
+                is_first = sound_format == "MP3" or match[1][0] & 2  # the flag of the first page of a stream
+                if is_first and begun:
+                    return True
+                begun = begun or sound_format == "MP3" or not is_first  # an Ogg may begin with several streams at once
+                end = match.end()
+            rest = block[max(end, len(block) - MAX_HEAD) :]
+    return False
 
 
 def _reason(error: Exception) -> str:

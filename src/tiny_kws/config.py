@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from .errors import ModelError
@@ -106,6 +106,37 @@ class CausalCNNConfig:
 
 
 @dataclass(frozen=True)
+class StreamRecipe:
+    """How streams to train on are composed (`training/compose.py`). Shares are of streams unless said otherwise."""
+
+    seconds: float = 3.4
+    keyword_share: float = 0.5
+    """Of the slots of a second in streams of single words; the rest holds other words or nothing."""
+    empty_share: float = 0.4
+    """Of the slots that hold no keyword."""
+    fluent_share: float = 0.25
+    """Streams of other words end to end, as in fluent speech."""
+    pause_share: float = 0.2
+    """Of the words in fluent speech that a pause follows."""
+    rare_word_clips: int = 60
+    speeds: tuple[float, float] = (0.9, 1.1)
+    fluent_speeds: tuple[float, float] = (0.9, 1.3)
+    level_db: tuple[float, float] = (-12.0, 6.0)
+    room_share: float = 0.35
+    made_rooms: int = 300
+    noise_share: float = 0.55
+    """Noise at an SNR drawn from `snr_db`; in the others it is faint, but for `clean_share` without any."""
+    snr_db: tuple[float, float] = (-3.0, 30.0)
+    clean_share: float = 0.08
+    latency_ms: float = 30.0
+    """After the end of a keyword, from which on it is to be heard."""
+    masked_bands: int = 8
+    hard_share: float = 0.05
+    """Of a stream's answers; those at which a keyword was nearest to be heard where there is none are trained on."""
+    no_keyword_weight: float = 2.0
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """The reference recipe: AdamW, cosine to zero, shift and background noise."""
 
@@ -120,6 +151,29 @@ class TrainConfig:
     seed: int = 0
     precision: str = "auto"
     """`float32`, `bfloat16` (autocast) or `auto`: bfloat16 where the processor multiplies in it."""
+    warmup_steps: int = 0
+    max_gradient_norm: float = 0.0
+    """Longer gradients are shortened to it; 0 leaves them."""
+    average_decay: float = 0.0
+    """Of the moving average of the weights that is validated and kept; 0 keeps the weights themselves."""
+    streams: StreamRecipe | None = None
+    """Train on composed streams by this recipe instead of single clips."""
+    left_out: tuple[str, ...] = ()
+    """Other words that training does not hear, so that words never heard can be measured."""
+
+
+STREAM_TRAINING = TrainConfig(
+    epochs=60,
+    batch_size=64,
+    learning_rate=4e-3,
+    weight_decay=1e-3,
+    label_smoothing=0.0,
+    warmup_steps=300,
+    max_gradient_norm=5.0,
+    average_decay=0.999,
+    streams=StreamRecipe(),
+)
+"""The recipe of the causal network; a batch is of streams, an epoch a pass over the keyword clips."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +183,28 @@ class PrepareConfig:
     unknown_share: float = 0.1
     silence_share: float = 0.1
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """How probabilities over time become events; see `tiny_kws.detect.Decoder`. Thresholds are probabilities.
+
+    Chosen by `benchmarks/detector_search.py`; an artefact may carry its own in its metadata.
+    """
+
+    hop_ms: float = 100.0
+    """From one answer to the next where a clip artefact slides over the sound; a stream artefact has its own hop."""
+    smoothing_ms: float = 120.0
+    """Probabilities are averaged over so much of the past."""
+    threshold: float = 0.8
+    """What the smoothed probability of a label must reach, unless the label has its own in `thresholds`."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    min_duration_ms: float = 40.0
+    """A label must stay at its threshold so long."""
+    release: float = 0.5
+    """Hysteresis: a label that was reported is not again before it fell below this part of its threshold."""
+    refractory_ms: float = 700.0
+    """After an event no other is reported for so long."""
 
 
 Config = TypeVar("Config")

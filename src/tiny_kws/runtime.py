@@ -15,9 +15,9 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from .artefact import Metadata, find_model, parse_metadata, read_artefact
-from .audio import Source, Window, from_array, from_chunk, most_energetic_second, name_of, read_window
-from .config import CLIP_SAMPLES, SAMPLE_RATE
-from .errors import AudioError, KwsError, ModelError
+from .audio import Source, Window, from_array, from_chunk, is_source, most_energetic_second, name_of, read_window
+from .config import CLIP_SAMPLES, SAMPLE_RATE, DetectorConfig
+from .errors import AudioError, KwsError, ModelError, UsageError
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -167,6 +167,7 @@ class Stream:
     def __init__(self, model: StreamModel) -> None:
         self.model = model
         self.labels = model.labels
+        self.hop = model.hop
         self._hop = np.zeros((1, model.hop), np.float32)
         self._filled = 0
         outputs = {value.name: value.shape for value in model.session.get_outputs()}
@@ -229,6 +230,47 @@ class Stream:
         return binding
 
 
+class SlidingWindow:
+    """A clip artefact over a stream: the second before the end of every hop is classified. Used as a `Stream` is.
+
+    Before the start lies silence. One thread at a time may feed it. Raises UsageError for a hop that is not over 0 and
+    at most a second.
+    """
+
+    def __init__(self, model: Classifier, hop_ms: float = DetectorConfig.hop_ms) -> None:
+        self.model = model
+        self.labels = model.labels
+        self.hop = round(hop_ms * SAMPLE_RATE / 1000)
+        if not 0 < self.hop <= CLIP_SAMPLES:
+            raise UsageError(f"the hop of a sliding window is {hop_ms} ms, expected over 0, up to 1000")
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to the start: silence before the next chunk."""
+        self._held = np.zeros(CLIP_SAMPLES - self.hop, np.float32)
+
+    def process(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> Probabilities:
+        """Probabilities (hops, labels) at the end of every hop that `chunk` completes; as `Stream.process`."""
+        held = np.concatenate([self._held, from_chunk(chunk, rate)])
+        n_hops = max(0, (len(held) - CLIP_SAMPLES) // self.hop + 1)
+        answers = np.empty((n_hops, len(self.labels)), np.float32)
+        windows = np.lib.stride_tricks.sliding_window_view(held, CLIP_SAMPLES)[:: self.hop] if n_hops else held
+        for i in range(n_hops):  # one by one: then an answer does not depend on what came with it
+            answers[i] = self.model.probabilities(windows[i : i + 1])[0]
+        self._held = held[n_hops * self.hop :].copy()
+        return answers
+
+
+def open_model(path: str | Path | None = None, threads: int = 1) -> StreamModel | Classifier:
+    """A stream artefact, or else a clip artefact, by path or bundled name; the package's streaming one by default.
+
+    Raises ModelError as loading either does.
+    """
+    found = find_model(path, "stream", "clip")
+    kind = StreamModel if read_metadata(found).kind == StreamModel.kind else Classifier
+    return kind(found, threads)
+
+
 def read_metadata(path: Path) -> Metadata:
     """What the artefact at `path`, of any kind, says of itself. Raises ModelError as loading it does."""
     return _open(path, threads=1)[1]
@@ -252,16 +294,12 @@ def open_session(model: bytes, threads: int, where: str) -> ort.InferenceSession
         raise ModelError(f"{where}: onnxruntime cannot load it ({reason}); export it again") from error
 
 
-def _is_source(audio: Any) -> bool:
-    return isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read")
-
-
 def _name(audio: Any) -> str:
-    return name_of(audio) if _is_source(audio) else "audio"
+    return name_of(audio) if is_source(audio) else "audio"
 
 
 def _decode(audio: Any, rate: int) -> Window:
-    return read_window(audio) if _is_source(audio) else most_energetic_second([from_array(audio, rate)])
+    return read_window(audio) if is_source(audio) else most_energetic_second([from_array(audio, rate)])
 
 
 def _decode_ahead(audios: Iterable[Any], rate: int) -> Iterator[tuple[str, Future[Window]]]:

@@ -1,0 +1,75 @@
+"""The command line: parsing, printing, progress and exit codes. The only room that prints.
+
+Exit status: 0 all went well, 1 a job or one of its files failed, 2 the command was used wrongly.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from ..errors import KwsError, UsageError
+from . import clips, listening, streams, training
+from .console import app, complain
+
+EXTRAS = {"litert": "litert", "ai_edge": "litert", "sounddevice": "mic"}
+"""Which extra brings a module, by how the module's name starts; any other comes with `train`."""
+
+
+def main() -> None:
+    """Run the command line and exit: an error is one line on standard error."""
+    _print_any_name()
+    try:
+        status = _run()
+    except UsageError as error:
+        status = complain(str(error), 2)
+    except KwsError as error:
+        status = complain(str(error), 1)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("tiny_kws"):
+            raise
+        extra = next((extra for start, extra in EXTRAS.items() if error.name.startswith(start)), "train")
+        status = complain(
+            f"this command needs {error.name}, which is not installed; pip install 'tiny-kws[{extra}]'", 1
+        )
+    except (KeyboardInterrupt, typer.Abort):
+        status = complain("interrupted", 130)
+    except BrokenPipeError:  # the reader, `head` for one, has had enough
+        _end_output()
+        status = 1
+    except OSError as error:  # a full disk behind standard output, a name too long, a folder that may not be entered
+        _end_output()
+        status = complain(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), 1)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's own: an unknown option, a missing argument
+            raise
+        status = complain(f"{error.format_message().splitlines()[0].rstrip('.')}. See `tiny-kws --help`.", 2)
+    sys.exit(status)
+
+
+def _print_any_name() -> None:
+    """A file's name may hold what the terminal cannot show: let it be escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _run() -> int:
+    status = app(standalone_mode=False)
+    if status == 130:  # what newer versions of typer make of Ctrl-C
+        raise KeyboardInterrupt
+    print(end="", flush=True)  # while what may go wrong with it can still be said
+    return status if isinstance(status, int) else 0
+
+
+def _end_output() -> None:
+    """Print what is still to be printed; where that cannot be, let it go, or Python would fail over it at its end."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+__all__ = ["app", "clips", "listening", "main", "streams", "training"]

@@ -1,0 +1,300 @@
+"""Commands on single clips: classify, info, evaluate, compare, benchmark."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..artefact import Metadata, bundled_files, find_model
+from ..audio import name_of
+from ..errors import KwsError, UsageError
+from .console import PROGRESS_FROM, ModelOption, app, complain, gather, progress_bar
+
+if TYPE_CHECKING:
+    from ..evaluation.clips import ClipSet, Predictor
+    from ..evaluation.material import Material
+    from ..runtime import Classification
+
+
+@app.command()
+def classify(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Sound files or folders; - is a WAV on stdin.")],
+    model: ModelOption = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Print so many of the likeliest labels.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of inference.")] = os.cpu_count() or 1,
+) -> None:
+    """Say which word is in each recording: label, probability, and where its loudest second begins."""
+    from ..runtime import Classifier
+
+    classifier = Classifier(model, threads)
+    failed = 0
+
+    def report(_: str, error: KwsError) -> None:
+        nonlocal failed
+        failed += 1
+        complain(str(error), 1)
+
+    sources = gather(paths, report)
+    width = max((len(name_of(source)) for source in sources), default=4)
+    with progress_bar("classifying", len(sources) >= PROGRESS_FROM) as progress:
+        for done, result in enumerate(classifier.classify_many(sources, on_error=report), 1):
+            if as_json:
+                print(json.dumps(_as_dict(result, top)), flush=True)
+            else:
+                if done == 1:
+                    print(f"{'file':{width}}  {'label':8}  probability  from")
+                rest = "".join(f"  {label} {probability:.3f}" for label, probability in result.top(top)[1:])
+                heard = f"{result.label:8}  {result.probability:11.3f}  {result.start_s:.2f} s"
+                print(f"{result.source:{width}}  {heard}{rest}")
+            progress(done + failed, len(sources))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _as_dict(result: Classification, top: int) -> dict[str, Any]:
+    return {
+        "file": result.source,
+        "label": result.label,
+        "probability": round(result.probability, 6),
+        "top": {label: round(probability, 6) for label, probability in result.top(top)},
+        "start_s": result.start_s,
+    }
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="An artefact, a checkpoint, or the name of a bundled model.")] = "ds-cnn",
+    as_json: Annotated[bool, typer.Option("--json", help="All there is to know, as JSON.")] = False,
+) -> None:
+    """Say what a model is: labels, size, multiply-accumulates, front end, training, validation."""
+    metadata = _describe(find_model(model))
+    if as_json:
+        print(json.dumps(asdict(metadata), indent=2, ensure_ascii=False))
+        return
+    rows = {
+        "model": f"{metadata.name} ({metadata.architecture}, {metadata.kind}, {metadata.precision})",
+        "labels": ", ".join(metadata.labels),
+        "parameters": f"{metadata.parameters:,}",
+        "multiply-accumulates": f"{metadata.macs:,} ({metadata.macs / 1e6:.1f} M) a clip",
+        "audio": f"{metadata.rate} Hz mono, {metadata.window} samples",
+        **({"stream": _stream_facts(metadata)} if metadata.hop else {}),
+        "front end": ", ".join(f"{key} {value}" for key, value in metadata.feature_config.items()),
+        "normalisation": ", ".join(f"{key} {value:.4f}" for key, value in metadata.stats.items()),
+        "validation": _accuracy(metadata.validation),
+        "training data": metadata.data.get("source", "not stated"),
+        "licence of the weights": metadata.licence or "not stated",
+        "tiny-kws": metadata.version,
+        "SHA-256 of checkpoint": metadata.checkpoint_sha256,
+    }
+    for key, value in rows.items():
+        print(f"{key:22}  {value}")
+
+
+def _stream_facts(metadata: Metadata) -> str:
+    hop_ms, look_back_ms = (1000 * samples / metadata.rate for samples in (metadata.hop, metadata.look_back))
+    return f"hops of {hop_ms:.0f} ms ({metadata.hop} samples), looks {look_back_ms:.0f} ms behind its window"
+
+
+def _accuracy(validation: dict[str, Any]) -> str:
+    if not validation:
+        return "not measured"
+    accuracy = f"{100 * validation['accuracy']:.2f} %"
+    if "clips" not in validation:
+        return f"{accuracy}, as the checkpoint says"
+    low, high = validation["accuracy_interval"]
+    return f"{accuracy} of {validation['clips']} clips (95 % interval {100 * low:.2f} to {100 * high:.2f})"
+
+
+def _describe(path: Path) -> Metadata:
+    if path.suffix == ".onnx":
+        from ..runtime import read_metadata
+
+        return read_metadata(path)
+    if path.suffix == ".tflite":
+        from ..training.litert import read_metadata as read_litert_metadata
+
+        return read_litert_metadata(path)
+    from ..training.checkpoint import load_checkpoint
+    from ..training.export import describe
+
+    checkpoint = load_checkpoint(path)
+    validation = {} if math.isnan(checkpoint.val_acc) else {"accuracy": checkpoint.val_acc}
+    return replace(describe(checkpoint, path.stem), validation=validation)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="An artefact, a checkpoint, or the name of a bundled model.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for metrics.json, predictions.csv and figures.")],
+    data: Annotated[Path | None, typer.Option("--data", help="Prepared data.")] = None,
+    split: Annotated[str, typer.Option("--split", help="Split of the prepared data.")] = "validation",
+    test: Annotated[Path | None, typer.Option("--test", help="The official test archive's folder, instead.")] = None,
+    noise: Annotated[
+        Path | None,
+        typer.Option("--noise", help="Noises without keywords: also measure clips in them, and them alone."),
+    ] = None,
+    snr: Annotated[str | None, typer.Option("--snr", help="Levels of the clips over the noise (20,10,5,0 dB).")] = None,
+    rooms: Annotated[
+        Path | None, typer.Option("--rooms", help="Room impulse responses: also measure clips in them.")
+    ] = None,
+    speech: Annotated[
+        Path | None,
+        typer.Option("--speech", help="Sentences and a manifest.csv with their words: also count keywords in others."),
+    ] = None,
+    held_out: Annotated[
+        bool,
+        typer.Option("--held-out/--all", help="The third of noises, rooms and speakers kept from training, or all."),
+    ] = True,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draws of noise and room for each clip.")] = 0,
+) -> None:
+    """Measure a model on a split or on the official test folder, as it is, in noise and in rooms."""
+    from ..evaluation import report, robustness
+    from ..evaluation.clips import check_labels
+    from ..evaluation.compare import METRICS, PREDICTIONS, write_predictions
+    from ..files import write_json
+
+    if (data is None) == (test is None):
+        raise UsageError("expected either --data PREPARED or --test FOLDER, found both or none")
+    snrs_db = _snrs(snr, noise)
+    predictor = _open_predictor(find_model(model, "clip"))
+    clips, unreadable = _open_clips(data, split, test)
+    check_labels(predictor, clips)
+    material = robustness.list_material(noise, rooms, speech, predictor.labels, held_out)
+    metrics, answers = _measure(predictor, clips, material, snrs_db, seed)
+    if noise or rooms or speech:
+        metrics["held_out"] = held_out
+    write_json(out / METRICS, metrics)
+    write_predictions(out / PREDICTIONS, clips, predictor.labels, answers)
+    report.plot_confusion_matrix(metrics, out / "confusion_matrix.png")
+    written = [METRICS, PREDICTIONS, "confusion_matrix.png"]
+    if "robustness" in metrics:
+        report.plot_robustness(metrics, out / "robustness.png")
+        written.append("robustness.png")
+    print(report.metrics_table(metrics))
+    tables = {
+        "unknown": report.unknown_table,
+        "robustness": report.robustness_table,
+        "keyword_free": report.windows_table,
+    }
+    for part, table in tables.items():
+        if part in metrics:
+            print(f"\n{table(metrics)}")
+    print("", *(out / name for name in written), sep="\n")
+    unreadable += material.unreadable
+    for message in unreadable:
+        complain(message, 1)
+    if unreadable:
+        raise typer.Exit(1)
+
+
+def _open_clips(data: Path | None, split: str, test: Path | None) -> tuple[ClipSet, list[str]]:
+    """The clips to measure on, and what is to be said of those that cannot be read."""
+    from ..training.dataset import open_prepared, split_clips, test_archive_clips
+
+    if test is not None:
+        return test_archive_clips(test)
+    assert data is not None
+    return split_clips(open_prepared(data), split), []
+
+
+def _measure(
+    predictor: Predictor, clips: ClipSet, material: Material, snrs_db: list[float], seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All figures of a model, and its probabilities by condition."""
+    from ..evaluation import clips as measurement
+    from ..evaluation import robustness
+
+    surroundings = robustness.read_surroundings(material)
+    with progress_bar("evaluating") as progress:
+        answers = {robustness.CLEAN: measurement.predict_all(predictor, clips, progress)}
+    metrics = measurement.figures(predictor, clips, answers[robustness.CLEAN])
+    if material.noises or material.rooms:
+        with progress_bar("in noise and rooms") as progress:
+            metrics["robustness"], answers = robustness.evaluate_robustness(
+                predictor, clips, answers[robustness.CLEAN], surroundings, snrs_db, seed, progress
+            )
+    if material.noises or material.speech:
+        with progress_bar("without keywords") as progress:
+            metrics["keyword_free"] = robustness.evaluate_keyword_free(predictor, material, progress)
+    metrics["latency"] = measurement.measure_latency(predictor)
+    return metrics, answers
+
+
+def _snrs(text: str | None, noise: Path | None) -> list[float]:
+    """The levels that clips are to be measured at. Raises UsageError for others than different numbers of dB."""
+    from ..evaluation.make_stream import parse_snrs
+
+    if noise is None and text is not None:
+        raise UsageError("found --snr without --noise FOLDER, expected noises to lay under the clips")
+    snrs_db = [snr_db for snr_db in parse_snrs(text or "20,10,5,0") if snr_db is not None]
+    if not snrs_db or len(set(snrs_db)) < len(snrs_db):
+        raise UsageError(f"found the levels {text!r}, expected one or more of dB, none twice; clean is always measured")
+    return snrs_db
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Folder that `evaluate` wrote.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another, of the same clips with the same options.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Compare two models clip by clip: accuracy in each condition, errors of B by those of A, McNemar's test."""
+    from ..evaluation.compare import compare as run
+    from ..evaluation.compare import comparison_table
+
+    comparison = run(first, second)
+    print(json.dumps(comparison, indent=2, ensure_ascii=False) if as_json else comparison_table(comparison))
+
+
+@app.command()
+def benchmark(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Artefacts, or names of bundled models; all by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    repeats: Annotated[int, typer.Option("--repeats", min=5, help="Turns that medians are taken over.")] = 200,
+) -> None:
+    """Time models on one thread, in turns; beside them the plain PyTorch way, where torch is installed."""
+    from importlib.util import find_spec
+
+    from ..evaluation import speed
+
+    paths = [find_model(model) for model in models] if models else bundled_files()
+    contenders = [speed.artefact_contender(path) for path in paths]
+    if find_spec("torch"):
+        from ..training.eager import eager_contender
+
+        contenders.append(eager_contender())
+    result = speed.benchmark(contenders, repeats)
+    print(json.dumps(result, indent=2) if as_json else speed.speed_table(result))
+
+
+def _open_predictor(path: Path) -> Predictor:
+    """A model to be measured, on one thread."""
+    if path.suffix != ".onnx":
+        from ..training.checkpoint import open_predictor
+
+        return open_predictor(path)
+    from ..detect import config_of
+    from ..evaluation.clips import Predictor
+    from ..files import sha256_of
+    from ..runtime import Classifier
+
+    classifier = Classifier(path)
+    return Predictor(
+        name=path.stem,
+        predict=classifier.probabilities,
+        labels=classifier.labels,
+        parameters=classifier.metadata.parameters,
+        weight_bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        detector=config_of(classifier),
+        left_out=tuple(map(str, classifier.metadata.data.get("left_out", ()))),
+    )

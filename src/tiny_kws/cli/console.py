@@ -1,0 +1,93 @@
+"""What all commands share: the app, options, a line for an error, a bar for progress."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..audio import Source, find_sound_files
+from ..errors import KwsError, UsageError
+
+app = typer.Typer(
+    help="Hear a few chosen words: classify recordings, train, evaluate and export keyword models.",
+    add_completion=False,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Fetch and prepare Speech Commands.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+PROGRESS_FROM = 20
+"""Files from which on a progress bar is worth its line."""
+
+Progress = Callable[[int, int], None]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="An .onnx artefact, or the name of a bundled model (default: ds-cnn).")
+]
+
+
+def complain(message: str, status: int) -> int:
+    """Print an error as one line and give the status back."""
+    print(f"tiny-kws: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    return status
+
+
+def gather(paths: list[str], report: Callable[[str, KwsError], None]) -> list[Source]:
+    """The sources that the arguments name, folders walked."""
+    sources: list[Source] = []
+    for path in paths:
+        if path == "-":
+            if sys.stdin is None:
+                raise UsageError("standard input (-) is closed, expected a sound on it")
+            if sys.stdin.buffer in sources:
+                raise UsageError("standard input (-) was named twice, expected once")
+            sources.append(sys.stdin.buffer)
+        elif os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises on a name too long)
+            try:
+                sources += find_sound_files(Path(path))
+            except KwsError as error:
+                report(path, error)
+        else:
+            sources.append(Path(path))
+    return sources
+
+
+@contextmanager
+def progress_bar(what: str, shown: bool = True) -> Iterator[Progress]:
+    """A callback `(done, total)` that moves a bar on standard error; on anything but a terminal it shows nothing."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tiny-kws {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Hear a few chosen words: classify recordings, train, evaluate and export keyword models."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)

@@ -1,0 +1,196 @@
+"""Commands that find words in sound that goes on: detect, listen."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, Samples, name_of, stream_mono, stream_pcm
+from ..config import SAMPLE_RATE, SILENCE, UNKNOWN, DetectorConfig
+from ..detect import Averages, Decoder, Detection, Detector, config_of, read_config
+from ..errors import KwsError, UsageError
+from ..files import write_bytes
+from ..runtime import Classifier, StreamModel, open_model
+from .console import app, complain, gather
+
+StreamModelOption = Annotated[
+    str | None, typer.Option("--model", help="An .onnx artefact, or a bundled model's name (default: listener).")
+]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Detector settings, a file of `calibrate`.")]
+ThresholdOption = Annotated[
+    float | None, typer.Option("--threshold", help="Of every label, 0 to 1, instead of those of model or --config.")
+]
+
+
+def detector_config(model: StreamModel | Classifier, path: Path | None, threshold: float | None) -> DetectorConfig:
+    """The settings that options ask for: those that the model carries, or a file's, with or without one threshold."""
+    config = config_of(model) if path is None else read_config(path, model.metadata)
+    return config if threshold is None else replace(config, threshold=threshold, thresholds={})
+
+
+@app.command()
+def detect(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH...", help="Sound files or folders; - is raw 16-bit little-endian sound on stdin."),
+    ],
+    model: StreamModelOption = None,
+    config: ConfigOption = None,
+    threshold: ThresholdOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Write an Audacity label track of the one recording.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the one recording as PNG: waveform, probabilities, events.")
+    ] = None,
+    rate: Annotated[
+        int, typer.Option("--rate", min=MIN_RATE, max=MAX_RATE, help="Of the sound on stdin, in Hz.")
+    ] = SAMPLE_RATE,
+    channels: Annotated[
+        int, typer.Option("--channels", min=1, max=MAX_CHANNELS, help="Of the sound on stdin, interleaved.")
+    ] = 1,
+) -> None:
+    """Find words in recordings of any length; each is printed as it is heard, with the second it was heard in."""
+    loaded = open_model(model)
+    detector = Detector(loaded, detector_config(loaded, config, threshold))
+    failed = False
+
+    def report(_: str, error: KwsError) -> None:
+        nonlocal failed
+        failed = True
+        complain(str(error), 1)
+
+    sources = gather(paths, report)
+    if len(sources) > 1 and not (labels is None and plot is None):
+        raise UsageError(f"found {len(sources)} recordings, expected one with --labels or --plot")
+    show = _show_json if as_json else _table([name_of(source) for source in sources], detector.labels)
+    for source in sources:
+        name, kept = name_of(source), _Kept(detector.decoder, labels, plot)
+        blocks = stream_pcm(source, rate, channels) if isinstance(source, BufferedIOBase) else stream_mono(source)
+        try:
+            for event in detector.detect_blocks(blocks, kept.watch):
+                kept.add(event)
+                show(name, event)
+            if kept.n_events == 0:
+                show(name, None)
+        except KwsError as error:
+            report(name, error)
+        finally:
+            kept.save(name)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show_json(name: str, event: Detection | None) -> None:
+    if event is not None:
+        print(json.dumps({"file": name, **asdict(event)}), flush=True)
+
+
+def _table(names: Sequence[str], labels: Sequence[str]) -> Callable[[str, Detection | None], None]:
+    """What prints an event, or that there was none, as a row; the head comes with the first."""
+    name_width, label_width = (max(map(len, ["file", *words])) for words in (names, labels))
+    head = f"{'file':{name_width}}  {'label':{label_width}}  {'start':>11}  {'end':>11}  confidence"
+
+    def show(name: str, event: Detection | None) -> None:
+        nonlocal head
+        if head:
+            print(head)
+            head = ""
+        if event is None:
+            print(f"{name:{name_width}}  no words", flush=True)
+        else:
+            times = f"{event.start_s:9.2f} s  {event.end_s:9.2f} s"
+            print(f"{name:{name_width}}  {event.label:{label_width}}  {times}  {event.confidence:10.3f}", flush=True)
+
+    return show
+
+
+class _Kept:
+    """What is kept of a recording for its label track and its picture, if they were asked for."""
+
+    def __init__(self, decoder: Decoder, labels: Path | None, plot: Path | None) -> None:
+        self.n_events = 0
+        self._events: list[Detection] = []
+        self._labels, self._plot = labels, plot
+        self._n_samples = 0
+        self._picture = None
+        if plot is not None:
+            from ..evaluation.report import DetectionPlot
+
+            self._picture = DetectionPlot(decoder)
+
+    def add(self, event: Detection) -> None:
+        self.n_events += 1
+        if self._labels is not None or self._plot is not None:  # or they would fill the memory in days
+            self._events.append(event)
+
+    def watch(self, block: Samples, averages: Averages) -> None:
+        self._n_samples += len(block)
+        if self._picture is not None:
+            self._picture.add(block, averages)
+
+    def save(self, name: str) -> None:
+        """Write both, of what was heard until the end or until the trouble; nothing if there was no sound."""
+        if self._n_samples and self._labels is not None:
+            lines = (f"{event.start_s:.6f}\t{event.end_s:.6f}\t{event.label}\n" for event in self._events)
+            write_bytes(self._labels, "".join(lines).encode())
+        if self._n_samples and self._picture is not None and self._plot is not None:
+            self._picture.save(name, self._events, self._plot)
+
+
+@app.command()
+def listen(
+    model: StreamModelOption = None,
+    config: ConfigOption = None,
+    threshold: ThresholdOption = None,
+    device: Annotated[str | None, typer.Option("--device", help="Number of a microphone, or part of its name.")] = None,
+    list_devices: Annotated[bool, typer.Option("--list-devices", help="Print the microphones there are.")] = False,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", metavar="LABEL=COMMAND", help="Start a command, without a shell; may be repeated."),
+    ] = None,
+    record_triggers: Annotated[
+        Path | None, typer.Option("--record-triggers", help="Folder to keep each event's sound in.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", min=0.1, help="End after so long.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Print the words that a microphone hears, as they come, until Ctrl-C (status 0)."""
+    from ..microphone import Listener
+    from ..microphone import list_devices as find_devices
+    from ..triggers import Commands, Recordings
+    from .live import LiveLine, libraries_silenced, print_devices, print_event
+
+    if list_devices:
+        print_devices(find_devices())
+        return
+    loaded = open_model(model)
+    settings = detector_config(loaded, config, threshold)
+    words = [label for label in loaded.labels if label not in (SILENCE, UNKNOWN)]
+    with libraries_silenced():
+        live = LiveLine()
+        commands = Commands(on or [], words, live.complain, sys.stderr)
+        recordings = Recordings(record_triggers, live.complain) if record_triggers else None
+        with suppress(KeyboardInterrupt), closing(Listener(loaded, settings, device, live.show).open()) as listener:
+            started = time.monotonic()
+            while seconds is None or time.monotonic() - started < seconds:
+                for event in listener.step():
+                    heard = datetime.now(timezone.utc)
+                    live.clear()
+                    print_event(event, heard, as_json)
+                    commands.run(event, heard)
+                    if recordings is not None:
+                        recordings.keep(event, heard, listener.hearing.sound_of(event))
+                commands.reap()
+        live.clear()

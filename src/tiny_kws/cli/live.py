@@ -1,0 +1,96 @@
+"""What `listen` shows: the microphones there are, words as they come, and the line that lives."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from typing import TextIO
+
+from ..detect import Detection
+from ..errors import KwsError
+from ..hearing import Status
+from ..microphone import Device
+from ..triggers import utc_text
+from .console import complain
+
+REDRAW_S = 0.1
+METER_DB, METER_WIDTH = 60.0, 20
+
+
+def print_devices(devices: list[Device]) -> None:
+    """Print what can be recorded from, the default with a star. Raises KwsError if there is nothing."""
+    if not devices:
+        raise KwsError("found nothing to record from, expected a microphone; plug one in, or let this user reach it")
+    width = max(len(device.name) for device in devices)
+    for device in devices:
+        facts = f"{device.channels:2} channels  {device.rate:6.0f} Hz  {device.host}"
+        print(f"{'*' if device.is_default else ' '} {device.number:2}  {device.name:{width}}  {facts}")
+
+
+def print_event(event: Detection, heard: datetime, as_json: bool) -> None:
+    """Print a word that was `heard` now, flushed."""
+    if as_json:
+        print(json.dumps({"time": utc_text(heard), **asdict(event)}), flush=True)
+    else:
+        local = heard.astimezone().isoformat(" ", "seconds")[:19]
+        print(f"{local}  {event.label:8}  {event.confidence:.3f}  {event.end_s:10.2f} s", flush=True)
+
+
+class LiveLine:
+    """What is heard now, on one line of the terminal: level, likeliest label. Without a terminal only problems show."""
+
+    def __init__(self) -> None:
+        self._is_shown = sys.stderr.isatty()
+        self._drawn_s = -math.inf
+        self._level_db = -math.inf
+
+    def show(self, status: Status) -> None:
+        """Draw the line anew if it is time to; print a problem."""
+        if status.problem:
+            self.complain(status.problem)
+        self._level_db = max(self._level_db, status.level_db)
+        if not self._is_shown or time.monotonic() - self._drawn_s < REDRAW_S:
+            return
+        bar = "#" * round(METER_WIDTH * max(0.0, 1 + self._level_db / METER_DB))
+        line = f"{self._level_db:4.0f} dBFS [{bar:{METER_WIDTH}}] {status.label} {status.probability:.2f}"
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
+        self._drawn_s, self._level_db = time.monotonic(), -math.inf
+
+    def clear(self) -> None:
+        """Make room for another line."""
+        if self._is_shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def complain(self, problem: str) -> None:
+        """Print a problem as a line of its own."""
+        self.clear()
+        complain(problem, 1)
+
+
+@contextmanager
+def libraries_silenced() -> Iterator[None]:
+    """Keep ALSA and PortAudio, which write there by themselves, from standard error; what Python prints gets there."""
+    before: TextIO | None = sys.stderr
+    is_replaced = before is not sys.__stderr__
+    if before is None or is_replaced:
+        yield
+        return
+    with ExitStack() as stack:
+        kept = os.dup(2)
+        stack.callback(os.close, kept)
+        sys.stderr = stack.enter_context(os.fdopen(os.dup(kept), "w", 1, before.encoding, before.errors))
+        stack.callback(setattr, sys, "stderr", before)
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, nothing)
+        os.dup2(nothing, 2)
+        stack.callback(os.dup2, kept, 2)
+        yield

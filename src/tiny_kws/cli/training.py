@@ -1,0 +1,237 @@
+"""Commands that make a model: data, train, export."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..config import SAMPLE_RATE, STREAM_TRAINING, PrepareConfig, TrainConfig
+from ..detect import read_config
+from ..errors import UsageError
+from .console import app, complain, data_app, progress_bar
+
+if TYPE_CHECKING:
+    from ..training.export import Parity
+
+
+class Architecture(str, Enum):
+    """The networks that can be trained."""
+
+    ds_cnn = "ds-cnn"
+    causal_cnn = "causal-cnn"
+
+
+class Recipe(str, Enum):
+    """What a network can be trained on."""
+
+    clips = "clips"
+    streams = "streams"
+
+
+@data_app.command("download")
+def data_download(
+    destination: Annotated[Path, typer.Argument(help="Folder to put the two archives' recordings in.")],
+) -> None:
+    """Fetch the two official archives (2.5 GB); run it again to go on where it stopped."""
+    from ..training.download import download
+
+    with progress_bar("downloading") as bar:
+        for folder in download(destination, progress=lambda _name, done, total: bar(done, total)):
+            print(folder)
+    print(f"Next: tiny-kws data prepare {destination} --out prepared")
+
+
+@data_app.command("prepare")
+def data_prepare(
+    source: Annotated[Path, typer.Argument(help="Folder that holds speech_commands_v0.02, or that folder itself.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the prepared data.")],
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the draws of unknown and silence.")
+    ] = PrepareConfig.seed,
+    sources: Annotated[
+        Path | None,
+        typer.Option(
+            "--sources",
+            help="Names what else to train on, beside speech_commands_v0.02 (default: the package's sources.toml).",
+        ),
+    ] = None,
+    any_licence: Annotated[
+        bool, typer.Option("--any-licence", help="Take recordings of any licence; the weights are then bound by it.")
+    ] = False,
+) -> None:
+    """Build the twelve-class task: splits, unknown, silence, one bank of waveforms."""
+    from ..training.dataset import prepare
+    from ..training.sources import SOURCES, read_sources
+
+    named = read_sources(sources or SOURCES)
+    if any_licence:
+        named = replace(named, licences=())
+    with progress_bar("reading clips") as progress:
+        prepared = prepare(source, out, PrepareConfig(seed=seed), progress, named)
+    manifest = prepared.manifest
+    for split, counts in manifest["clips"].items():
+        print(f"{split:10}  {sum(counts.values()):6} clips  {manifest['speakers'][split]:5} speakers")
+    for bill in manifest["sources"]:
+        print(_source_line(bill))
+    for split, count in manifest["missing"]["clips"].items():
+        print(f"incomplete: {split} lacks {count} clips of the official archive")
+    for split, count in manifest["missing"]["listed"].items():
+        if count:
+            print(f"incomplete: {count} clips of {split}_list.txt are not there")
+    print(f"Next: tiny-kws train {out} --out runs/ds-cnn")
+    if manifest["unreadable"]:
+        for message in manifest["unreadable"]:
+            complain(message, 1)
+        raise typer.Exit(1)
+
+
+def _source_line(bill: dict[str, Any]) -> str:
+    """What a source gave, and what was left out and why."""
+    line = f"{bill['name']} ({bill['use']}): {sum(bill['used'].values())} used"
+    left_out = [f"{count} ({reason})" for reason, count in bill["left_out"].items()]
+    return f"{line}; left out: {', '.join(left_out)}" if left_out else line
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="Prepared data.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints, curves and TensorBoard events.")],
+    model: Annotated[Architecture, typer.Option("--model", help="The network.")] = Architecture.ds_cnn,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole epoch, exactly.")] = False,
+    recipe: Annotated[
+        Recipe | None, typer.Option("--recipe", help="clips, or streams (default of causal-cnn; it alone can).")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help=f"{TrainConfig.epochs} by clips, {STREAM_TRAINING.epochs} by streams.")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=2, help=f"{TrainConfig.batch_size} clips, or {STREAM_TRAINING.batch_size} streams."),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help=f"{TrainConfig.learning_rate} by clips, {STREAM_TRAINING.learning_rate} by streams."
+        ),
+    ] = None,
+    leave_out: Annotated[
+        str, typer.Option("--leave-out", help="Other words to keep out of the training, by commas: bed,four.")
+    ] = "",
+    seed: Annotated[int, typer.Option(min=0)] = TrainConfig.seed,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = TrainConfig.precision,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is by default.")] = None,
+) -> None:
+    """Train a network; the best checkpoint by validation accuracy is OUT/best.pt."""
+    from ..training.dataset import open_prepared
+    from ..training.train import EpochReport, StepReport, Watcher
+    from ..training.train import train as run
+
+    live = sys.stderr.isatty()
+
+    def on_step(report: StepReport) -> None:
+        if live:
+            minutes, seconds = divmod(round(report.seconds_left), 60)
+            line = (
+                f"epoch {report.epoch}/{report.epochs}  step {report.step}/{report.steps}  loss {report.loss:.3f}  "
+                f"accuracy {100 * report.accuracy:.1f} %  {minutes}:{seconds:02} left"
+            )
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+    def on_epoch(report: EpochReport) -> None:
+        if live:
+            print("\r\x1b[K", end="", file=sys.stderr)
+        print(
+            f"epoch {report.epoch:3}  loss {report.train_loss:.4f}  accuracy {100 * report.train_acc:.2f} %  "
+            f"validation loss {report.val_loss:.4f}  accuracy {100 * report.val_acc:.2f} %  "
+            f"{report.clips_per_second:.0f} clips/s",
+            flush=True,
+        )
+
+    if recipe is None:
+        recipe = Recipe.streams if model == Architecture.causal_cnn else Recipe.clips
+    asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    config = replace(
+        STREAM_TRAINING if recipe == Recipe.streams else TrainConfig(),
+        seed=seed,
+        precision=precision,
+        left_out=tuple(sorted({word.strip() for word in leave_out.split(",")} - {""})),
+        **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]
+    )
+    best = run(
+        open_prepared(data),
+        out,
+        model.value,
+        config=config,
+        device=device,
+        resume=resume,
+        watcher=Watcher(on_step, on_epoch),
+    )
+    print(f"{best}\nNext: tiny-kws evaluate {best} --data {data} --out {out / 'validation'}")
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, best.pt for one.")],
+    out: Annotated[Path, typer.Option("--out", help="The clip artefact to write, NAME.onnx; others lie beside it.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Prepared data, whose validation clips the artefacts are checked on.")
+    ] = None,
+    stream: Annotated[
+        int | None, typer.Option("--stream", help="Also NAME.stream.onnx, in hops of 20, 40 or 80 ms.")
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Also NAME.int8.onnx, calibrated on training clips.")] = False,
+    litert: Annotated[bool, typer.Option("--litert", help="Also NAME.tflite, NAME.int8.tflite and NAME.h.")] = False,
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, to be stated in the files.")] = "",
+    detector: Annotated[
+        Path | None, typer.Option("--detector", help="Detector settings to carry, of `evaluate-stream --save-config`.")
+    ] = None,
+) -> None:
+    """Turn a checkpoint into ONNX files that take audio samples, each checked against it before it is kept."""
+    from ..training.checkpoint import load_checkpoint
+    from ..training.dataset import calibration_clips, open_prepared, split_clips
+    from ..training.export import CALIBRATION_CLIPS, Exporter, describe, stream_graph
+
+    if out.suffix != ".onnx" or "." in out.stem:
+        raise UsageError(f"{out}: expected a name of the form NAME.onnx")
+    if (int8 or litert) and data is None:
+        raise UsageError("int8 needs recordings to calibrate and to measure on; give --data PREPARED")
+    loaded = load_checkpoint(checkpoint)
+    hop = None if stream is None else stream * SAMPLE_RATE // 1000
+    if hop is not None:
+        stream_graph(loaded, hop)  # what cannot be is said before anything is written
+    settings = None if detector is None else read_config(detector, describe(loaded, out.stem))
+    if litert:
+        from ..training.litert import export_litert, require_litert
+
+        require_litert()
+    prepared = None if data is None else open_prepared(data)
+
+    with progress_bar("running the checkpoint") as progress:
+        clips = None if prepared is None else split_clips(prepared, "validation")
+        exporter = Exporter(loaded, clips, licence, progress, settings)
+    _report(out, exporter.clip(out))
+    if hop is not None:
+        path = out.with_suffix(".stream.onnx")
+        _report(path, exporter.stream(path, hop))
+    if prepared is None:
+        print("Accuracy was not measured: give --data PREPARED to check on recordings.")
+        return
+    calibration = calibration_clips(prepared, CALIBRATION_CLIPS)
+    if int8:
+        path = out.with_suffix(".int8.onnx")
+        _report(path, exporter.int8(path, calibration))
+    if litert:
+        export_litert(exporter, out.with_suffix(".tflite"), calibration, _report)
+
+
+def _report(path: Path, parity: Parity) -> None:
+    print(f"{path}: {path.stat().st_size:,} bytes")
+    line = f"  probabilities differ by up to {parity.largest_difference:.1e} from the checkpoint's"
+    if parity.accuracy is not None and parity.checkpoint_accuracy is not None:
+        line += f"; accuracy {100 * parity.accuracy:.2f} %, the checkpoint's {100 * parity.checkpoint_accuracy:.2f} %"
+    print(f"{line} ({parity.n_clips} clips, {parity.clips})", flush=True)

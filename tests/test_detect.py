@@ -1,0 +1,656 @@
+"""Probabilities over time become events, each word once, whatever the chunks they come in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile as sf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiny_kws import detect
+from tiny_kws.artefact import find_model
+from tiny_kws.audio import Samples, read_mono
+from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, LABELS, SAMPLE_RATE, DetectorConfig
+from tiny_kws.detect import Decoder, Detection, Detector, check_config, config_of, read_config, write_config
+from tiny_kws.errors import AudioError, KwsError, ModelError, UsageError
+from tiny_kws.runtime import Classifier, SlidingWindow, Stream, StreamModel, open_model
+
+from .helpers import TEST_SAMPLE, changed_artefact, real_clips, speech_like
+
+Rows = npt.NDArray[np.float32]
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+WORDS = ("silence", "unknown", "yes", "no")
+YES, NO = 2, 3
+HOP_S = 0.1
+PLAIN = DetectorConfig(
+    hop_ms=100, smoothing_ms=0, threshold=0.8, thresholds={}, min_duration_ms=0, release=0.5, refractory_ms=0
+)
+"""Every setting given, and every stage of the decoder but threshold and hysteresis without effect."""
+
+HEARING = DetectorConfig(
+    hop_ms=100, smoothing_ms=200, threshold=0.4, thresholds={}, min_duration_ms=0, release=0.5, refractory_ms=700
+)
+"""For trained models: so low a threshold that some events are sure to come."""
+
+any_model = pytest.mark.parametrize("name", ["causal-cnn", "ds-cnn"])
+
+
+def track(*values: float, column: int = YES) -> Rows:
+    """Rows of probabilities in which one label takes `values` in turn and `unknown` the rest."""
+    rows = np.zeros((len(values), len(WORDS)), np.float32)
+    rows[:, column] = values
+    rows[:, 1] += 1 - rows[:, column]
+    return rows
+
+
+def decoded(rows: Rows, **changes: Any) -> list[tuple[str, float]]:
+    """Label and row of decision of the events in `rows`."""
+    events = Decoder(WORDS, HOP_S, replace(PLAIN, **changes)).process(rows)
+    return [(event.label, round(event.end_s / HOP_S - 1)) for event in events]
+
+
+def pieces(values: npt.NDArray[Any], sizes: list[int]) -> Iterator[npt.NDArray[Any]]:
+    """`values` in pieces of `sizes`, over and over."""
+    start, turn = 0, 0
+    while start < len(values):
+        size = sizes[turn % len(sizes)]
+        yield values[start : start + size]
+        start, turn = start + size, turn + 1
+
+
+def spoken(names: list[str], pause_s: float = 1.0) -> Samples:
+    """The examples of `names`, each with a pause of quiet noise behind it."""
+    rng = np.random.default_rng(0)
+    paths = {path.stem: path for path in EXAMPLES.iterdir()}
+    parts = []
+    for name in names:
+        parts += [read_mono(paths[name]), rng.normal(0, 1e-3, round(pause_s * SAMPLE_RATE)).astype(np.float32)]
+    return np.concatenate(parts)
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, StreamModel | Classifier]:
+    """The bundled models: one that streams, one that slides."""
+    return {name: open_model(name) for name in ("causal-cnn", "ds-cnn")}
+
+
+# Decoder: what is an event
+
+
+def test_a_word_is_an_event_once() -> None:
+    """A label at its threshold is an event in the first row of it, and not again while it stays there."""
+    assert decoded(track(0.1, 0.79, 0.8, 0.9, 1.0, 0.9, 0.1)) == [("yes", 2)]
+
+
+def test_fields_of_an_event() -> None:
+    """An event says when it was decided, that it rests on the second before, and how sure the average was."""
+    rows = track(*[0.0] * 30, 0.5, 1.0, 1.0)
+    (event,) = Decoder(WORDS, HOP_S, replace(PLAIN, smoothing_ms=200, threshold=0.7)).process(rows)
+    assert event == Detection("yes", start_s=2.2, end_s=3.2, confidence=0.75)
+
+
+def test_nothing_starts_before_the_stream() -> None:
+    """An event in the first second starts at 0."""
+    (event,) = Decoder(WORDS, HOP_S, PLAIN).process(track(0.0, 1.0))
+    assert (event.start_s, event.end_s) == (0.0, 0.2)
+
+
+@pytest.mark.parametrize("n_smoothed", [1, 2, 3, 7])
+def test_smoothing_is_the_mean_of_the_past(n_smoothed: int) -> None:
+    """Averages are means over the rows of `smoothing_ms`, with silence before the first."""
+    rows = np.random.default_rng(0).dirichlet(np.ones(len(WORDS)), 50).astype(np.float32)
+    averages = Decoder(WORDS, HOP_S, replace(PLAIN, smoothing_ms=100 * n_smoothed)).smooth(rows)
+    for column, found in zip((YES, NO), averages.T, strict=True):
+        expected = np.convolve(rows[:, column].astype(float), np.full(n_smoothed, 1 / n_smoothed))[: len(rows)]
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_looking_at_the_averages_changes_nothing() -> None:
+    """`smooth` does not go on in the stream."""
+    rows = track(0.0, 0.5, 1.0, 1.0)
+    decoder = Decoder(WORDS, HOP_S, replace(PLAIN, smoothing_ms=300))
+    first = decoder.smooth(rows)
+    np.testing.assert_array_equal(decoder.smooth(rows), first)
+    assert [event.end_s for event in decoder.process(rows)] == [0.4]
+
+
+def test_smoothing_passes_over_a_spike() -> None:
+    """One high row among low ones is no event when averaged over three, three are one."""
+    assert decoded(track(0.0, 0.0, 1.0, 0.0, 0.0), smoothing_ms=300) == []
+    assert decoded(track(0.0, 1.0, 1.0, 1.0, 0.0), smoothing_ms=300) == [("yes", 3)]
+
+
+def test_minimum_duration() -> None:
+    """A label is an event in the row in which it has been at its threshold for `min_duration_ms` without a break."""
+    rows = track(0.9, 0.9, 0.7, 0.9, 0.9, 0.9, 0.9)
+    assert decoded(rows, min_duration_ms=300) == [("yes", 5)]
+    assert decoded(rows, min_duration_ms=400) == [("yes", 6)]
+    assert decoded(rows, min_duration_ms=500) == []
+
+
+def test_minimum_duration_is_broken_between_words() -> None:
+    """Rows in which no label reaches its threshold end the duration too, however few they are."""
+    rows = np.concatenate([track(0.9), track(0.1), track(0.9)])
+    assert decoded(rows, min_duration_ms=200) == []
+
+
+def test_hysteresis() -> None:
+    """Between the threshold and `release` times it, a word that was reported is still the same word."""
+    assert decoded(track(0.9, 0.41, 0.9, 0.5, 0.9)) == [("yes", 0)]
+    assert decoded(track(0.9, 0.39, 0.9)) == [("yes", 0), ("yes", 2)]
+    assert decoded(track(0.5, 0.25, 0.5), threshold=0.5) == [("yes", 0)]
+    assert decoded(track(0.9, 0.79, 0.9), release=1.0) == [("yes", 0), ("yes", 2)]
+
+
+def test_another_label_does_not_wait_for_the_release() -> None:
+    """Hysteresis of one label does not hold back another."""
+    rows = np.zeros((3, 4), np.float32)
+    rows[:, YES], rows[2, NO] = 0.5, 0.9
+    rows[0, YES] = 0.9
+    assert decoded(rows) == [("yes", 0), ("no", 2)]
+
+
+@pytest.mark.parametrize("column", [YES, NO])
+def test_refractory_time(column: int) -> None:
+    """Within `refractory_ms` of an event no label is one, not even another; after it the same words are."""
+    second = track(0.9, column=column)
+    for gap in range(1, 6):
+        rows = np.concatenate([track(0.9, *[0.0] * gap), second])
+        expected = [("yes", 0)] + [(WORDS[column], gap + 1)] * (gap + 1 >= 4)
+        assert decoded(rows, refractory_ms=400) == expected
+
+
+def test_a_word_that_outlasts_the_refractory_time_is_heard_then() -> None:
+    """A label that came amid the refractory time and is still there at its end is an event at its end."""
+    rows = np.concatenate([track(0.9, 0.0), track(*[0.9] * 4, column=NO)])
+    assert decoded(rows, refractory_ms=400) == [("yes", 0), ("no", 4)]
+
+
+def test_the_likeliest_of_several() -> None:
+    """Of labels at their thresholds in one row the likeliest is the event."""
+    rows = np.array([[0, 0, 0.3, 0.4], [0, 0, 0.0, 0.0], [0, 0, 0.4, 0.3]], np.float32)
+    assert decoded(rows, threshold=0.2, refractory_ms=200) == [("no", 0), ("yes", 2)]
+
+
+def test_thresholds_of_their_own() -> None:
+    """A label's own threshold, lower or higher, stands in for the common one, for the release too."""
+    rows = np.concatenate([track(0.6, 0.0), track(0.6, 0.0, column=NO)])
+    assert decoded(rows, thresholds={"no": 0.5}) == [("no", 2)]
+    assert decoded(rows, threshold=0.5, thresholds={"no": 0.7}) == [("yes", 0)]
+    assert decoded(track(0.6, 0.3, 0.6), thresholds={"yes": 0.5}) == [("yes", 0)]
+
+
+def test_silence_and_unknown_are_never_events() -> None:
+    """However likely silence or something unknown is, nothing is reported."""
+    rows = np.zeros((20, 4), np.float32)
+    rows[:10, 0], rows[10:, 1] = 1.0, 1.0
+    assert decoded(rows, threshold=0.01) == []
+
+
+def test_rows_of_another_width_are_refused() -> None:
+    """Rows that do not have one column a label are refused."""
+    decoder = Decoder(WORDS, HOP_S, PLAIN)
+    for rows in (np.zeros((3, 5)), np.zeros(4), np.zeros((1, 3, 4))):
+        with pytest.raises(UsageError, match=r"expected \(rows, 4\)"):
+            decoder.process(rows)
+
+
+# Decoder: the division into calls
+
+
+def wandering(rng: np.random.Generator, n_rows: int) -> Rows:
+    """Rows that wander between the labels, with long words and short ones."""
+    logits = np.cumsum(rng.normal(0, 1.5, (n_rows, len(WORDS))), axis=0)
+    logits -= logits.mean(0)
+    likelihoods = np.exp(logits - logits.max(1, keepdims=True))
+    return (likelihoods / likelihoods.sum(1, keepdims=True)).astype(np.float32)
+
+
+configs = st.builds(
+    DetectorConfig,
+    hop_ms=st.just(100.0),
+    smoothing_ms=st.integers(0, 600),
+    threshold=st.floats(0.2, 0.95),
+    thresholds=st.sampled_from([{}, {"no": 0.5}]),
+    min_duration_ms=st.integers(0, 500),
+    release=st.floats(0.1, 1.0),
+    refractory_ms=st.integers(0, 1500),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    config=configs,
+    sizes=st.lists(st.integers(0, 60), min_size=1, max_size=6).filter(any),
+    seed=st.integers(0, 2**16),
+    block_rows=st.sampled_from([1, 2, 7, detect.BLOCK_ROWS]),
+)
+def test_any_division_gives_the_same_events(
+    config: DetectorConfig, sizes: list[int], seed: int, block_rows: int
+) -> None:
+    """However rows are divided over calls and blocks, the events are the same to the last bit."""
+    rows = wandering(np.random.default_rng(seed), 300)
+    expected = Decoder(WORDS, HOP_S, config).process(rows)
+    divided = Decoder(WORDS, HOP_S, config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detect, "BLOCK_ROWS", block_rows)
+        assert [event for piece in pieces(rows, sizes) for event in divided.process(piece)] == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(config=configs, seed=st.integers(0, 2**16))
+def test_the_rules_hold_for_any_rows(config: DetectorConfig, seed: int) -> None:
+    """Events follow the rules, told row by row: averages at the threshold for long enough, released, not refractory."""
+    rows = wandering(np.random.default_rng(seed), 300)
+    decoder = Decoder(WORDS, HOP_S, config)
+    averages = decoder.smooth(rows)
+    n_held, n_refractory = (max(1, round(ms / 100)) for ms in (config.min_duration_ms, config.refractory_ms))
+    expected: list[tuple[str, int]] = []
+    released = dict.fromkeys(decoder.words, True)
+    for i, average in enumerate(averages):
+        ready = []
+        for j, word in enumerate(decoder.words):
+            threshold = config.thresholds.get(word, config.threshold)
+            released[word] |= bool(average[j] < config.release * threshold)
+            if released[word] and i + 1 >= n_held and (averages[i + 1 - n_held : i + 1, j] >= threshold).all():
+                ready.append((average[j], word))
+        if ready and (not expected or i - expected[-1][1] >= n_refractory):
+            expected.append((max(ready)[1], i))
+            released[expected[-1][0]] = False
+    assert [(event.label, round(event.end_s / HOP_S) - 1) for event in decoder.process(rows)] == expected
+
+
+@pytest.mark.parametrize("before", range(7))
+def test_a_word_across_the_border_of_a_block(before: int) -> None:
+    """A word that straddles the border of a block is one event, in its place, for each place it can have there."""
+    n_rows = detect.BLOCK_ROWS + 20
+    start = detect.BLOCK_ROWS - before
+    values = np.zeros(n_rows)
+    values[start : start + 6] = 0.9
+    assert decoded(track(*values), smoothing_ms=200, min_duration_ms=300, threshold=0.85) == [("yes", start + 3)]
+
+
+@pytest.mark.parametrize("n_before", [0, 5])
+def test_reset(n_before: int) -> None:
+    """After a reset in the middle of a word nothing of it is left: averages, durations, refractory time, clock."""
+    config = replace(PLAIN, smoothing_ms=300, min_duration_ms=200, refractory_ms=1000)
+    rows = track(*[0.0] * n_before, *[1.0] * 8)
+    expected = Decoder(WORDS, HOP_S, config).process(rows)
+    decoder = Decoder(WORDS, HOP_S, config)
+    for n_rows in (3, 8, len(rows)):
+        decoder.process(rows[:n_rows])
+        decoder.reset()
+        assert decoder.process(rows) == expected
+        decoder.reset()
+    assert len(expected) == 1
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"threshold": 0.0}, "threshold is 0.0"),
+        ({"threshold": 1.01}, "threshold is 1.01"),
+        ({"threshold": float("nan")}, "threshold is nan"),
+        ({"threshold": "high"}, "threshold is 'high'"),
+        ({"threshold": None}, "threshold is None"),
+        ({"thresholds": {"yes": 2}}, "threshold for 'yes' is 2"),
+        ({"thresholds": {"maybe": 0.5}}, "threshold for 'maybe', expected one of yes, no"),
+        ({"thresholds": {"unknown": 0.5}}, "threshold for 'unknown'"),
+        ({"thresholds": [0.5]}, r"thresholds are \[0.5\]"),
+        ({"release": 0.0}, "release.* is 0.0"),
+        ({"release": 1.1}, "release.* is 1.1"),
+        ({"smoothing_ms": -1}, "smoothing_ms is -1"),
+        ({"min_duration_ms": float("inf")}, "min_duration_ms is inf"),
+        ({"refractory_ms": "long"}, "refractory_ms is 'long'"),
+        ({"hop_ms": 0}, "hop is 0"),
+        ({"hop_ms": 1001}, "hop is 1001"),
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense(changes: dict[str, Any], reason: str) -> None:
+    """A setting out of range, of another type or for a label that is not there is refused, and named."""
+    config = replace(PLAIN, **changes)
+    with pytest.raises(UsageError, match=reason):
+        check_config(config, WORDS)
+    with pytest.raises(UsageError, match=reason):
+        Decoder(WORDS, HOP_S, config)
+
+
+def test_the_defaults_make_sense() -> None:
+    """The package's own settings pass."""
+    check_config(DetectorConfig(), LABELS)
+
+
+def test_a_settings_file_comes_back(models: dict[str, StreamModel | Classifier], tmp_path: Path) -> None:
+    """What `write_config` writes, `read_config` reads, for the same network however it was exported."""
+    config = DetectorConfig(80.0, 160.0, 0.7, {"yes": 0.6, "go": 0.95}, 60.0, 0.4, 900.0)
+    write_config(tmp_path / "room.json", config, models["causal-cnn"], {"misses": 0.05})
+    assert read_config(tmp_path / "room.json", models["causal-cnn"].metadata) == config
+    assert read_config(tmp_path / "room.json", Classifier("causal-cnn").metadata) == config
+    assert json.loads((tmp_path / "room.json").read_text())["expected"] == {"misses": 0.05}
+
+
+def test_a_settings_file_of_another_model(models: dict[str, StreamModel | Classifier], tmp_path: Path) -> None:
+    """Settings made for one network are refused for another, and both are named."""
+    write_config(tmp_path / "room.json", PLAIN, models["ds-cnn"])
+    with pytest.raises(UsageError, match="made for the model 'ds-cnn' and not for this 'causal-cnn'"):
+        read_config(tmp_path / "room.json", models["causal-cnn"].metadata)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda content: b"\xff\xfe no text", "holds no detector settings"),
+        (lambda content: b"[]", "holds no detector settings"),
+        (lambda content: b"", "holds no detector settings"),
+        (lambda content: content.replace(b'"format": 1', b'"format": 2'), "format 2, expected 1"),
+        (lambda content: content.replace(b'"detector"', b'"settings"'), "holds no detector settings"),
+        (lambda content: content.replace(b'"smoothing_ms"', b'"smooth"'), "found the settings smooth"),
+        (lambda content: content.replace(b'"threshold": 0.8', b'"threshold": 8'), "threshold is 8"),
+        (lambda content: content.replace(b'"thresholds": {}', b'"thresholds": {"hey": 0.5}'), "for 'hey'"),
+        (lambda content: content.replace(b'"thresholds": {}', b'"thresholds": 5'), "thresholds are 5"),
+        (lambda content: json.dumps({**json.loads(content), "detector": 5}).encode(), "holds no detector settings"),
+    ],
+)
+def test_a_settings_file_that_is_none(
+    models: dict[str, StreamModel | Classifier], tmp_path: Path, change: Any, reason: str
+) -> None:
+    """A file with anything else in it is refused, and says what is wrong."""
+    path = tmp_path / "room.json"
+    write_config(path, PLAIN, models["ds-cnn"])
+    changed = change(path.read_bytes())
+    assert changed != path.read_bytes()
+    path.write_bytes(changed)
+    with pytest.raises(UsageError, match=reason) as caught:
+        read_config(path, models["ds-cnn"].metadata)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_settings_file(models: dict[str, StreamModel | Classifier], tmp_path: Path) -> None:
+    """A settings file that is not there, or is a folder, is named."""
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(UsageError, match="cannot be read"):
+            read_config(path, models["ds-cnn"].metadata)
+
+
+def test_an_artefact_carries_its_settings(tmp_path: Path) -> None:
+    """A detector takes the settings that its artefact carries, and the package's for what it does not carry."""
+    carried = {"threshold": 0.31, "thresholds": {"yes": 0.5}}
+    path = changed_artefact(find_model("causal-cnn", "stream"), tmp_path / "own.stream.onnx", detector=carried)
+    expected = DetectorConfig(threshold=0.31, thresholds={"yes": 0.5})
+    assert Detector(path).config == config_of(StreamModel(path)) == expected
+    assert Detector(path, PLAIN).config == PLAIN
+
+
+@pytest.mark.parametrize(
+    "carried",
+    [{"threshold": 7}, {"thresholds": {"maybe": 0.5}}, {"colour": "red"}, {"thresholds": []}, [1], 5],
+    ids=str,
+)
+def test_an_artefact_with_foreign_settings(tmp_path: Path, carried: Any) -> None:
+    """Settings in an artefact that make no sense are the artefact's fault, and say so."""
+    path = changed_artefact(find_model("causal-cnn", "stream"), tmp_path / "own.stream.onnx", detector=carried)
+    with pytest.raises(ModelError, match=r"own\.stream\.onnx"):
+        Detector(path)
+
+
+# A clip artefact over a stream
+
+
+def test_a_sliding_window_is_the_classifier_on_each_second(models: dict[str, StreamModel | Classifier]) -> None:
+    """A sliding window gives what the clip artefact gives on the second before each hop, with silence at first."""
+    model = models["ds-cnn"]
+    assert isinstance(model, Classifier)
+    rng = np.random.default_rng(0)
+    audio = np.concatenate([speech_like(rng), speech_like(rng)])[:29_000].astype(np.float32)
+    window = SlidingWindow(model, 250)
+    answers = window.process(audio)
+    padded = np.pad(audio, (CLIP_SAMPLES, 0))
+    ends = range(window.hop, len(audio) + 1, window.hop)
+    expected = model.probabilities(np.stack([padded[end : end + CLIP_SAMPLES] for end in ends]))
+    assert answers.shape == (7, len(LABELS))
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("hop_ms", [100, 333, 1000])
+def test_a_sliding_window_does_not_mind_the_chunks(models: dict[str, StreamModel | Classifier], hop_ms: float) -> None:
+    """Any chunks, empty ones too, give the same rows to the last bit, after a reset again."""
+    model = models["ds-cnn"]
+    assert isinstance(model, Classifier)
+    audio = speech_like(np.random.default_rng(1)).astype(np.float32)
+    whole = SlidingWindow(model, hop_ms).process(audio)
+    window = SlidingWindow(model, hop_ms)
+    for sizes in ([1, 0, 4_000], [333, 7_001], [16_000]):
+        rows = np.concatenate([window.process(piece) for piece in pieces(audio, sizes)])
+        np.testing.assert_array_equal(rows, whole)
+        window.process(audio[:5])
+        window.reset()
+
+
+@pytest.mark.parametrize("hop_ms", [0, -100, 1001])
+def test_the_hop_of_a_sliding_window(models: dict[str, StreamModel | Classifier], hop_ms: float) -> None:
+    """A hop that is no time at all, or leaves sound out, is refused."""
+    model = models["ds-cnn"]
+    assert isinstance(model, Classifier)
+    with pytest.raises(UsageError, match="expected over 0, up to 1000"):
+        SlidingWindow(model, hop_ms)
+
+
+# Detector
+
+
+class Echo:
+    """A network in whose place the samples speak: a mean of 0.9 is yes, 0.8 no; each row tells of 0.3 s before."""
+
+    hop = SAMPLE_RATE // 10
+    delay = 3 * SAMPLE_RATE // 10
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.held = np.zeros(self.delay, np.float32)
+
+    def process(self, chunk: Samples, rate: float = SAMPLE_RATE) -> Rows:
+        self.held = np.concatenate([self.held, chunk])
+        n_hops = max(0, (len(self.held) - self.delay) // self.hop)
+        levels = self.held[: n_hops * self.hop].reshape(n_hops, self.hop).mean(1)
+        self.held = self.held[n_hops * self.hop :]
+        rows = np.zeros((n_hops, len(LABELS)), np.float32)
+        rows[levels > 0.85, LABELS.index("yes")] = 1.0
+        rows[(levels > 0.75) & (levels < 0.85), LABELS.index("no")] = 1.0
+        return rows
+
+
+@pytest.fixture
+def echo(models: dict[str, StreamModel | Classifier], monkeypatch: pytest.MonkeyPatch) -> Detector:
+    """A detector whose network is an Echo."""
+    detector = Detector(models["causal-cnn"], replace(PLAIN, threshold=0.9))
+    monkeypatch.setattr(detector, "posteriors", Echo())
+    monkeypatch.setattr(detector, "decoder", Decoder(LABELS, HOP_S, detector.config))
+    return detector
+
+
+def levels(*pairs: tuple[float, float]) -> Samples:
+    """Sound of seconds and levels."""
+    return np.concatenate([np.full(round(seconds * SAMPLE_RATE), level, np.float32) for seconds, level in pairs])
+
+
+SAID = levels((1.0, 0.0), (0.5, 0.9), (1.0, 0.0), (0.5, 0.8), (1.0, 0.0))
+HEARD = [("yes", 1.4), ("no", 2.9)]
+
+
+def brief(events: Any) -> list[tuple[str, float]]:
+    return [(event.label, event.end_s) for event in events]
+
+
+def test_a_recording_is_heard_out(echo: Detector) -> None:
+    """A word at the very end of a recording, which the network tells only later, is reported."""
+    cut = SAID[: round(2.7 * SAMPLE_RATE)]
+    assert brief(echo.process(cut)) == HEARD[:1]
+    assert brief(echo.finish()) == HEARD[1:]
+    assert brief(echo.detect(cut)) == HEARD
+
+
+def test_each_recording_starts_anew(echo: Detector) -> None:
+    """Neither sound fed before nor a recording left in the middle moves the events of the next."""
+    echo.process(SAID[:30_000])
+    assert brief(echo.detect(SAID)) == HEARD
+    left = echo.detect(SAID)
+    assert next(left).label == "yes"
+    assert brief(echo.detect(SAID)) == HEARD
+    assert brief(echo.process(SAID)) == HEARD
+
+
+def test_files_and_samples_of_any_rate(echo: Detector, tmp_path: Path) -> None:
+    """A path, an open file, samples of another rate and integers all give the same events."""
+    sf.write(tmp_path / "said.wav", SAID, SAMPLE_RATE, subtype="PCM_16")
+    assert brief(echo.detect(tmp_path / "said.wav")) == HEARD
+    with (tmp_path / "said.wav").open("rb") as file:
+        assert brief(echo.detect(file)) == HEARD
+    assert brief(echo.detect(np.repeat(SAID, 3), 48_000)) == HEARD
+    assert brief(echo.detect((SAID * 32767).astype(np.int16))) == HEARD
+
+
+def test_trouble_comes_after_the_events_before_it(echo: Detector) -> None:
+    """Where sound breaks off damaged, the events until there are given, the last word's too, then the error."""
+
+    def breaking() -> Iterator[Samples]:
+        yield SAID[:20_000]
+        yield SAID[20_000 : round(2.7 * SAMPLE_RATE)]
+        raise AudioError("damaged")
+
+    events = echo.detect_blocks(breaking())
+    assert [next(events).label for _ in HEARD] == ["yes", "no"]
+    with pytest.raises(AudioError, match="damaged"):
+        next(events)
+    assert brief(echo.detect(SAID)) == HEARD
+
+
+def test_events_come_with_their_block(echo: Detector) -> None:
+    """An event is given before the next block is asked for."""
+    asked = []
+
+    def asking() -> Iterator[Samples]:
+        for i, block in enumerate(pieces(SAID, [8_000])):
+            asked.append(i)
+            yield block
+
+    events = echo.detect_blocks(asking())
+    assert (next(events).label, asked[-1]) == ("yes", 2)
+    assert (next(events).label, asked[-1]) == ("no", 5)
+
+
+def test_watching(models: dict[str, StreamModel | Classifier]) -> None:
+    """A watcher is shown every block, with the averages that the decoder judges by, and changes no event."""
+    detector = Detector(models["causal-cnn"], HEARING)
+    audio = spoken(["yes", "go"])
+    seen: list[tuple[Samples, Any]] = []
+    blocks = list(pieces(audio, [5_000, 1, 12_345]))
+    events = list(detector.detect_blocks(blocks, lambda block, averages: seen.append((block, averages))))
+    np.testing.assert_array_equal(np.concatenate([block for block, _ in seen]), audio)
+    stream = models["causal-cnn"].stream()  # type: ignore[union-attr]
+    expected = Decoder(LABELS, detector.decoder.hop_s, HEARING).smooth(stream.process(audio))
+    np.testing.assert_array_equal(np.concatenate([averages for _, averages in seen]), expected)
+    assert events == list(detector.detect(audio))
+
+
+@any_model
+@settings(max_examples=8, deadline=None)
+@given(sizes=st.lists(st.integers(0, 30_000), min_size=1, max_size=5).filter(any))
+def test_any_chunks_give_the_same_events(
+    models: dict[str, StreamModel | Classifier], name: str, sizes: list[int]
+) -> None:
+    """With a real model too, the same samples in any chunks are the same events, to the last bit."""
+    detector = Detector(models[name], HEARING)
+    audio = spoken(["no", "left"], 0.5)
+    expected = list(detector.detect(audio))
+    found = [event for piece in pieces(audio, [max(size, 1) for size in sizes]) for event in detector.process(piece)]
+    assert found + detector.finish() == expected
+    assert expected
+
+
+@any_model
+def test_words_are_heard_in_their_order(models: dict[str, StreamModel | Classifier], name: str) -> None:
+    """Of the examples one after another, each is heard at its place, and little else."""
+    words = [word for word in KEYWORDS if word != "up"]  # which lasts longer than the others
+    events = list(Detector(models[name], HEARING).detect(spoken(words)))
+    at_s = {word: sum(len(spoken([before])) for before in words[:i]) / SAMPLE_RATE for i, word in enumerate(words)}
+    hits = {e.label for e in events if e.label in at_s and at_s[e.label] < e.end_s < at_s[e.label] + 2}
+    assert len(hits) >= len(words) - 1
+    assert len(events) <= len(words) + 2
+
+
+def test_both_kinds_of_artefact(models: dict[str, StreamModel | Classifier]) -> None:
+    """A stream artefact goes by its own hop, a clip artefact slides by the one of the settings."""
+    stream, clip = (Detector(models[name], replace(HEARING, hop_ms=250)) for name in ("causal-cnn", "ds-cnn"))
+    assert isinstance(stream.posteriors, Stream)
+    assert isinstance(clip.posteriors, SlidingWindow)
+    assert stream.decoder.hop_s == models["causal-cnn"].metadata.hop / SAMPLE_RATE
+    assert clip.decoder.hop_s == 0.25
+    assert stream.labels == clip.labels == LABELS
+
+
+@pytest.mark.parametrize(
+    "bad", [np.full(10, np.nan, np.float32), np.zeros((10, 2)), np.array(["a"]), np.full(10, 30_000.0)], ids=str
+)
+def test_bad_chunks_change_nothing(models: dict[str, StreamModel | Classifier], bad: npt.NDArray[Any]) -> None:
+    """A chunk that is no sound, or of another rate, is refused; the stream goes on as if it had not come."""
+    detector, audio = Detector(models["causal-cnn"], HEARING), spoken(["stop"])
+    expected = list(detector.detect(audio))
+    events = detector.process(audio[:12_345])
+    with pytest.raises(AudioError):
+        detector.process(bad)
+    with pytest.raises(AudioError, match="44100"):
+        detector.process(audio, 44_100)
+    assert events + detector.process(audio[12_345:]) + detector.finish() == expected
+    assert expected
+
+
+@any_model
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_no_sound_and_too_loud_a_sound(models: dict[str, StreamModel | Classifier], name: str, level: float) -> None:
+    """Digital zero, and a square wave at full scale, have probabilities like any sound; zero has no events."""
+    detector = Detector(models[name], HEARING)
+    square = np.sign(np.sin(np.arange(5 * SAMPLE_RATE) / 20)).astype(np.float32)
+    rows = detector.posteriors.process(level * square)
+    np.testing.assert_allclose(rows.sum(1), 1.0, atol=1e-4)
+    if level == 0:
+        assert list(detector.detect(0 * square)) == []
+
+
+def test_a_model_that_is_not_there() -> None:
+    """A detector for a model that cannot be found says so."""
+    with pytest.raises(KwsError, match="not found"):
+        Detector("nothing.onnx")
+
+
+@pytest.mark.data
+@any_model
+def test_real_keywords_in_silence(models: dict[str, StreamModel | Classifier], name: str, shared_data: Path) -> None:
+    """Of real clips a second apart at least four in five keywords are heard, and few others make an event."""
+    clips = real_clips(shared_data / TEST_SAMPLE)
+    rng = np.random.default_rng(0)
+    pause = rng.normal(0, 1e-3, CLIP_SAMPLES).astype(np.float32)
+    audio = np.concatenate([part for _, clip in clips for part in (clip, pause)])
+    events = list(Detector(models[name], replace(HEARING, threshold=0.5)).detect(audio))
+    heard: dict[int, set[str]] = {}
+    for event in events:
+        heard.setdefault(int(event.end_s / 2), set()).add(event.label)
+    keywords = [i for i, (label, _) in enumerate(clips) if label in KEYWORDS]
+    others = [i for i, (label, _) in enumerate(clips) if label not in KEYWORDS]
+    assert len(keywords) == 100
+    assert sum(clips[i][0] in heard.get(i, ()) for i in keywords) >= 80
+    assert sum(i in heard for i in others) <= 6
