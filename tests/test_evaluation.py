@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.image
@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from tiny_kws.config import CLIP_SAMPLES
+from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, DetectorConfig
 from tiny_kws.errors import KwsError, ModelError
 from tiny_kws.evaluation.clips import (
     BATCH_CLIPS,
@@ -31,9 +31,15 @@ from tiny_kws.evaluation.clips import (
     measure_latency,
     predict_all,
     processor_name,
+    recall_of_unknown,
     wilson_interval,
 )
-from tiny_kws.evaluation.report import metrics_table, plot_confusion_matrix, plot_learning_curve
+from tiny_kws.evaluation.report import metrics_table, plot_confusion_matrix, plot_learning_curve, unknown_table
+
+from .helpers import changed_artefact, exported, trained_like, write_sound
+
+if TYPE_CHECKING:
+    from tiny_kws.training.dataset import PreparedData
 
 Array = npt.NDArray[Any]
 LABELS = ("cat", "dog", "owl")
@@ -194,6 +200,104 @@ def test_labels_that_the_model_does_not_know_are_refused() -> None:
     foreign = replace(clip_set(), labels=["cat", "dog", "yak", "gnu", "cat", "cat", "cat", "cat"])
     with pytest.raises(ModelError, match="gnu, yak"):
         evaluate(predictor(), foreign)
+
+
+def test_recall_of_unknown_by_word() -> None:
+    """Clips of unknown count by their word; words kept from training also stand apart; other labels do not count."""
+    words = ["bed", "bed", "owl", "owl", "owl", "yes", "", "bed"]
+    labels = [*["unknown"] * 5, "yes", "unknown", "silence"]
+    heard = ["unknown", "yes", "unknown", "unknown", "yes", "unknown", "unknown", "unknown"]
+    clips = replace(clip_set(), labels=labels, words=words)
+    found = recall_of_unknown(heard, clips, ("owl", "yak"))["unknown"]
+    assert {word: (row["clips"], row["recall"]) for word, row in found["by_word"].items()} == {
+        "bed": (2, 0.5),
+        "owl": (3, pytest.approx(2 / 3, abs=1e-6)),
+    }
+    assert found["by_word"]["bed"]["recall_interval"] == pytest.approx(wilson_interval(1, 2), abs=1e-6)
+    assert (found["heard"]["clips"], found["never_heard"]["clips"]) == (2, 3)
+    assert found["never_heard"]["recall"] == pytest.approx(2 / 3, abs=1e-6)
+    assert found["left_out"] == ["owl", "yak"]
+
+
+def test_words_that_were_all_heard_leave_nothing_never_heard() -> None:
+    """Without words kept from training the share of those never heard is none, not zero."""
+    clips = replace(clip_set(), labels=["unknown"] * 8, words=["bed"] * 8)
+    found = recall_of_unknown(["unknown"] * 8, clips)["unknown"]
+    assert found["never_heard"] == {"clips": 0, "recall": None, "recall_interval": None}
+    assert found["heard"]["recall"] == 1.0
+
+
+def test_recall_of_unknown_needs_words() -> None:
+    """Clips whose words are not known, or of which none is unknown, give no such figures."""
+    assert recall_of_unknown(["cat"] * 8, clip_set()) == {}
+    assert recall_of_unknown(["cat"] * 8, replace(clip_set(), words=["cat"] * 8)) == {}
+
+
+def test_the_table_of_unknown_puts_words_never_heard_last() -> None:
+    """Words by the alphabet, those never heard last and marked, then both kinds together."""
+    clips = replace(clip_set(), labels=["unknown"] * 8, words=["bed", "cat", "dog", "bed", "cat", "dog", "bed", "cat"])
+    lines = unknown_table(recall_of_unknown(["unknown"] * 4 + ["cat"] * 4, clips, ["bed"])).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| cat",
+        "| dog",
+        "| bed (never heard)",
+        "| all heard in training",
+        "| all never heard",
+    ]
+    assert lines[4].startswith("| bed (never heard) | 66.67 % |")
+
+
+@pytest.mark.parametrize("words", [["bed", "four"], []])
+def test_words_kept_from_training_are_read_from_the_model(
+    checkpoint_path: Path, tmp_path: Path, words: list[str]
+) -> None:
+    """Checkpoint and artefact alike say which words their training never heard."""
+    from tiny_kws.cli.clips import _open_predictor
+    from tiny_kws.training.checkpoint import load_checkpoint, save_torch
+
+    loaded = load_checkpoint(checkpoint_path)
+    loaded.data["left_out"] = words
+    save_torch(tmp_path / "best.pt", loaded.to_dict())
+    artefact = changed_artefact(
+        exported(trained_like(checkpoint_path)), tmp_path / "model.onnx", data={"left_out": words}
+    )
+    assert _open_predictor(tmp_path / "best.pt").left_out == tuple(words)
+    assert _open_predictor(artefact).left_out == tuple(words)
+
+
+def test_an_artefacts_detector_settings_are_read(checkpoint_path: Path, tmp_path: Path) -> None:
+    """The threshold that an artefact carries is that by which windows are counted."""
+    from tiny_kws.cli.clips import _open_predictor
+
+    model = exported(trained_like(checkpoint_path))
+    changed = changed_artefact(model, tmp_path / "model.onnx", detector={"threshold": 0.61})
+    assert _open_predictor(changed).detector.threshold == 0.61
+    assert _open_predictor(model).detector == DetectorConfig()
+
+
+def test_clips_of_a_split_have_names_and_words(prepared: PreparedData) -> None:
+    """Each clip of a split has its file's name and the word said in it, silence none."""
+    from tiny_kws.training.dataset import split_clips
+
+    clips = split_clips(prepared, "validation")
+    assert len(set(clips.names)) == len(clips.names) == len(clips.words) == len(clips.labels)
+    for name, word, label in zip(clips.names, clips.words, clips.labels, strict=True):
+        assert word == ("" if label == "silence" else name.partition("/")[0])
+
+
+def test_clips_of_the_test_archive_have_words_where_names_tell(tmp_path: Path) -> None:
+    """In the official test folder an unknown word stands in the file's name; other names tell none."""
+    from tiny_kws.training.dataset import test_archive_clips
+
+    files = [f"{label}/0a7c2a8d_nohash_0.wav" for label in KEYWORDS]
+    files += ["_silence_/1131.wav", "_unknown_/bed_cfbedff9_nohash_0.wav", "_unknown_/0.wav", "_unknown_/a_b.wav"]
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        write_sound(tmp_path / file)
+    clips, _ = test_archive_clips(tmp_path)
+    words = dict(zip(clips.names, clips.words, strict=True))
+    assert [words[file] for file in files[len(KEYWORDS) :]] == ["", "bed", "", ""]
+    assert words["yes/0a7c2a8d_nohash_0.wav"] == "yes"
 
 
 def test_what_was_measured_is_told(metrics: dict[str, Any]) -> None:

@@ -6,14 +6,14 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..config import CLIP_SAMPLES
+from ..config import CLIP_SAMPLES, UNKNOWN, DetectorConfig
 from ..errors import ModelError
 
 Array = npt.NDArray[Any]
@@ -29,7 +29,8 @@ Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 class Predictor:
     """A model to be measured. `predict` takes (batch, 16000) float32 audio to (batch, labels) probabilities.
 
-    It runs on one thread, or as many as `set_threads` says.
+    It runs on one thread, or as many as `set_threads` says. `detector` is what it carries for listening, `left_out`
+    the words that were kept from its training.
     """
 
     name: str
@@ -39,16 +40,24 @@ class Predictor:
     weight_bytes: int
     sha256: str
     set_threads: Callable[[int], None] = lambda threads: None
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ClipSet:
-    """Clips to measure on. `batches()` gives (batch, 16000) float32 audio in the order of `labels`."""
+    """Clips to measure on. `batches()` gives (batch, 16000) float32 audio in the order of `labels`.
+
+    `names` tell the clips from each other, `words` say what is said in them (empty: nothing, or not known); both are as
+    many as `labels`, or none.
+    """
 
     name: str
     labels: list[str]
     sha256: str
     batches: Callable[[], Iterator[Array]]
+    names: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
 
 
 def evaluate(
@@ -58,10 +67,21 @@ def evaluate(
 
     Raises ModelError if the clips have labels that the model does not know.
     """
+    check_labels(predictor, clips)
+    return figures(predictor, clips, predict_all(predictor, clips, progress))
+
+
+def check_labels(predictor: Predictor, clips: ClipSet) -> None:
+    """Raise ModelError if the clips have labels that the model does not know."""
     foreign = sorted(set(clips.labels) - set(predictor.labels))
     if foreign:
         raise ModelError(f"{predictor.name}: does not know the labels {', '.join(foreign)} of {clips.name}")
+
+
+def figures(predictor: Predictor, clips: ClipSet, probabilities: Array) -> dict[str, Any]:
+    """All figures of `predictor` from its `probabilities` (clips, labels) on `clips`, but for its latency."""
     targets = np.array([predictor.labels.index(label) for label in clips.labels])
+    heard = [predictor.labels[i] for i in probabilities.argmax(1)]
     return {
         "model": {
             "name": predictor.name,
@@ -70,7 +90,8 @@ def evaluate(
             "weight_bytes": predictor.weight_bytes,
         },
         "data": {"name": clips.name, "clips": len(targets), "clips_sha256": clips.sha256},
-        **measure(predict_all(predictor, clips, progress), targets, predictor.labels),
+        **measure(probabilities, targets, predictor.labels),
+        **recall_of_unknown(heard, clips, predictor.left_out),
     }
 
 
@@ -113,6 +134,46 @@ def measure(probabilities: Array, targets: Array, labels: Sequence[str]) -> dict
         "labels": list(labels),
         "confusion_matrix": confusion.tolist(),
     }
+
+
+def recall_of_unknown(heard: Sequence[str], clips: ClipSet, left_out: Sequence[str] = ()) -> dict[str, Any]:
+    """How much of `unknown` is heard as such, by word; words in `left_out`, which no training heard, also apart.
+
+    `heard` has a label for each clip. Empty if the clips' words are not known, or none is unknown.
+    """
+    rows = [
+        (word, answer == UNKNOWN)
+        for word, label, answer in zip(clips.words, clips.labels, heard, strict=False)
+        if label == UNKNOWN and word
+    ]
+    if not rows:
+        return {}
+
+    def recall(words: set[str]) -> dict[str, Any]:
+        found = [right for word, right in rows if word in words]
+        return {"clips": len(found), **share(sum(found), len(found), "recall")}
+
+    words, never = {word for word, _ in rows}, set(left_out)
+    return {
+        "unknown": {
+            "left_out": sorted(never),
+            "heard": recall(words - never),
+            "never_heard": recall(words & never),
+            "by_word": {word: recall({word}) for word in sorted(words)},
+        }
+    }
+
+
+def share(successes: int, trials: int, name: str) -> dict[str, Any]:
+    """A proportion under `name`, with its 95 % interval beside it; both None without trials.
+
+    >>> share(3, 4, "accuracy")
+    {'accuracy': 0.75, 'accuracy_interval': [0.300642, 0.954413]}
+    """
+    if trials == 0:
+        return {name: None, f"{name}_interval": None}
+    interval = [_rounded(x) for x in wilson_interval(successes, trials)]
+    return {name: _rounded(successes / trials), f"{name}_interval": interval}
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

@@ -1,0 +1,328 @@
+"""Misses against false alarms an hour, with intervals; thresholds chosen on some speakers, reported on others."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config import SILENCE, DetectorConfig
+from ..detect import Detection
+from ..errors import DataError
+from .clips import wilson_interval
+from .streams import Heard, Point, Rule, Score, Stretch, sweep
+
+Array = npt.NDArray[Any]
+
+RATES_PER_HOUR = (0.1, 0.5, 1.0, 2.0, 10.0)
+REPORTED_RATE = 1.0
+"""The false alarms an hour at which labels, confusions and latency are told apart."""
+
+MOST_PER_HOUR = 1000.0
+"""False alarms an hour beyond which the curve is not followed."""
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+def evaluate_streams(
+    heard: Sequence[Heard],
+    config: DetectorConfig,
+    rule: Rule,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+    """All figures of a model on recordings, for JSON.
+
+    `det` is the whole curve and `everything` its points at RATES_PER_HOUR, on the very recordings that the thresholds
+    come from. `held_out` has each rate's threshold chosen on one half of the speakers and counted on the other, both
+    ways, so that every word counts once; `operating_point` looks closer at REPORTED_RATE. Where speakers do not fall
+    into two halves, both are in-sample and say so. Raises DataError if there is no recording or no word in them.
+    """
+    if not any(one.recording.words for one in heard):
+        raise DataError("found no keywords in the recordings, expected labelled ones to count misses of")
+    points = sweep(heard, config, rule, most_per_hour=MOST_PER_HOUR, progress=progress)
+    halves = split_speakers(heard, seed)
+    whole = list(range(len(heard)))
+    ways = [(halves[0], halves[1]), (halves[1], halves[0])] if halves else [(whole, whole)]
+    held_out = [_at_rate(points, heard, ways, rate) for rate in RATES_PER_HOUR]
+    everything = [_at_rate(points, heard, [(whole, whole)], rate) for rate in RATES_PER_HOUR]
+    return {
+        "rule": asdict(rule),
+        "detector": {**asdict(config), "thresholds": dict(config.thresholds)},
+        "audio": audio_facts(heard),
+        "cpu_s_per_s": round(sum(one.cpu_s for one in heard) / sum(one.seconds for one in heard), 6),
+        "held_out": {
+            "in_sample": halves is None,
+            "seed": seed,
+            "halves": [audio_facts([heard[i] for i in half]) for half in halves or []],
+            "rates": held_out,
+        },
+        "operating_point": _operating_point(points, heard, ways, rule),
+        "everything": {"in_sample": True, "rates": everything},
+        "det": _det(points, heard),
+    }
+
+
+def audio_facts(heard: Sequence[Heard]) -> dict[str, Any]:
+    """What the figures rest on: recordings, hours of speech and of noise, keywords, speakers of keywords."""
+    speech_s = sum(one.recording.speech_s for one in heard)
+    total_s = sum(one.seconds for one in heard)
+    words = [word for one in heard for word in one.recording.words]
+    return {
+        "recordings": len(heard),
+        "hours": _rounded(total_s / 3600),
+        "speech_hours": _rounded(speech_s / 3600),
+        "noise_hours": _rounded(max(0.0, total_s - speech_s) / 3600),
+        "keywords": len(words),
+        "speakers": len({word.speaker for word in words} - {""}),
+    }
+
+
+def split_speakers(heard: Sequence[Heard], seed: int = 0) -> tuple[list[int], list[int]] | None:
+    """Indices of recordings in two halves that share no speaker, or None if that cannot be.
+
+    Recordings linked by a speaker stay together. The groups are dealt out, largest first, each to where keywords and
+    hours of speech and of noise then are most even; `seed` orders groups of one size.
+    """
+    groups = _linked(heard)
+    if len(groups) < 2:
+        return None
+    loads = np.array([np.sum([_load(heard[i]) for i in group], axis=0) for group in groups])
+    shares = loads / np.maximum(loads.sum(0), 1e-12)
+    order = np.random.default_rng(seed).permutation(len(groups))
+    order = order[np.argsort(-shares[order].sum(1), kind="stable")]
+    halves: tuple[list[int], list[int]] = ([], [])
+    balance = np.zeros(shares.shape[1])  # of the first half over the second
+    for i in order:
+        first = np.abs(balance + shares[i]).sum() <= np.abs(balance - shares[i]).sum()
+        balance += shares[i] if first else -shares[i]
+        halves[0 if first else 1].extend(groups[i])
+    return sorted(halves[0]), sorted(halves[1])
+
+
+def _load(one: Heard) -> tuple[float, float, float]:
+    return len(one.recording.words), one.recording.speech_s, one.seconds - one.recording.speech_s
+
+
+def _linked(heard: Sequence[Heard]) -> list[list[int]]:
+    """Recordings that share speakers, directly or by way of others."""
+    group_of = list(range(len(heard)))
+
+    def root(i: int) -> int:
+        while group_of[i] != i:
+            i = group_of[i]
+        return i
+
+    first_with: dict[str, int] = {}
+    for i, one in enumerate(heard):
+        for speaker in sorted(one.recording.speakers):
+            group_of[root(i)] = root(first_with.setdefault(speaker, i))
+    groups: dict[int, list[int]] = {}
+    for i in range(len(heard)):
+        groups.setdefault(root(i), []).append(i)
+    return list(groups.values())
+
+
+def threshold_for(false_alarms: npt.ArrayLike, allowed: float) -> int | None:
+    """Index of the lowest threshold from which on upwards there are no more than `allowed` false alarms.
+
+    `false_alarms` (thresholds,) are by rising threshold. None if the highest has more.
+    """
+    over = np.flatnonzero(np.asarray(false_alarms) > allowed)
+    lowest = int(over[-1]) + 1 if len(over) else 0
+    return lowest if lowest < len(np.asarray(false_alarms)) else None
+
+
+def poisson_interval(count: int, level: float = LEVEL) -> tuple[float, float]:
+    """Exact interval of the mean of a Poisson variable (Garwood 1936), found by bisection.
+
+    >>> low, high = poisson_interval(0)
+    >>> low, round(high, 3)
+    (0.0, 3.689)
+    """
+    tail = (1 - level) / 2
+    highest = count + 10 * math.sqrt(count + 1) + 10
+    upper = _bisect(lambda mean: _poisson_cdf(count, mean) - tail, highest)
+    lower = 0.0 if count == 0 else _bisect(lambda mean: _poisson_cdf(count - 1, mean) - (1 - tail), highest)
+    return lower, upper
+
+
+def _bisect(falling: Callable[[float], float], high: float) -> float:
+    """Where a function that falls from above 0 at 0 to below 0 at `high` is 0."""
+    low = 0.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+def _poisson_cdf(count: int, mean: float) -> float:
+    if mean == 0:
+        return 1.0
+    k = np.arange(1, count + 1)
+    logs = np.concatenate([[0.0], np.cumsum(np.log(mean) - np.log(k))]) - mean
+    return float(np.exp(logs).sum())
+
+
+def miss_interval(units: Sequence[tuple[str, int, int]], seed: int = 0) -> tuple[float, float] | None:
+    """95 % interval of a miss rate from (speaker, words, misses): bootstrap over speakers, seeded.
+
+    If no word or every word was missed resamples are all alike, so it is Wilson's interval over the words, which takes
+    them as independent. None with fewer than two speakers, of whom nothing can be said about others.
+    """
+    by_speaker: dict[str, Array] = {}
+    for speaker, words, misses in units:
+        by_speaker[speaker] = by_speaker.get(speaker, np.zeros(2, np.int64)) + np.array([words, misses])
+    counts = np.array([row for row in by_speaker.values() if row[0] > 0])
+    if len(counts) < 2:
+        return None
+    words, misses = map(int, counts.sum(0))
+    if misses in (0, words):
+        return wilson_interval(misses, words)
+    rng = np.random.default_rng(seed)
+    draws = counts[rng.integers(0, len(counts), (RESAMPLES, len(counts)))].sum(1)
+    low, high = np.percentile(draws[:, 1] / draws[:, 0], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)
+
+
+def figures(scores: Sequence[Score], heard: Sequence[Heard]) -> dict[str, Any]:
+    """Misses and false alarms of `scores`, one for each recording of `heard`, as counts, rates and 95 % intervals."""
+    words = sum(len(one.words) for one in scores)
+    misses = sum(len(one.missed) for one in scores)
+    alarms = sum(len(one.false_alarms) for one in scores)
+    hours = sum(one.seconds for one in heard) / 3600
+    units = [
+        (word.speaker or str(one.recording.path), 1, int(hit is None))
+        for result, one in zip(scores, heard, strict=True)
+        for word, hit in zip(result.words, result.hits, strict=True)
+    ]
+    interval = miss_interval(units)
+    return {
+        "words": words,
+        "misses": misses,
+        "miss_rate": _rounded(misses / words) if words else None,
+        "miss_rate_interval": interval and [_rounded(x) for x in interval],
+        **_per_hour(alarms, hours),
+    }
+
+
+def _per_hour(count: int, hours: float) -> dict[str, Any]:
+    if hours <= 0:
+        return {"false_alarms": count, "false_alarms_per_hour": None, "false_alarms_per_hour_interval": None}
+    return {
+        "false_alarms": count,
+        "false_alarms_per_hour": _rounded(count / hours),
+        "false_alarms_per_hour_interval": [_rounded(x / hours) for x in poisson_interval(count)],
+    }
+
+
+Ways = Sequence[tuple[Sequence[int], Sequence[int]]]
+"""Recordings that a threshold is chosen on, and those that it is reported on."""
+
+
+def _chosen(points: Sequence[Point], heard: Sequence[Heard], ways: Ways, rate: float) -> list[int | None]:
+    """The point that each way chooses."""
+    chosen = []
+    for choosing, _ in ways:
+        alarms = [sum(len(point.scores[i].false_alarms) for i in choosing) for point in points]
+        chosen.append(threshold_for(alarms, rate * sum(heard[i].seconds for i in choosing) / 3600))
+    return chosen
+
+
+def _at_rate(points: Sequence[Point], heard: Sequence[Heard], ways: Ways, rate: float) -> dict[str, Any]:
+    chosen = _chosen(points, heard, ways, rate)
+    hours = min(sum(heard[i].seconds for i in choosing) / 3600 for choosing, _ in ways)
+    facts = {
+        "rate_per_hour": rate,
+        "thresholds": [None if index is None else _rounded(points[index].threshold) for index in chosen],
+        "resolvable": rate * hours >= 1,
+    }
+    if None in chosen:
+        return {**facts, "reached": False}
+    scores, ordered = _pooled(points, heard, ways, chosen)
+    return {**facts, "reached": True, **figures(scores, ordered)}
+
+
+def _pooled(
+    points: Sequence[Point], heard: Sequence[Heard], ways: Ways, chosen: Sequence[int | None]
+) -> tuple[list[Score], list[Heard]]:
+    """Every recording's score at the threshold that was chosen for it."""
+    scores, ordered = [], []
+    for (_, reported), index in zip(ways, chosen, strict=True):
+        assert index is not None
+        scores += [points[index].scores[i] for i in reported]
+        ordered += [heard[i] for i in reported]
+    return scores, ordered
+
+
+def _operating_point(points: Sequence[Point], heard: Sequence[Heard], ways: Ways, rule: Rule) -> dict[str, Any]:
+    """By label, in speech and in noise, confusions and latency at REPORTED_RATE."""
+    chosen = _chosen(points, heard, ways, REPORTED_RATE)
+    if None in chosen:
+        return {"rate_per_hour": REPORTED_RATE, "reached": False}
+    scores, ordered = _pooled(points, heard, ways, chosen)
+    words = Counter(word.label for one in scores for word in one.words)
+    missed = Counter(word.label for one in scores for word in one.missed)
+    alarms = Counter(event.label for one in scores for event in one.false_alarms)
+    in_speech = sum(
+        _is_in_speech(event, one.recording.stretches, rule)
+        for result, one in zip(scores, ordered, strict=True)
+        for event in result.false_alarms
+    )
+    facts = audio_facts(ordered)
+    confusions = Counter(pair for one in scores for pair in one.confusions)
+    return {
+        "rate_per_hour": REPORTED_RATE,
+        "reached": True,
+        "by_label": {
+            label: {"words": words[label], "misses": missed[label], "false_alarms": alarms[label]}
+            for label in sorted(words | alarms)
+        },
+        "in_speech": _per_hour(in_speech, facts["speech_hours"]),
+        "in_noise": _per_hour(sum(alarms.values()) - in_speech, facts["noise_hours"]),
+        "confusions": [{"said": said, "heard": heard, "count": n} for (said, heard), n in confusions.most_common()],
+        "latency_from_word_end_s": _latency(scores),
+    }
+
+
+def _is_in_speech(event: Detection, stretches: Sequence[Stretch], rule: Rule) -> bool:
+    """Whether an event lies where speech could have brought it about."""
+    return any(s.label != SILENCE and s.start_s <= event.end_s <= s.end_s + rule.after_s for s in stretches)
+
+
+def _latency(scores: Sequence[Score]) -> dict[str, Any] | None:
+    late = [
+        hit.end_s - word.end_s
+        for one in scores
+        for word, hit in zip(one.words, one.hits, strict=True)
+        if hit is not None
+    ]
+    if not late:
+        return None
+    p50, p95 = np.percentile(late, [50, 95])
+    return {"p50": _rounded(p50), "p95": _rounded(p95), "hits": len(late)}
+
+
+def _det(points: Sequence[Point], heard: Sequence[Heard]) -> dict[str, Any]:
+    """Detection error tradeoff over everything, by rising threshold."""
+    hours = sum(one.seconds for one in heard) / 3600
+    words = sum(len(one.recording.words) for one in heard)
+    alarms = [sum(len(one.false_alarms) for one in point.scores) for point in points]
+    misses = [sum(len(one.missed) for one in point.scores) for point in points]
+    return {
+        "threshold": [_rounded(point.threshold) for point in points],
+        "false_alarms": alarms,
+        "misses": misses,
+        "false_alarms_per_hour": [_rounded(count / hours) for count in alarms],
+        "miss_rate": [_rounded(count / words) for count in misses],
+    }
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 6)

@@ -1,0 +1,327 @@
+"""Clips in noise and in rooms, and sound without keywords: what a model makes of what it was not trained on.
+
+Every clip has its noise, the place in it and its room by the SHA-256 of a seed and the clip's name alone, so that all
+models hear the same and can be compared clip by clip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..audio import Samples
+from ..config import CLIP_SAMPLES, SAMPLE_RATE, SILENCE, UNKNOWN
+from ..errors import DataError
+from .clips import ClipSet, Predictor, batched, predict_all, share, wilson_interval
+from .material import Material, Sound, list_noises, list_rooms, list_speech
+from .mixing import FRAME, active_level_db, at_level, find_word, room_response, sounding_span
+from .rates import miss_interval
+
+Array = npt.NDArray[Any]
+Progress = Callable[[int, int], None]
+Thing = TypeVar("Thing")
+
+CLEAN, ROOM = "clean", "room"
+HELD_OUT = 0
+"""The third of noises, rooms and speakers that no training uses, see `held_out.part_of`."""
+
+TYPICAL_WORD_DB = -21.0
+"""Active level of the median word of the validation split, dB of full scale: what noise in clips of silence goes by."""
+
+LEAST_DB = -12.0  # of a noise under a word, below its mean: gaps are not made loud
+SOUNDING_DB = 60.0  # a noise begins and ends where it is at most so far below its loudest
+HOP = SAMPLE_RATE // 10  # from window to window of sound without keywords
+THRESHOLDS = (0.5, 0.8, 0.9)
+
+
+class Noise:
+    """A noise to lay under clips: (samples,), with nothing but sound at its ends."""
+
+    def __init__(self, audio: Samples) -> None:
+        if len(audio) < CLIP_SAMPLES:
+            audio = np.pad(audio, CLIP_SAMPLES)
+        self.audio = audio[: len(audio) // FRAME * FRAME]
+        power = np.square(self.audio, dtype=np.float64).reshape(-1, FRAME).mean(1)
+        self._sums = np.concatenate([[0.0], np.cumsum(power)])
+        self._least = power[power > 0].mean() * 10 ** (LEAST_DB / 10)
+
+    def under(self, span: tuple[int, int], level_db: float, place: float) -> Samples:
+        """A second of it, (16000,), with a mean power of `level_db` (dB of full scale) over `span` (samples).
+
+        Of all the seconds, 10 ms apart, in which it is there at most 12 dB fainter than on average, it is the one at
+        `place`, from 0 to under 1. If there is none, it is the loudest, and fainter than asked for.
+        """
+        first, last = span[0] // FRAME, -(-span[1] // FRAME)
+        n_starts = len(self._sums) - CLIP_SAMPLES // FRAME
+        power = (self._sums[last : last + n_starts] - self._sums[first : first + n_starts]) / (last - first)
+        loud = np.flatnonzero(power >= self._least)
+        start = int(loud[int(place * len(loud))] if len(loud) else power.argmax())
+        gain_db = level_db - 10 * np.log10(max(power[start], self._least))
+        return self.audio[start * FRAME :][:CLIP_SAMPLES] * np.float32(10 ** (gain_db / 20))
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Noises by their kind and responses by their room, read; `sha256` of either, by name, where there are any."""
+
+    noises: dict[str, list[Noise]]
+    rooms: dict[str, list[Samples]]
+    sha256: dict[str, str]
+
+
+def list_material(
+    noise: Path | None, rooms: Path | None, speech: Path | None, labels: Sequence[str], held_out: bool
+) -> Material:
+    """What there is to measure in: noises, room responses, and sentences without the keywords of `labels`.
+
+    With `held_out` only the third of each that no training uses. Raises DataError if a folder holds none of it.
+    """
+    part = HELD_OUT if held_out else None
+    keywords = [label for label in labels if label not in (SILENCE, UNKNOWN)]
+    return Material(
+        noises=list_noises(noise, part) if noise else [],
+        rooms=list_rooms(rooms, part) if rooms else [],
+        speech=list_speech(speech, keywords, part, trusted=False) if speech else [],
+    )
+
+
+def read_surroundings(material: Material) -> Surroundings:
+    """Read noises and rooms; those that cannot be used stand under `unreadable` of `material`.
+
+    Raises DataError if noises or rooms were listed and none can be used.
+    """
+    noises, noises_sha256 = _read(material, material.noises, lambda sound: sound.text, _noise)
+    rooms, rooms_sha256 = _read(material, material.rooms, lambda sound: sound.group, _response)
+    sums = {"noises": noises_sha256, "rooms": rooms_sha256}
+    return Surroundings(noises, rooms, {name: value for name, value in sums.items() if value})
+
+
+def _read(
+    material: Material,
+    sounds: Sequence[Sound],
+    kind_of: Callable[[Sound], str],
+    made_of: Callable[[Samples], Thing | None],
+) -> tuple[dict[str, list[Thing]], str]:
+    """What is made of sounds, by kind, and a sum over it; empty if there are no sounds."""
+    found: dict[str, list[Thing]] = {}
+    digest = hashlib.sha256()
+    for sound in sounds:
+        audio = material.read(sound)
+        if audio is None:
+            continue
+        thing = made_of(audio)
+        if thing is None:
+            material.unreadable.append(f"{sound.path}: holds nothing but silence, expected sound; it is left out")
+            continue
+        found.setdefault(kind_of(sound), []).append(thing)
+        digest.update(f"{kind_of(sound)}\n{sound.name}\n".encode() + audio.tobytes())
+    if sounds and not found:
+        raise DataError(f"{material.unreadable[-1]} (none of {len(sounds)} files can be used)")
+    return found, digest.hexdigest() if found else ""
+
+
+def _noise(audio: Samples) -> Noise | None:
+    span = sounding_span(audio, SOUNDING_DB)
+    return None if span is None else Noise(audio[slice(*span)])
+
+
+def _response(audio: Samples) -> Samples | None:
+    return room_response(audio) if np.any(audio) else None
+
+
+def drawn(things: Mapping[str, Sequence[Thing]], name: str, seed: int) -> tuple[str, int, float]:
+    """Kind, number among those of that kind, and a place from 0 to under 1 for the clip `name`.
+
+    Kinds are drawn alike, then the things of a kind.
+
+    >>> drawn({"rain": [1, 2], "wind": [3]}, "yes/0a7c2a8d_nohash_0.wav", 0)[:2]
+    ('wind', 0)
+    """
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    kind, number, place = (int.from_bytes(digest[i : i + 6], "big") for i in (0, 6, 12))
+    kinds = sorted(things)
+    chosen = kinds[kind % len(kinds)]
+    return chosen, number % len(things[chosen]), place / 2**48
+
+
+def in_noise(clips: ClipSet, noises: Mapping[str, Sequence[Noise]], snr_db: float, seed: int) -> ClipSet:
+    """The same clips, each with its noise at an SNR: active level of the clip to mean noise while the word is said.
+
+    Where no word is found the noise is measured over the whole clip. Clips of silence get it at the level it would have
+    under a typical word. What a clip holds of noise itself does not count. The sum is clipped to [-1, 1].
+    """
+
+    def batches() -> Iterator[Array]:
+        for numbers, batch in _numbered(clips):
+            rows = []
+            for i, audio in zip(numbers, batch, strict=True):
+                kind, number, place = drawn(noises, clips.names[i], seed)
+                silent = clips.labels[i] == SILENCE
+                span = None if silent else find_word(audio)
+                level_db = TYPICAL_WORD_DB if silent else active_level_db(audio)
+                bed = noises[kind][number].under(span or (0, CLIP_SAMPLES), level_db - snr_db, place)
+                rows.append(np.clip(audio + bed, -1.0, 1.0))
+            yield np.stack(rows)
+
+    return replace(clips, batches=batches)
+
+
+def in_rooms(clips: ClipSet, rooms: Mapping[str, Sequence[Samples]], seed: int) -> ClipSet:
+    """The same clips, each in its room: nothing is delayed, and the active level stays."""
+
+    def batches() -> Iterator[Array]:
+        for numbers, batch in _numbered(clips):
+            rows = []
+            for i, dry in zip(numbers, batch, strict=True):
+                room, number, _ = drawn(rooms, clips.names[i], seed)
+                wet = np.convolve(dry, rooms[room][number])[:CLIP_SAMPLES]
+                rows.append(np.clip(at_level(wet, active_level_db(dry)), -1.0, 1.0))
+            yield np.stack(rows)
+
+    return replace(clips, batches=batches)
+
+
+def _numbered(clips: ClipSet) -> Iterator[tuple[range, Array]]:
+    done = 0
+    for batch in clips.batches():
+        yield range(done, done + len(batch)), batch
+        done += len(batch)
+
+
+def surrounded(clips: ClipSet, surroundings: Surroundings, snrs_db: Sequence[float], seed: int) -> dict[str, ClipSet]:
+    """The clips in each condition, by its name: in noise at each SNR, and in rooms, as far as there are any."""
+    found = {}
+    if surroundings.noises:
+        found = {f"snr{snr_db:g}": in_noise(clips, surroundings.noises, snr_db, seed) for snr_db in snrs_db}
+    if surroundings.rooms:
+        found[ROOM] = in_rooms(clips, surroundings.rooms, seed)
+    return found
+
+
+def evaluate_robustness(
+    predictor: Predictor,
+    clips: ClipSet,
+    clean: Array,
+    surroundings: Surroundings,
+    snrs_db: Sequence[float],
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Accuracy by SNR, kind of noise and room, for JSON; and the probabilities (clips, labels) by condition.
+
+    `clean` are the probabilities on the clips as they are. Every clip is heard in each condition, with the same noise
+    at each SNR. `progress(done, total)` counts clips.
+    """
+    conditions = surrounded(clips, surroundings, snrs_db, seed)
+    total = len(conditions) * len(clips.labels)
+
+    def count(before: int, done: int, _: int) -> None:
+        progress(before + done, total)
+
+    probabilities = {CLEAN: clean}
+    for i, (name, condition) in enumerate(conditions.items()):
+        probabilities[name] = predict_all(predictor, condition, partial(count, i * len(clips.labels)))
+    targets = np.array([predictor.labels.index(label) for label in clips.labels])
+    right = {name: rows.argmax(1) == targets for name, rows in probabilities.items()}
+    kinds = [drawn(surroundings.noises, name, seed)[0] for name in clips.names if surroundings.noises]
+    rooms = [drawn(surroundings.rooms, name, seed)[0] for name in clips.names if surroundings.rooms]
+    noisy = {name: rows for name, rows in right.items() if name not in (CLEAN, ROOM)}
+    figures = {
+        "seed": seed,
+        "material_sha256": surroundings.sha256,
+        "noises": sum(map(len, surroundings.noises.values())),
+        "room_responses": sum(map(len, surroundings.rooms.values())),
+        "conditions": {name: _accuracy(rows) for name, rows in right.items()},
+        "by_noise": {
+            kind: {name: _accuracy(rows[np.array(kinds) == kind]) for name, rows in noisy.items()}
+            for kind in sorted(set(kinds))
+        },
+        "by_room": {room: _accuracy(right[ROOM][np.array(rooms) == room]) for room in sorted(set(rooms))},
+    }
+    return figures, probabilities
+
+
+def _accuracy(right: Array) -> dict[str, Any]:
+    return {"clips": len(right), **share(int(right.sum()), len(right), "accuracy")}
+
+
+def evaluate_keyword_free(
+    predictor: Predictor, material: Material, progress: Progress = lambda done, total: None
+) -> dict[str, Any]:
+    """What of the `speech` and the `noise` of `material` is called a keyword, as `called_keywords`, for JSON."""
+    parts = {"speech": material.speech, "noise": material.noises}
+    total = sum(map(len, parts.values()))
+
+    def count(before: int, done: int, _: int) -> None:
+        progress(before + done, total)
+
+    found, before = {}, 0
+    for name, sounds in parts.items():
+        if sounds:
+            found[name] = called_keywords(predictor, material, sounds, partial(count, before))
+            before += len(sounds)
+    return found
+
+
+def called_keywords(
+    predictor: Predictor, material: Material, sounds: Sequence[Sound], progress: Progress = lambda done, total: None
+) -> dict[str, Any]:
+    """How many one-second windows of sound without keywords, one every 100 ms, are called a keyword; for JSON.
+
+    A window counts at a threshold if its likeliest label is a keyword of a probability above it; `detector` is what
+    the model carries for listening. Windows lie within a recording whole, shorter ones are counted. 95 % intervals
+    are by bootstrap over the groups of `sounds` (speakers, sources of noise), or if no window counts Wilson's over
+    seconds; None with fewer than two groups. Raises DataError if no recording is long enough.
+    """
+    own = predictor.detector
+    limits = {f"{threshold:g}": np.full(len(predictor.labels), threshold) for threshold in THRESHOLDS}
+    limits["detector"] = np.array([own.thresholds.get(label, own.threshold) for label in predictor.labels])
+    units: list[tuple[str, int, dict[str, int]]] = []
+    too_short = 0
+    for done, sound in enumerate(sounds, 1):
+        audio = material.read(sound)
+        if audio is not None and len(audio) < CLIP_SAMPLES:
+            too_short += 1
+        elif audio is not None:
+            windows = np.lib.stride_tricks.sliding_window_view(audio, CLIP_SAMPLES)[::HOP]
+            rows = np.concatenate([predictor.predict(batch) for batch in batched(windows)])
+            units.append((sound.group, len(rows), _fired(rows, predictor.labels, limits)))
+        progress(done, len(sounds))
+    if not units:
+        raise DataError(
+            f"{sounds[0].path}: none of {len(sounds)} recordings holds a whole second, expected longer ones"
+        )
+    return {
+        "recordings": len(units),
+        "too_short": too_short,
+        "groups": len({group for group, _, _ in units}),
+        "windows": sum(n for _, n, _ in units),
+        "detector": {"threshold": own.threshold, "thresholds": dict(own.thresholds)},
+        "called_keyword": {name: _called([(group, n, fired[name]) for group, n, fired in units]) for name in limits},
+    }
+
+
+def _fired(rows: Array, labels: Sequence[str], limits: Mapping[str, Array]) -> dict[str, int]:
+    """Rows of probabilities (windows, labels) whose likeliest label is a keyword above its limit, by set of limits."""
+    best, top = rows.argmax(1), rows.max(1)
+    is_word = np.array([label not in (SILENCE, UNKNOWN) for label in labels])[best]
+    return {name: int((is_word & (top > limit[best])).sum()) for name, limit in limits.items()}
+
+
+def _called(units: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
+    windows, fired = sum(n for _, n, _ in units), sum(n for _, _, n in units)
+    interval = miss_interval(units)
+    if interval and fired == 0:  # windows overlap: no more is known than by seconds
+        interval = wilson_interval(0, max(1, windows * HOP // CLIP_SAMPLES))
+    return {
+        "windows": fired,
+        "share": round(fired / windows, 6),
+        "share_interval": interval and [round(x, 6) for x in interval],
+    }
