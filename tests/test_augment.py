@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tiny_kws.config import CLIP_SAMPLES, TrainConfig
-from tiny_kws.training.augment import add_noise, augment, random_shift
+from tiny_kws.training.augment import add_noise, augment, mask_bands, random_shift
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -172,3 +172,53 @@ def test_the_recipe_keeps_shape_and_type() -> None:
     assert after.shape == (3, CLIP_SAMPLES)
     assert after.dtype == torch.float32
     assert float(after.abs().max()) <= 1.0
+
+
+def features(rows: int, n_mels: int = 64) -> Tensor:
+    """Features without any zero, (rows, 1, n_mels, 7)."""
+    return 1.0 + torch.rand(rows, 1, n_mels, 7, generator=seeded(3))
+
+
+def masks(most: int, rows: int = 3000, seed: int = 0) -> Tensor:
+    """Which mel bands of each row were masked, (rows, 64)."""
+    before = features(rows)
+    after = mask_bands(before, most, seeded(seed))
+    masked = (after == 0).all(3)[:, 0]
+    assert torch.equal(after, before.masked_fill(masked[:, None, :, None], 0.0))
+    return masked
+
+
+def test_half_of_the_rows_are_masked() -> None:
+    """About half of the rows lose bands, for all of their frames; everything else stays as it is."""
+    share = float(masks(8).any(1).float().mean())
+    assert abs(share - 0.5) < 0.03
+
+
+def test_masks_are_one_stretch_of_bands() -> None:
+    """What a row loses is one stretch of neighbouring bands, of every width up to the largest, anywhere."""
+    masked = masks(8)
+    changes = (masked[:, 1:] != masked[:, :-1]).sum(1)
+    assert int(changes.max()) == 2
+    widths = masked.sum(1)[~masked[:, -1] & masked.any(1)]  # those at the upper end are cut
+    assert bool((torch.bincount(widths, minlength=9)[1:] > 120).all())
+    assert int(widths.max()) == 8
+    assert bool(masked.any(0).all())
+
+
+def test_no_bands_to_mask() -> None:
+    """With a width of zero nothing is masked, and nothing drawn."""
+    generator = seeded()
+    state = generator.get_state()
+    before = features(5)
+    assert torch.equal(mask_bands(before, 0, generator), before)
+    assert torch.equal(generator.get_state(), state)
+
+
+def test_masks_follow_from_the_generator() -> None:
+    """Equal seeds mask the same bands, another seed others; the features given are left as they were."""
+    assert torch.equal(masks(8, seed=1), masks(8, seed=1))
+    assert not torch.equal(masks(8, seed=1), masks(8, seed=2))
+    before = features(6)
+    copy = before.clone()
+    mask_bands(before, 8, seeded())
+    assert torch.equal(before, copy)

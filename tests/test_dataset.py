@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,17 @@ import pytest
 import soundfile as sf
 
 from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, LABELS, SAMPLE_RATE, SILENCE, UNKNOWN, PrepareConfig
-from tiny_kws.errors import DataError, KwsError
+from tiny_kws.errors import DataError, KwsError, UsageError
 from tiny_kws.training.dataset import (
+    EXTRA,
+    LEFT_OUT,
+    MATERIAL,
     NOISE_STRETCHES,
     OFFICIAL_CLIPS,
     PreparedData,
     clips_digest,
     find_words_folder,
+    material_file,
     open_prepared,
     prepare,
     read_test_archive,
@@ -28,8 +33,10 @@ from tiny_kws.training.dataset import (
     to_pcm,
     word_of,
 )
+from tiny_kws.training.sources import read_sources
 
-from .conftest import NOISE_SECONDS, SPEAKERS, UNKNOWN_WORDS, full_disk, kill_in_the_middle
+from .conftest import NOISE_SECONDS, SPEAKERS, UNKNOWN_WORDS, WORDS_FOLDER, full_disk, kill_in_the_middle
+from .material import write_sources
 
 KILLED = """
 import sys, time
@@ -59,6 +66,14 @@ def own_prepared(prepared: PreparedData, tmp_path: Path) -> Path:
     return Path(shutil.copytree(prepared.folder, tmp_path / "own"))
 
 
+@pytest.fixture(scope="module")
+def with_sources(tmp_path_factory: pytest.TempPathFactory, speech_commands: Path) -> PreparedData:
+    """The synthetic archive prepared with the sources of `material` beside it; not to be written to."""
+    root = tmp_path_factory.mktemp("beside")
+    (root / WORDS_FOLDER).symlink_to(speech_commands)
+    return prepare(root, root / "task", sources=read_sources(write_sources(root)))
+
+
 def refused(call: Callable[..., Any], *arguments: Any) -> str:
     """What is said when `call` is refused: a DataError of one line."""
     with pytest.raises(DataError) as caught:
@@ -84,13 +99,13 @@ def silences(data: PreparedData, split: str) -> list[tuple[int, str, int, float]
 
 
 def test_splits_follow_the_lists(prepared: PreparedData, speech_commands: Path) -> None:
-    """A recording is in the split that lists it, and else in training."""
+    """A recording is in the split that lists it, and else in training or, if not drawn for the task, extra."""
     listed = {split: set((speech_commands / f"{split}_list.txt").read_text().split()) for split in list(SPEAKERS)[1:]}
     for clip in prepared.clips:
         if clip.label == SILENCE:
             continue
-        expected = next((split for split, files in listed.items() if clip.file in files), "training")
-        assert clip.split == expected
+        expected = next(([split] for split, files in listed.items() if clip.file in files), ["training", EXTRA])
+        assert clip.split in expected
 
 
 def test_every_keyword_recording_is_in(prepared: PreparedData, speech_commands: Path) -> None:
@@ -172,7 +187,8 @@ def test_same_seed_same_files(prepared: PreparedData, speech_commands: Path, tmp
     """Prepared again with the same seed, every file is the same bit for bit."""
     again = prepare(speech_commands, tmp_path / "out")
     names = sorted(path.name for path in again.folder.iterdir())
-    assert names == ["bank.npy", "clips.csv", "manifest.json", "noise.npy"]
+    parts = ["bank.npy", "clips.csv", "credits.csv", "manifest.json", "noise.npy"]
+    assert names == [*parts, "other_noise.npy", "other_rooms.npy", "other_speech.npy"]
     for name in names:
         assert (again.folder / name).read_bytes() == (prepared.folder / name).read_bytes(), name
 
@@ -242,7 +258,8 @@ def test_the_manifest_on_the_disk(prepared: PreparedData) -> None:
     assert manifest == json.loads(json.dumps(prepared.manifest))
     assert manifest["prepare"] == {"unknown_share": 0.1, "silence_share": 0.1, "seed": 0}
     assert manifest["labels"] == list(LABELS)
-    assert manifest["speakers"] == {split: len(speakers) for split, speakers in SPEAKERS.items()}
+    speakers = {split: len(speakers) for split, speakers in SPEAKERS.items()}
+    assert manifest["speakers"] == {**speakers, EXTRA: speakers["training"]}
     assert sum(manifest["unknown_words"]["training"].values()) == manifest["clips"]["training"][UNKNOWN]
     files = [prepared.clips[row].file for row in prepared.rows("validation")]
     assert manifest["clips_sha256"]["validation"] == clips_digest(files)
@@ -272,7 +289,7 @@ def test_a_split_without_clips(own_archive: Path, tmp_path: Path) -> None:
     (own_archive / "testing_list.txt").write_text("")
     data = prepare(own_archive, tmp_path / "out")
     assert data.manifest["clips"]["testing"] == {}
-    assert "holds no clips of the split 'testing', expected one of: training, validation" in refused(
+    assert "holds no clips of the split 'testing', expected one of: extra, training, validation" in refused(
         data.rows, "testing"
     )
 
@@ -282,7 +299,7 @@ def test_progress_counts_to_the_end(speech_commands: Path, tmp_path: Path) -> No
     seen: list[tuple[int, int]] = []
     prepare(speech_commands, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)
-    assert seen[-1] == (121, 121)
+    assert seen[-1] == (151, 151)
 
 
 def test_the_folder_above_will_do(speech_commands: Path) -> None:
@@ -354,7 +371,7 @@ def test_killed_in_the_middle(speech_commands: Path, tmp_path: Path) -> None:
     """A run that is killed leaves no destination, and the next one works."""
     kill_in_the_middle(KILLED, speech_commands, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
-    assert len(prepare(speech_commands, tmp_path / "out").clips) == 132
+    assert len(prepare(speech_commands, tmp_path / "out").clips) == 162
 
 
 @pytest.mark.parametrize("free_bytes", [100, 1_000_000, 4_000_000])
@@ -391,12 +408,12 @@ def test_a_foreign_folder(tmp_path: Path, folder: str) -> None:
     assert "run `tiny-kws data prepare SOURCE" in refused(open_prepared, tmp_path / folder)
 
 
-@pytest.mark.parametrize("found", [0, 2, None, "1"])
+@pytest.mark.parametrize("found", [0, 1, 3, None, "2"])
 def test_another_format(own_prepared: Path, found: object) -> None:
     """A folder prepared in another format is refused."""
     manifest = json.loads((own_prepared / "manifest.json").read_text())
     (own_prepared / "manifest.json").write_text(json.dumps({**manifest, "format": found}))
-    assert f"prepared in format {found}, expected 1" in refused(open_prepared, own_prepared)
+    assert f"prepared in format {found}, expected 2" in refused(open_prepared, own_prepared)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"text"'])
@@ -410,7 +427,7 @@ def test_fewer_clips_than_rows(own_prepared: Path) -> None:
     """A list of clips that is shorter than the bank is refused, with both sizes."""
     lines = (own_prepared / "clips.csv").read_text().splitlines(keepends=True)
     (own_prepared / "clips.csv").write_text("".join(lines[:-1]))
-    assert "the bank is (132, 16000) int16, expected (131, 16000) int16" in refused(open_prepared, own_prepared)
+    assert "the bank is (162, 16000) int16, expected (161, 16000) int16" in refused(open_prepared, own_prepared)
 
 
 def test_other_columns(own_prepared: Path) -> None:
@@ -437,6 +454,142 @@ def test_a_foreign_label(own_prepared: Path) -> None:
     text = (own_prepared / "clips.csv").read_text()
     (own_prepared / "clips.csv").write_text(text.replace("training,yes,", "training,yeah,", 1))
     assert "yeah" in refused(open_prepared, own_prepared)
+
+
+# More to train on
+
+
+def test_other_words_that_the_task_did_not_draw(prepared: PreparedData, speech_commands: Path) -> None:
+    """The split `extra` holds every training recording of another word that the task did not draw, and no other."""
+    task, extra = ({prepared.clips[row].file for row in prepared.rows(split)} for split in ("training", EXTRA))
+    every = {
+        f"{word}/{path.name}"
+        for word in UNKNOWN_WORDS
+        for path in (speech_commands / word).glob("*.wav")
+        if path.name.partition("_")[0] in SPEAKERS["training"]
+    }
+    assert task & extra == set()
+    assert {file for file in task | extra if word_of(file) in UNKNOWN_WORDS} == every
+    assert {prepared.clips[row].label for row in prepared.rows(EXTRA)} == {UNKNOWN}
+
+
+def test_words_of_other_sources(with_sources: PreparedData, prepared: PreparedData) -> None:
+    """Words of other sources join `extra` with their word and speaker, a second of each; the task stays as it was."""
+    others = {row: clip for row, clip in enumerate(with_sources.clips) if clip.file.startswith("../")}
+    assert [(clip.file, clip.split, clip.label, clip.word, clip.speaker) for clip in others.values()] == [
+        ("../words/abbey/ann_1.wav", EXTRA, UNKNOWN, "abbey", "words:ann"),
+        ("../words/bed/bob_1.wav", EXTRA, UNKNOWN, "bed", "words:bob"),
+        ("../words/bed/bob_2.wav", EXTRA, UNKNOWN, "bed", "words:bob"),
+    ]
+    for row, clip in others.items():
+        pcm = wav(with_sources.folder.parent, clip.file.removeprefix("../"))
+        np.testing.assert_array_equal(with_sources.bank[row], np.pad(pcm, (0, CLIP_SAMPLES - len(pcm))))
+    assert [clip for clip in with_sources.clips if not clip.file.startswith("../")] == prepared.clips
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [
+        ("noise", ["events/dog_bark-1-100032-A.wav", "events/dog_bark-2-100032-B.wav", "ambient/street.wav"]),
+        ("rooms", ["near.wav", "far.wav"]),
+        ("speech", []),
+    ],
+)
+def test_material(with_sources: PreparedData, kind: str, files: list[str]) -> None:
+    """Noises, rooms and speech of other sources come back bit for bit, and the manifest says what they are."""
+    found = with_sources.material(kind)
+    assert [entry["file"] for entry in with_sources.manifest["material"][kind]] == [f"{kind}/{file}" for file in files]
+    for pcm, file in zip(found, files, strict=True):
+        np.testing.assert_array_equal(pcm, wav(with_sources.folder.parent / kind, file))
+
+
+def test_no_other_sources(prepared: PreparedData) -> None:
+    """Without anything beside the archive there is no material, and the manifest says what is missing."""
+    assert [prepared.material(kind) for kind in MATERIAL] == [[], [], []]
+    missing = {bill["folder"] for bill in prepared.manifest["sources"] if "the folder is missing" in bill["left_out"]}
+    assert missing == {"words", "synthetic", "noise", "rooms", "speech"}
+
+
+def test_the_task_in_the_bill_of_materials(with_sources: PreparedData) -> None:
+    """The manifest's bill of materials counts the task's own training recordings, silence aside."""
+    own = [clip for clip in with_sources.clips if clip.split in ("training", EXTRA) and clip.label != SILENCE]
+    n_own = sum(not clip.file.startswith("../") for clip in own)
+    assert with_sources.manifest["sources"][0]["used"] == {"CC BY 4.0": n_own}
+    assert n_own == 96
+
+
+def test_a_source_named_from_the_root(own_archive: Path, tmp_path: Path) -> None:
+    """A source's folder may lie anywhere."""
+    path = write_sources(tmp_path / "elsewhere")
+    path.write_text(path.read_text().replace('folder = "words"', f'folder = "{tmp_path}/elsewhere/words"'))
+    data = prepare(own_archive, tmp_path / "out", sources=read_sources(path))
+    assert data.manifest["unreadable"] == []
+    assert str(tmp_path / "elsewhere" / "words" / "abbey" / "ann_1.wav") in {clip.file for clip in data.clips}
+
+
+def test_prepared_from_within(with_sources: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources are found beside the words' folder from wherever and however that folder is named."""
+    root = with_sources.folder.parent
+    shutil.copytree(root / WORDS_FOLDER, tmp_path / "task" / WORDS_FOLDER)
+    write_sources(tmp_path / "task")
+    monkeypatch.chdir(tmp_path / "task" / WORDS_FOLDER)
+    data = prepare(Path(), tmp_path / "out", sources=read_sources(root / "sources.toml"))
+    assert data.clips == with_sources.clips
+
+
+def test_material_that_cannot_be_used(own_archive: Path, tmp_path: Path) -> None:
+    """Recordings of other sources that are damaged or silent are named and left out, the others kept."""
+    path = write_sources(tmp_path)
+    (tmp_path / "noise" / "ambient" / "street.wav").write_bytes(b"no sound in here")
+    sf.write(tmp_path / "rooms" / "near.wav", np.zeros(4000), SAMPLE_RATE)
+    (tmp_path / "words" / "abbey" / "ann_1.wav").unlink()
+    data = prepare(own_archive, tmp_path / "out", sources=read_sources(path))
+    named = [Path(line.partition(": ")[0]).name for line in data.manifest["unreadable"]]
+    assert sorted(named) == ["ann_1.wav", "near.wav", "street.wav"]
+    assert (len(data.material("noise")), len(data.material("rooms"))) == (2, 1)
+    assert "abbey" not in {clip.word for clip in data.clips}
+
+
+@pytest.mark.parametrize("damage", ["removed", "emptied", "halved", "other", "not listed"])
+def test_damaged_material(with_sources: PreparedData, tmp_path: Path, damage: str) -> None:
+    """Material that is missing, damaged or not what the manifest says is refused, naming the folder."""
+    folder = Path(shutil.copytree(with_sources.folder, tmp_path / "own"))
+    path = folder / material_file("noise")
+    data = path.read_bytes()
+    if damage == "removed":
+        path.unlink()
+    elif damage == "other":
+        np.save(path, np.zeros(24_000, np.float32))
+    elif damage == "not listed":
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["material"]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    else:
+        path.write_bytes({"emptied": b"", "halved": data[: len(data) // 2]}[damage])
+    assert str(folder) in refused(open_prepared(folder).material, "noise")
+
+
+def test_words_left_out(prepared: PreparedData) -> None:
+    """Clips of a word left out are of no split that is trained on; those to measure on, and all others, stay."""
+    without = prepared.without(["bed", "zero"])
+    for before, after in zip(prepared.clips, without.clips, strict=True):
+        trained = before.split in ("training", EXTRA) and before.word in ("bed", "zero")
+        assert after == (replace(before, split=LEFT_OUT) if trained else before)
+    assert len(without.rows(LEFT_OUT)) == 2 * len(SPEAKERS["training"])
+
+
+def test_nothing_left_out(prepared: PreparedData) -> None:
+    """Without words to leave out, the data are what they were."""
+    assert prepared.without(()).clips == prepared.clips
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("yes", "yes is a keyword, expected other words"), ("bird", "has no clip of bird to train on")]
+)
+def test_words_that_cannot_be_left_out(prepared: PreparedData, word: str, said: str) -> None:
+    """A keyword, or a word of which there is nothing to train on, cannot be left out."""
+    with pytest.raises(UsageError, match=said):
+        prepared.without(["bed", word])
 
 
 @pytest.mark.parametrize(

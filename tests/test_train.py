@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_kws.config import LABELS, PrepareConfig, TrainConfig
+from tiny_kws.config import LABELS, UNKNOWN, PrepareConfig, StreamRecipe, TrainConfig
 from tiny_kws.errors import KwsError, ModelError, UsageError
 from tiny_kws.locks import exclusive
 from tiny_kws.training import train as room
 from tiny_kws.training.checkpoint import load_checkpoint, read_torch, save_torch
-from tiny_kws.training.dataset import PreparedData, prepare
+from tiny_kws.training.dataset import EXTRA, PreparedData, prepare
 from tiny_kws.training.features import LogMel
 from tiny_kws.training.train import (
     EpochReport,
@@ -40,6 +40,16 @@ EASY = replace(
     CONFIG, epochs=6, batch_size=8, learning_rate=2e-2, label_smoothing=0.0, shift_ms=20.0, noise_volume=0.01
 )
 SMALL = {"width": 8}
+STREAMS = replace(
+    CONFIG,
+    epochs=2,
+    batch_size=8,
+    warmup_steps=5,
+    max_gradient_norm=1.0,
+    average_decay=0.9,
+    streams=StreamRecipe(seconds=2.4, made_rooms=4),
+)
+CAUSAL = {"stem_channels": 2, "width": 8, "n_blocks": 1}
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 
 KILLED_AGAIN_AND_AGAIN = """
@@ -179,6 +189,14 @@ def trained(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) ->
     """A whole training of a small network; not to be written to."""
     out = tmp_path_factory.mktemp("trained") / "small"
     assert train(prepared, out, "ds-cnn", SMALL, CONFIG, device="cpu") == out / "best.pt"
+    return out
+
+
+@pytest.fixture(scope="module")
+def on_streams(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole training of a tiny causal network on streams, its weights averaged; not to be written to."""
+    out = tmp_path_factory.mktemp("streams") / "causal"
+    train(prepared, out, "causal-cnn", CAUSAL, STREAMS, device="cpu")
     return out
 
 
@@ -485,6 +503,163 @@ def test_statistics_do_not_depend_on_batches() -> None:
     whole = feature_stats(LogMel(), iter([audio]))
     parts = feature_stats(LogMel(), iter([audio[:1], audio[1:]]))
     assert whole == pytest.approx(parts, rel=1e-9)
+
+
+# Streams, averaged weights
+
+
+@dataclass
+class Step:
+    """What a step of the optimizer was given and left."""
+
+    learning_rate: float
+    gradient_norm: float
+    weights: dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
+    """Filled with every step of the trainings to come."""
+    seen: list[Step] = []
+    step = room._Run._step
+
+    def noted(run: room._Run, items: torch.Tensor, learning_rate: float, generator: torch.Generator) -> torch.Tensor:
+        result = step(run, items, learning_rate, generator)
+        norm = torch.stack([weight.grad.norm() for weight in run.model.parameters()]).norm()
+        weights = {name: value.clone() for name, value in run.model.state_dict().items()}
+        seen.append(Step(learning_rate, float(norm), weights))
+        return result
+
+    monkeypatch.setattr(room._Run, "_step", noted)
+    return seen
+
+
+def test_averaged_streams_resumed(prepared: PreparedData, on_streams: Path, tmp_path: Path) -> None:
+    """A training on streams with averaged weights, broken off and resumed, ends bit for bit like the one that ran
+    through: the average, the weights themselves, the optimizer and the history."""
+    with pytest.raises(StopError):
+        train(prepared, tmp_path, "causal-cnn", CAUSAL, STREAMS, device="cpu", watcher=stop_after(1))
+    train(prepared, tmp_path, "causal-cnn", CAUSAL, STREAMS, device="cpu", resume=True)
+    assert "trained_state" in read_torch(tmp_path / "last.pt")
+    assert_same_training(tmp_path, on_streams)
+
+
+def test_the_average_is_kept(prepared: PreparedData, tmp_path: Path, steps: list[Step]) -> None:
+    """What is saved is the moving average of the weights over all steps, whose decay grows to the one asked for."""
+    config = replace(CONFIG, epochs=2, average_decay=0.2)
+    train(prepared, tmp_path, "ds-cnn", SMALL, config, device="cpu")
+    averages: dict[str, torch.Tensor] = dict(steps[0].weights)
+    for n, step in enumerate(steps[1:], 1):
+        decay = min(0.2, (n + 1) / (n + 20))
+        for name, value in step.weights.items():
+            averages[name] = decay * averages[name] + (1 - decay) * value if value.is_floating_point() else value
+    last = read_torch(tmp_path / "last.pt")
+    for name, value in averages.items():
+        torch.testing.assert_close(last["model_state"][name], value)
+    assert_equal(dict(last["trained_state"]), steps[-1].weights)
+    assert not torch.equal(last["trained_state"]["fc.weight"], last["model_state"]["fc.weight"])
+
+
+def test_the_average_is_validated(on_streams: Path, prepared: PreparedData) -> None:
+    """The validation accuracy in a checkpoint is that of the average it holds."""
+    from tiny_kws.training.checkpoint import open_predictor
+
+    rows = prepared.rows("validation")
+    probabilities = open_predictor(on_streams / "last.pt").predict(np.float32(prepared.bank[rows]) / 32768)
+    accuracy = float((probabilities.argmax(1) == prepared.targets(rows)).mean())
+    assert accuracy == pytest.approx(load_checkpoint(on_streams / "last.pt").val_acc, abs=1e-6)
+
+
+def test_warm_up(prepared: PreparedData, tmp_path: Path, steps: list[Step]) -> None:
+    """The learning rate grows over the first steps in equal parts, across epochs, to where it is without."""
+    for out, warmup in (("cold", 0), ("warm", 8)):
+        train(prepared, tmp_path / out, "ds-cnn", SMALL, replace(CONFIG, epochs=2, warmup_steps=warmup), device="cpu")
+    n_steps = len(steps) // 2
+    ratios = [steps[n_steps + i].learning_rate / steps[i].learning_rate for i in range(n_steps)]
+    assert n_steps == 10
+    assert ratios == pytest.approx([*[(i + 1) / 8 for i in range(8)], 1.0, 1.0])
+
+
+def test_long_gradients_are_shortened(prepared: PreparedData, tmp_path: Path, steps: list[Step]) -> None:
+    """No step is taken along a gradient longer than asked; without that, some are."""
+    for out, most in (("free", 0.0), ("short", 0.5)):
+        train(
+            prepared, tmp_path / out, "ds-cnn", SMALL, replace(CONFIG, epochs=1, max_gradient_norm=most), device="cpu"
+        )
+    free, short = ([step.gradient_norm for step in steps[part]] for part in (slice(5), slice(5, 10)))
+    assert max(free) > 0.6
+    assert max(short) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_only_the_causal_network_hears_streams(prepared: PreparedData, tmp_path: Path) -> None:
+    """A network that cannot stream cannot be trained on streams."""
+    with pytest.raises(UsageError, match=r"^only the causal network can be trained on streams"):
+        train(prepared, tmp_path, "ds-cnn", SMALL, STREAMS, device="cpu")
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_an_average_cannot_be_dropped(prepared: PreparedData, on_streams: Path, tmp_path: Path) -> None:
+    """A checkpoint that lacks the weights behind the average cannot be gone on with."""
+    last = read_torch(on_streams / "last.pt")
+    del last["trained_state"]
+    save_torch(tmp_path / "last.pt", last)
+    with pytest.raises(ModelError, match=r"is no training to go on with"):
+        train(prepared, tmp_path, "causal-cnn", CAUSAL, STREAMS, device="cpu", resume=True)
+
+
+# What was trained on
+
+
+def test_an_older_training_goes_on(prepared: PreparedData, own_begun: Path, trained: Path) -> None:
+    """A training begun before there were streams, averages or words left out goes on, and ends the same."""
+    last = read_torch(own_begun / "last.pt")
+    for name in ("warmup_steps", "max_gradient_norm", "average_decay", "streams", "left_out"):
+        del last["train_config"][name]
+    save_torch(own_begun / "last.pt", last)
+    train(prepared, own_begun, "ds-cnn", SMALL, CONFIG, device="cpu", resume=True)
+    assert_equal(*(read_torch(out / "last.pt")["model_state"] for out in (own_begun, trained)))
+
+
+def test_words_left_out_are_not_heard(prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words left out are neither trained on nor in the statistics; validation hears them; the checkpoint names them."""
+    seen: list[np.ndarray] = []
+
+    def noted(bank: Any, rows: np.ndarray, device: torch.device) -> torch.Tensor:
+        seen.append(rows)
+        return fetch(bank, rows, device)
+
+    monkeypatch.setattr(room, "fetch", noted)
+    monkeypatch.setattr("tiny_kws.training.recipes.fetch", noted)
+    words = tuple(sorted({clip.word for clip in prepared.clips if clip.split == "training" and clip.label == UNKNOWN}))
+    config = replace(CONFIG, epochs=1, left_out=words[:2])
+    train(prepared, tmp_path, "ds-cnn", SMALL, config, device="cpu")
+    heard = [prepared.clips[row] for row in np.concatenate(seen)]
+    assert not {clip.word for clip in heard if clip.split in ("training", EXTRA)} & set(words[:2])
+    expected = {row for row in prepared.rows("training") if prepared.clips[row].word not in words[:2]}
+    assert {row for row in np.concatenate(seen) if prepared.clips[row].split == "training"} == expected
+    assert {row for row in np.concatenate(seen) if prepared.clips[row].split != "training"} == set(
+        prepared.rows("validation")
+    )
+    assert load_checkpoint(tmp_path / "last.pt").data["left_out"] == list(words[:2])
+
+
+def test_words_left_out_are_part_of_the_settings(prepared: PreparedData, own_begun: Path) -> None:
+    """A training cannot be resumed with other words left out."""
+    with pytest.raises(UsageError, match=r"other settings \(left_out\)"):
+        train(prepared, own_begun, "ds-cnn", SMALL, replace(CONFIG, left_out=("bed",)), device="cpu", resume=True)
+
+
+def test_the_bill_of_materials(prepared: PreparedData, trained: Path, tmp_path: Path) -> None:
+    """The sources, and the words left out, travel from the prepared data to the checkpoint and into the artefact."""
+    from tiny_kws.runtime import Classifier
+    from tiny_kws.training.export import Exporter
+
+    checkpoint = load_checkpoint(trained / "best.pt")
+    assert checkpoint.data["sources"] == prepared.manifest["sources"]
+    assert checkpoint.data["sources"][0]["used"] == {"CC BY 4.0": 96}
+    Exporter(checkpoint).clip(tmp_path / "model.onnx")
+    data = Classifier(tmp_path / "model.onnx").metadata.data
+    assert (data["sources"], data["left_out"]) == (prepared.manifest["sources"], [])
 
 
 @pytest.mark.gpu

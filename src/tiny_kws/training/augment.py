@@ -39,6 +39,22 @@ def augment(audio: Tensor, noise: Tensor, config: TrainConfig, generator: torch.
     return add_noise(shifted, noise, config.noise_probability, config.noise_volume, generator)
 
 
+def mask_bands(features: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Set a stretch of mel bands of half of the rows of (batch, 1, mels, frames) to zero; widths from 1 to `most`.
+
+    The frequency masks of SpecAugment (Park et al. 2019, arXiv:1904.08779). With `most` 0 nothing is masked.
+    """
+    if most == 0:
+        return features
+    n_rows, n_mels = features.shape[0], features.shape[2]
+    widths = 1 + torch.randint(most, (n_rows,), generator=generator)
+    starts = torch.randint(n_mels, (n_rows,), generator=generator)
+    widths *= torch.rand(n_rows, generator=generator) < 0.5
+    bands = torch.arange(n_mels)
+    masked = (bands >= starts[:, None]) & (bands < (starts + widths)[:, None])
+    return features.masked_fill(masked.to(features.device)[:, None, :, None], 0.0)
+
+
 def _randint(high: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
     """Drawn on the CPU, so that a seed means the same on every device."""
     return torch.randint(high, (count,), generator=generator).to(device)

@@ -212,4 +212,5 @@ def open_predictor(path: Path) -> Predictor:
         weight_bytes=sum(value.numel() * value.element_size() for value in state),
         sha256=checkpoint.sha256,
         set_threads=torch.set_num_threads,
+        left_out=tuple(map(str, checkpoint.data.get("left_out", ()))),
     )

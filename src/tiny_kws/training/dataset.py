@@ -1,7 +1,10 @@
 """The twelve-class Speech Commands task (Warden 2018, arXiv:1804.03209), drawn from the official layout.
 
 A prepared folder holds `bank.npy` (every clip, int16), `clips.csv` (a line for each row of the bank),
-`noise.npy` (background noise for training, int16) and `manifest.json` (counts, seeds, sources).
+`noise.npy` (background noise for training, int16) and `manifest.json` (counts, seeds, sources). Beside the task's own
+clips the bank holds those of the split `extra`: other words that the task did not draw, and those of other sources.
+`other_noise.npy`, `other_rooms.npy` and `other_speech.npy` (int16, end to end) are of other sources, listed in the
+manifest; `credits.csv` says whom weights trained on all this are owed to.
 """
 
 from __future__ import annotations
@@ -10,11 +13,12 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,9 +26,10 @@ import numpy.typing as npt
 
 from ..audio import Samples, one_second, read_mono
 from ..config import CLIP_SAMPLES, KEYWORDS, LABELS, OTHER_WORDS, SAMPLE_RATE, SILENCE, UNKNOWN, PrepareConfig
-from ..errors import DataError, KwsError
+from ..errors import DataError, KwsError, UsageError
 from ..evaluation.clips import BATCH_CLIPS, ClipSet, batched
 from ..files import whole_folder, write_bytes, write_json
+from .sources import Recording, Sources, credits_csv, gather, read_sources
 
 Pcm = npt.NDArray[np.int16]
 
@@ -38,7 +43,16 @@ OFFICIAL_CLIPS = {"training": 84_843, "validation": 9_981, "testing": 11_005}
 NOISE_STRETCHES = {"training": (0.0, 0.8), "validation": (0.8, 0.9), "testing": (0.9, 1.0)}
 """The part of every background recording that each split may use: no noise is heard in two splits."""
 
-FORMAT = 1
+EXTRA = "extra"
+"""The split of other words beyond the task's draw: more of `unknown` for recipes that want it."""
+
+LEFT_OUT = "left out"
+"""The split of clips that `PreparedData.without` keeps from training; none lies in a prepared folder."""
+
+MATERIAL = ("noise", "rooms", "speech")
+"""Recordings of other sources, by their use; each in a file of its own."""
+
+FORMAT = 2
 SOURCE = "Google Speech Commands v0.02, P. Warden 2018 (arXiv:1804.03209), CC BY 4.0"
 SOURCE_LICENCE = "CC BY 4.0"
 CLIPS_AT_ONCE = 1024  # read and written together while preparing
@@ -65,6 +79,20 @@ class PreparedData:
     clips: list[Clip]
     manifest: dict[str, Any]
 
+    def material(self, kind: str) -> list[Pcm]:
+        """Recordings of other sources, each (samples,) int16, memory-mapped; of the kind noise, rooms or speech.
+
+        Raises DataError if they do not lie there as the manifest says.
+        """
+        try:
+            lengths = [int(entry["samples"]) for entry in self.manifest["material"][kind]]
+            whole: Pcm = np.load(self.folder / material_file(kind), mmap_mode="r" if lengths else None)
+        except (OSError, ValueError, LookupError, TypeError, EOFError) as error:
+            raise DataError(f"{self.folder}: its {kind} cannot be read ({error}), prepare the data again") from error
+        if whole.shape != (sum(lengths),) or whole.dtype != np.int16:
+            raise DataError(f"{self.folder}: its {kind} are {whole.shape} {whole.dtype}, not what the manifest says")
+        return np.split(whole, np.cumsum(lengths)[:-1]) if lengths else []
+
     def rows(self, split: str) -> npt.NDArray[np.intp]:
         """Rows of the bank that belong to `split`. Raises DataError if there are none."""
         rows = np.array([i for i, clip in enumerate(self.clips) if clip.split == split], np.intp)
@@ -72,6 +100,21 @@ class PreparedData:
             have = ", ".join(sorted({clip.split for clip in self.clips}))
             raise DataError(f"{self.folder}: holds no clips of the split {split!r}, expected one of: {have}")
         return rows
+
+    def without(self, words: Collection[str]) -> PreparedData:
+        """The same data, but training hears none of `words`: those of its clips are of the split `left out`.
+
+        Raises UsageError for keywords, and for words that training does not hear anyway.
+        """
+        splits = ("training", EXTRA)
+        heard = {clip.word for clip in self.clips if clip.split in splits and clip.label == UNKNOWN}
+        for word in words:
+            if word in KEYWORDS:
+                raise UsageError(f"{word} is a keyword, expected other words to leave out of the training")
+            if word not in heard:
+                raise UsageError(f"{self.folder}: has no clip of {word} to train on, so none to leave out; check it")
+        clips = [replace(c, split=LEFT_OUT) if c.word in words and c.split in splits else c for c in self.clips]
+        return replace(self, clips=clips)
 
     def targets(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
         """Class indices (rows,) in the order of LABELS."""
@@ -83,14 +126,18 @@ def prepare(
     destination: Path,
     config: PrepareConfig | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    sources: Sources | None = None,
 ) -> PreparedData:
     """Build the twelve-class task from the official folder layout and open it.
 
     `source` is the words' folder or the one above it; `progress(done, total)` counts clips. Splits follow the official
     lists; unknown and silence are seeded draws. An incomplete archive is accepted, what it lacks stands in the manifest
-    under `missing`, and clips that cannot be read under `unreadable`. Raises DataError if the layout is not there.
+    under `missing`, and clips that cannot be read under `unreadable`. `sources` (default: the package's own file) names
+    what lies beside the words' folder to train against; what is not there is left out, and stands under `sources`.
+    Raises DataError if the layout is not there.
     """
     config = config or PrepareConfig()
+    sources = sources or read_sources()
     words = find_words_folder(source)
     if destination.exists():
         raise DataError(f"{destination}: already exists, expected a new folder; remove it or name another")
@@ -98,21 +145,27 @@ def prepare(
     recordings = list_recordings(words, lists)
     _check_speakers(words, recordings)
     noises = _read_noises(words)
-    chosen = [clip for split in SPLITS for clip in _draw_words(recordings[split], split, config)]
+    task = [clip for split in SPLITS for clip in _draw_words(recordings[split], split, config)]
+    own = {SOURCE_LICENCE: len(recordings["training"])}
+    found, bills = gather(_named(words, ".."), sources, own)
+    extra = _undrawn(recordings["training"], task) + [_extra_clip(recording) for recording in found["other words"]]
     unreadable: list[str] = []
     with whole_folder(destination) as folder:
         # Written row by row: on a full disk, writing through a memory map kills the process.
         with (folder / "bank.npy").open("wb") as bank:
             bank.write(_npy_header(0))
-            kept = list(_write_words(words, chosen, bank, unreadable, progress))
+            kept = list(_write_words(words, task + extra, bank, unreadable, progress))
             for split in SPLITS:
                 n_keywords = sum(clip.split == split and clip.label in KEYWORDS for clip in kept)
                 kept += _write_silence(bank, noises, split, round(n_keywords * config.silence_share), config.seed)
             bank.seek(0)
             bank.write(_npy_header(len(kept)))
         np.save(folder / "noise.npy", np.concatenate([_stretch(noises[name], "training") for name in sorted(noises)]))
+        material = {kind: _write_material(folder, kind, found[kind], unreadable) for kind in MATERIAL}
         write_bytes(folder / "clips.csv", _to_csv(kept))
-        write_json(folder / "manifest.json", _manifest(words, recordings, lists, noises, kept, unreadable, config))
+        write_bytes(folder / "credits.csv", credits_csv(sources, found, own))
+        manifest = _manifest(words, recordings, lists, noises, kept, unreadable, config)
+        write_json(folder / "manifest.json", {**manifest, "sources": bills, "material": material})
     return open_prepared(destination)
 
 
@@ -139,6 +192,11 @@ def open_prepared(folder: Path) -> PreparedData:
     if foreign:
         raise DataError(f"{folder}: clips.csv has the labels {', '.join(foreign)}, expected {', '.join(LABELS)}")
     return PreparedData(folder, bank, noise, clips, manifest)
+
+
+def material_file(kind: str) -> str:
+    """The file of a prepared folder that holds recordings of other sources, by kind."""
+    return f"other_{kind}.npy"
 
 
 def find_words_folder(source: Path) -> Path:
@@ -203,6 +261,8 @@ def split_clips(data: PreparedData, split: str) -> ClipSet:
         batches=lambda: (
             to_float(data.bank[part]) for part in np.split(rows, range(BATCH_CLIPS, len(rows), BATCH_CLIPS))
         ),
+        names=[clip.file for clip in clips],
+        words=[clip.word for clip in clips],
     )
 
 
@@ -220,7 +280,18 @@ def test_archive_clips(folder: Path) -> tuple[ClipSet, list[str]]:
         names.append(f"{path.parent.name}/{path.name}")
     if not windows:
         raise DataError(f"{folder}: none of its {len(unreadable)} clips can be read")
-    return ClipSet("the official test set", labels, clips_digest(names), lambda: batched(windows)), unreadable
+    words = [_said_in_test(name) for name in names]
+    clips = ClipSet("the official test set", labels, clips_digest(names), lambda: batched(windows), names, words)
+    return clips, unreadable
+
+
+def _said_in_test(name: str) -> str:
+    """The word in `_unknown_/bed_0a7c2a8d_nohash_0.wav` or `yes/0a7c2a8d_nohash_0.wav`; empty if it is not named."""
+    label, _, file = name.partition("/")
+    if label == f"_{UNKNOWN}_":
+        word, _, rest = file.partition("_")
+        return word if "_nohash_" in rest else ""
+    return "" if label == f"_{SILENCE}_" else label
 
 
 def calibration_clips(data: PreparedData, count: int) -> Samples:
@@ -277,6 +348,41 @@ def _draw_words(files: list[str], split: str, config: PrepareConfig) -> list[Cli
     return clips + [Clip(split, UNKNOWN, word_of(file), speaker_of(file), file) for file in unknown]
 
 
+def _undrawn(files: list[str], task: list[Clip]) -> list[Clip]:
+    """The other words of the training split that the task did not draw."""
+    drawn = {clip.file for clip in task}
+    others = [file for file in files if word_of(file) not in KEYWORDS and file not in drawn]
+    return [Clip(EXTRA, UNKNOWN, word_of(file), speaker_of(file), file) for file in others]
+
+
+def _extra_clip(recording: Recording) -> Clip:
+    file = str(PurePosixPath("..", recording.file))  # a source's folder may also be named from the root
+    return Clip(EXTRA, UNKNOWN, recording.word, recording.speaker, file)
+
+
+def _named(words: Path, file: str) -> Path:
+    """A file as it is named from the words' folder: where that is a link, `..` is beside the link."""
+    return Path(os.path.normpath(words / file))
+
+
+def _write_material(folder: Path, kind: str, found: list[Recording], unreadable: list[str]) -> list[dict[str, Any]]:
+    """Write recordings end to end to the file of `kind`, note the unreadable, and say what each is and how long."""
+    sounds, entries = [], []
+    for recording in found:
+        try:
+            pcm = to_pcm(read_mono(recording.path))
+        except KwsError as error:
+            unreadable.append(str(error))
+            continue
+        if not pcm.any():  # a room response of it would have no level to be brought to
+            unreadable.append(f"{recording.path}: holds nothing but digital silence, expected sound")
+            continue
+        sounds.append(pcm)
+        entries.append({"file": recording.file, "group": recording.group, "samples": len(pcm)})
+    np.save(folder / material_file(kind), np.concatenate(sounds) if sounds else np.zeros(0, np.int16))
+    return entries
+
+
 def _write_words(
     words: Path, clips: list[Clip], bank: BinaryIO, unreadable: list[str], progress: Callable[[int, int], None]
 ) -> Iterator[Clip]:
@@ -284,7 +390,7 @@ def _write_words(
 
     def read(clip: Clip) -> Pcm | str:
         try:
-            return to_pcm(one_second(read_mono(words / clip.file)))
+            return to_pcm(one_second(read_mono(_named(words, clip.file))))
         except KwsError as error:
             return str(error)
 
@@ -360,7 +466,7 @@ def _manifest(
 ) -> dict[str, Any]:
     found = {split: len(files) for split, files in recordings.items()}
     present = set().union(*recordings.values())
-    by_split = {split: [clip for clip in clips if clip.split == split] for split in SPLITS}
+    by_split = {split: [clip for clip in clips if clip.split == split] for split in (*SPLITS, EXTRA)}
     return {
         "format": FORMAT,
         "source": SOURCE,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .._version import __version__
 from ..artefact import METADATA_KEY, Metadata, sign
-from ..config import CLIP_SAMPLES
+from ..config import CLIP_SAMPLES, DetectorConfig
 from ..errors import KwsError, UsageError
 from ..evaluation.clips import BATCH_CLIPS, ClipSet, measure
 from ..files import write_bytes
@@ -76,7 +76,8 @@ class Exporter:
     """Writes artefacts of one checkpoint, each only if it answers as the checkpoint does.
 
     They are compared on `clips`, whose accuracy goes into the metadata, or on seeded synthetic sound if there are none.
-    An artefact that differs by more than it may is not written; KwsError says by how much. `licence` is the weights'.
+    An artefact that differs by more than it may is not written; KwsError says by how much. `licence` is the weights',
+    `detector` holds the settings for listening that the artefacts are to carry.
     """
 
     def __init__(
@@ -85,8 +86,10 @@ class Exporter:
         clips: ClipSet | None = None,
         licence: str = "",
         progress: Progress = lambda done, total: None,
+        detector: DetectorConfig | None = None,
     ) -> None:
         self.checkpoint, self.licence = checkpoint, licence
+        self.detector = {} if detector is None else asdict(detector)
         self.name = clips.name if clips else "synthetic noise"
         self.clips = clips
         self.audio = np.concatenate(list(clips.batches())) if clips else _synthetic_sound()
@@ -155,7 +158,7 @@ class Exporter:
             parity = replace(parity, accuracy=figures["accuracy"], checkpoint_accuracy=reference["accuracy"])
             loss = reference["accuracy"] - figures["accuracy"]
             metadata = replace(metadata, validation=_validation(self.clips, figures))
-        metadata = replace(metadata, licence=self.licence)
+        metadata = replace(metadata, licence=self.licence, detector=self.detector)
         if metadata.precision == "float32" and not difference <= TOLERANCE:
             raise KwsError(
                 f"{out}: not written, for its probabilities differ from the checkpoint's by {difference:.1e} on "

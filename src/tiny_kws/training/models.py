@@ -92,6 +92,8 @@ class CausalCNN(nn.Module):
 
     STEM_KERNEL = (8, 5)
     STEM_STRIDE = (4, 2)
+    HOP = FeatureConfig.hop * STEM_STRIDE[1]
+    """Samples from one answer of `embed_all` to the next."""
 
     def __init__(self, config: CausalCNNConfig | None = None) -> None:
         super().__init__()
@@ -110,7 +112,7 @@ class CausalCNN(nn.Module):
     @property
     def window(self) -> int:
         """Frames of `trunk` in the second that is averaged over."""
-        return CLIP_SAMPLES // (FeatureConfig.hop * self.STEM_STRIDE[1])
+        return CLIP_SAMPLES // self.HOP
 
     @property
     def look_back(self) -> int:

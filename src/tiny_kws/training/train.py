@@ -15,20 +15,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ..config import LABELS, TrainConfig
 from ..errors import ModelError, UsageError
 from ..evaluation.report import plot_learning_curve
 from ..files import write_json
 from ..locks import exclusive
-from .augment import augment
 from .checkpoint import DS_CNN, Checkpoint, build_model, feature_config_of, load_weights, read_torch, save_torch
 from .dataset import PreparedData
 from .events import write_events
 from .features import LogMel, normalize
+from .models import CausalCNN, Network
+from .recipes import Bank, ClipRecipe, Recipe, StreamTraining, fetch
 
 EVAL_BATCH = 256
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+DATA_KEYS = ("source", "licence", "prepare", "clips", "clips_sha256", "sources")  # of the manifest, in a checkpoint
 PROGRESS_STEPS = 5  # report a step in so many: on a GPU every report waits for the device
 
 
@@ -132,21 +135,10 @@ def keep_freed_memory() -> None:
             mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def iterate_batches(
-    bank: npt.NDArray[np.int16] | Tensor, rows: npt.NDArray[np.intp], size: int, device: torch.device
-) -> Iterator[Tensor]:
+def iterate_batches(bank: Bank, rows: npt.NDArray[np.intp], size: int, device: torch.device) -> Iterator[Tensor]:
     """Float32 audio (up to `size`, samples) in [-1, 1] on `device`, in the order of `rows`; bank int16."""
     for start in range(0, len(rows), size):
         yield fetch(bank, rows[start : start + size], device)
-
-
-def fetch(bank: npt.NDArray[np.int16] | Tensor, rows: npt.NDArray[np.intp], device: torch.device) -> Tensor:
-    """The clips at `rows` of an int16 bank as float32 audio in [-1, 1]; the bank may lie on the device already."""
-    if isinstance(bank, Tensor):
-        pcm = bank[torch.from_numpy(rows).to(bank.device)]
-    else:
-        pcm = torch.from_numpy(bank[rows]).to(device)
-    return pcm.float() / 32768.0
 
 
 def feature_stats(log_mel: LogMel, batches: Iterator[Tensor]) -> dict[str, float]:
@@ -178,6 +170,7 @@ class _Run:
         config: TrainConfig,
         device: str | None,
     ) -> None:
+        data = data.without(config.left_out)
         self.data, self.out, self.config = data, out, config
         self.device = find_device(device)
         if self.device.type == "cpu":
@@ -193,18 +186,30 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
+        self.average: AveragedModel | None = None
+        if config.average_decay:
+            # Young averages forget faster: then the first, bad weights do not linger.
+            self.average = AveragedModel(self.model, avg_fn=_average(config.average_decay), use_buffers=True)
         self.log_mel = LogMel(feature_config_of(architecture)).to(self.device)
         self.rows = {split: data.rows(split) for split in ("training", "validation")}
         self.targets = {
             split: torch.from_numpy(data.targets(rows)).to(self.device) for split, rows in self.rows.items()
         }
-        self.bank: npt.NDArray[np.int16] | Tensor = data.bank
+        self.bank: Bank = data.bank
         if self.device.type != "cpu":
             self.bank = torch.from_numpy(np.array(data.bank)).to(self.device)
-        self.noise = torch.from_numpy(data.noise).to(self.device).float() / 32768.0
+        self.recipe = self._make_recipe()
+        self.steps = math.ceil(self.recipe.n_items / self.recipe.per_step)
         self.history: list[dict[str, float]] = []
         self.stats: dict[str, float] = {}
-        self.steps = math.ceil(len(self.rows["training"]) / config.batch_size)
+
+    def _make_recipe(self) -> Recipe:
+        streams = self.config.streams
+        if streams is None:
+            return ClipRecipe(self.data, self.bank, self.config, self._features, self.device)
+        if not isinstance(self.model, CausalCNN):
+            raise UsageError("only the causal network can be trained on streams; train this one on clips")
+        return StreamTraining(self.data, streams, self.config, self._features, self.device)
 
     def start(self, resume: bool) -> None:
         """Begin afresh, or go on from the last whole epoch."""
@@ -232,13 +237,14 @@ class _Run:
         """One pass over the training clips. All its draws follow from the seed and the epoch alone."""
         self.model.train()
         order_generator = torch.Generator().manual_seed(_epoch_seed(self.config.seed, epoch))
-        order = torch.randperm(len(self.rows["training"]), generator=order_generator)
+        order = torch.randperm(self.recipe.n_items, generator=order_generator)
         total = torch.zeros(2, device=self.device)
         started, seen = time.perf_counter(), 0
         with torch.random.fork_rng():
             torch.manual_seed(_epoch_seed(self.config.seed, epoch))  # dropout draws from torch's own generator
-            for step, batch in enumerate(torch.split(order, self.config.batch_size)):
+            for step, batch in enumerate(torch.split(order, self.recipe.per_step)):
                 rate = _cosine(self.config.learning_rate, epoch + step / self.steps, self.config.epochs)
+                rate *= min(1.0, (epoch * self.steps + step + 1) / max(1, self.config.warmup_steps))
                 total += self._step(batch, rate, order_generator) * len(batch)
                 seen += len(batch)
                 if step % PROGRESS_STEPS == 0 or step + 1 == self.steps:
@@ -255,40 +261,43 @@ class _Run:
         val_loss, val_acc = self._validate()
         return EpochReport(epoch + 1, loss, accuracy, val_loss, val_acc, rate, round(speed, 1))
 
-    def _step(self, batch: Tensor, learning_rate: float, generator: torch.Generator) -> Tensor:
-        """One step of the optimizer on the training clips at `batch`; mean loss and accuracy (2,)."""
-        audio = fetch(self.bank, self.rows["training"][batch.numpy()], self.device)
-        targets = self.targets["training"][batch.to(self.device)]
-        features = self._features(augment(audio, self.noise, self.config, generator))
+    def _step(self, items: Tensor, learning_rate: float, generator: torch.Generator) -> Tensor:
+        """One step of the optimizer on the training clips `items`; mean loss and accuracy (2,)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            logits = self.model(features)
-        logits = logits.float()
-        loss = nn.functional.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
+            loss, accuracy = self.recipe.loss(self.model, items, generator)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.max_gradient_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
         self.optimizer.step()
-        return torch.stack([loss.detach(), (logits.argmax(1) == targets).float().mean()])
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return torch.stack([loss.detach(), accuracy])
 
     def _features(self, audio: Tensor) -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return normalize(self.log_mel(audio), self.stats).contiguous(memory_format=self.memory_format)
 
     def _validate(self) -> tuple[float, float]:
         """Loss (without label smoothing) and accuracy on the validation split, in float32."""
-        self.model.eval()
+        model = self._kept().eval()
         with torch.inference_mode():
             batches = iterate_batches(self.bank, self.rows["validation"], EVAL_BATCH, self.device)
-            logits = torch.cat([self.model(self._features(audio)) for audio in batches])
+            logits = torch.cat([model(self._features(audio)) for audio in batches])
             targets = self.targets["validation"]
             loss = nn.functional.cross_entropy(logits, targets)
             return float(loss), float((logits.argmax(1) == targets).float().mean())
 
+    def _kept(self) -> Network:
+        """What is validated and saved: the average of the weights, if there is one."""
+        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
+
     def _checkpoint(self) -> Checkpoint:
         manifest = self.data.manifest
         return Checkpoint(
-            model=self.model,
+            model=self._kept(),
             labels=LABELS,
             stats=self.stats,
             feature_config=self.log_mel.config,
@@ -296,7 +305,10 @@ class _Run:
             epoch=len(self.history),
             history=self.history,
             train_config={**asdict(self.config), "bfloat16": self.bfloat16},
-            data={key: manifest.get(key) for key in ("source", "licence", "prepare", "clips", "clips_sha256")},
+            data={
+                **{key: manifest.get(key) for key in DATA_KEYS},
+                "left_out": list(self.config.left_out),
+            },
         )
 
     def _save(self) -> None:
@@ -305,7 +317,10 @@ class _Run:
         accuracies = [line["val_acc"] for line in self.history]
         if accuracies[-1] > max(accuracies[:-1], default=-1.0):
             save_torch(self.out / "best.pt", checkpoint)
-        save_torch(self.out / "last.pt", {**checkpoint, "optimizer": self.optimizer.state_dict()})
+        last = {**checkpoint, "optimizer": self.optimizer.state_dict()}
+        if self.average is not None:
+            last |= {"trained_state": self.model.state_dict(), "n_averaged": self.average.n_averaged}
+        save_torch(self.out / "last.pt", last)
 
     def _report(self, events: list[dict[str, float]], append: bool) -> None:
         write_events(events, self.out / "tensorboard" / "events.out.tfevents", append)
@@ -316,6 +331,7 @@ class _Run:
     def _restore(self, last: dict[str, Any], path: Path) -> None:
         expected = {**asdict(self.config), "bfloat16": self.bfloat16}
         found, data = (value if isinstance(value := last.get(key), dict) else {} for key in ("train_config", "data"))
+        found = {**asdict(TrainConfig()), **found}  # settings that it does not know were at their defaults
         differing = [name for name in expected if found.get(name) != expected[name]]
         if data.get("clips_sha256") != self.data.manifest["clips_sha256"]:
             differing.append("the list of clips")
@@ -327,13 +343,28 @@ class _Run:
                 "resume with those or name another folder"
             )
         try:
-            load_weights(self.model, last["model_state"], str(path))
+            load_weights(self._kept(), last["model_state"], str(path))
+            if self.average is not None:
+                load_weights(self.model, last["trained_state"], str(path))
+                self.average.n_averaged.copy_(last["n_averaged"])
             self.optimizer.load_state_dict(last["optimizer"])
             self.history, self.stats = last["history"], last["stats"]
         except (AttributeError, KeyError, ValueError, TypeError) as error:
             raise ModelError(
                 f"{path}: is no training to go on with ({error}); start again in another folder"
             ) from error
+
+
+def _average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """Exponential moving average of the weights whose decay grows from 2/21, in the second step, to `decay`."""
+
+    def average(averaged: Tensor, new: Tensor, n_averaged: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():  # batch norm's count of batches
+            return new
+        n = int(n_averaged)
+        return averaged.lerp(new, 1.0 - min(decay, (n + 1) / (n + 20)))
+
+    return average
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

@@ -1,0 +1,97 @@
+"""What a step of training does: from numbers of training clips to a loss. Single clips, or composed streams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ..config import LABELS, UNKNOWN, StreamRecipe, TrainConfig
+from .augment import augment, mask_bands
+from .compose import NO_KEYWORD, Composer
+from .dataset import PreparedData
+from .models import CausalCNN, Network
+
+Features = Callable[[Tensor], Tensor]
+"""Audio (batch, samples) to normalised features (batch, 1, mels, frames)."""
+Bank = npt.NDArray[np.int16] | Tensor
+
+
+class Recipe(Protocol):
+    """One way to train. An epoch is a pass over `n_items`, `per_step` of them at a time."""
+
+    n_items: int
+    per_step: int
+
+    def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Loss and accuracy, both scalars, of a step with the training clips `items` (n,); draws from `generator`."""
+
+
+class ClipRecipe:
+    """The reference: single clips, shifted, with background noise; cross-entropy."""
+
+    def __init__(self, data: PreparedData, bank: Bank, config: TrainConfig, features: Features, device: torch.device):
+        self.config, self.features, self.device = config, features, device
+        self.bank, self.rows = bank, data.rows("training")
+        self.targets = torch.from_numpy(data.targets(self.rows)).to(device)
+        self.noise = torch.from_numpy(data.noise).to(device).float() / 32768.0
+        self.n_items, self.per_step = len(self.rows), config.batch_size
+
+    def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """As `Recipe.loss`."""
+        audio = fetch(self.bank, self.rows[items.numpy()], self.device)
+        targets = self.targets[items.to(self.device)]
+        logits = model(self.features(augment(audio, self.noise, self.config, generator))).float()
+        loss = nn.functional.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
+        return loss, (logits.argmax(1) == targets).float().mean()
+
+
+class StreamTraining:
+    """Composed streams; every answer within them counts.
+
+    Three terms: cross-entropy at the end of each clip; cross-entropy over the answers at which a keyword is whole in
+    the window; and, over the answers at which there is none, the hardest of each stream: -log of the probability that
+    it is no keyword.
+    """
+
+    def __init__(
+        self, data: PreparedData, recipe: StreamRecipe, config: TrainConfig, features: Features, device: torch.device
+    ):
+        self.recipe, self.config, self.features = recipe, config, features
+        self.composer = Composer(data, recipe, CausalCNN.HOP, device)
+        self.n_items = len(self.composer.keywords)
+        self.per_step = self.composer.n_keywords(config.batch_size)
+
+    def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """As `Recipe.loss`; the accuracy is that at the ends of clips."""
+        assert isinstance(model, CausalCNN)
+        keywords = self.composer.keywords[items]
+        streams = self.composer.compose(keywords, self.config.batch_size, generator)
+        features = mask_bands(self.features(streams.audio), self.recipe.masked_bands, generator)
+        logits = model.fc(model.dropout(model.embed_all(features))).float()
+        smoothing = self.config.label_smoothing
+        at_clips = logits[streams.rows, streams.answers]
+        keyword = streams.targets > LABELS.index(UNKNOWN)
+        loss = nn.functional.cross_entropy(at_clips, streams.classes, label_smoothing=smoothing)
+        if bool(keyword.any()):  # a last batch of few keywords may hold none whole, of which the mean is not a number
+            heard = nn.functional.cross_entropy(logits[keyword], streams.targets[keyword], label_smoothing=smoothing)
+            loss = loss + heard
+        none = -torch.logsumexp(logits.log_softmax(-1)[..., : LABELS.index(UNKNOWN) + 1], -1)
+        none = torch.where(streams.targets == NO_KEYWORD, none, torch.zeros_like(none))
+        hardest = none.topk(math.ceil(self.recipe.hard_share * none.shape[1]), 1).values
+        loss = loss + self.recipe.no_keyword_weight * hardest.mean()
+        return loss, (at_clips.argmax(1) == streams.classes).float().mean()
+
+
+def fetch(bank: Bank, rows: npt.NDArray[np.intp], device: torch.device) -> Tensor:
+    """The clips at `rows` of an int16 bank as float32 audio in [-1, 1]; the bank may lie on the device already."""
+    if isinstance(bank, Tensor):
+        pcm = bank[torch.from_numpy(rows).to(bank.device)]
+    else:
+        pcm = torch.from_numpy(bank[rows]).to(device)
+    return pcm.float() / 32768.0

@@ -1,0 +1,442 @@
+"""Composed streams hold what they say: which keyword is heard when, in what room, under how much noise.
+
+The clips are tones, one for each keyword and one for all other words, so that what is in a stream can be seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+
+from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, LABELS, SAMPLE_RATE, SILENCE, UNKNOWN, StreamRecipe
+from tiny_kws.errors import DataError
+from tiny_kws.training import compose as room
+from tiny_kws.training.compose import IGNORED, NO_KEYWORD, Composer, Streams, made_room
+from tiny_kws.training.dataset import EXTRA, Clip, PreparedData, material_file
+
+HOP = 320
+BEGIN, END = 4000, 8000
+"""Of the tone in each clip, in samples."""
+
+LEVEL = 0.2
+OTHERS_HZ = 400
+CPU = torch.device("cpu")
+PLAIN = StreamRecipe(
+    empty_share=1.0,
+    fluent_share=0.0,
+    speeds=(1.0, 1.0),
+    fluent_speeds=(1.0, 1.0),
+    level_db=(0.0, 0.0),
+    room_share=0.0,
+    made_rooms=4,
+    clean_share=1.0,
+)
+"""Keywords alone, as they were recorded."""
+
+VARIED = replace(StreamRecipe(), made_rooms=4)
+
+
+def hz_of(label: int) -> int:
+    """The tone of a class."""
+    return OTHERS_HZ if label == LABELS.index(UNKNOWN) else 1000 + 200 * label
+
+
+def tone(label: int) -> npt.NDArray[np.int16]:
+    time_s = np.arange(CLIP_SAMPLES) / SAMPLE_RATE
+    sound = LEVEL * np.sin(2 * np.pi * hz_of(label) * time_s)
+    sound[:BEGIN] = sound[END:] = 0
+    return np.rint(32768 * sound).astype(np.int16)
+
+
+def write_data(folder: Path, labels: list[str]) -> PreparedData:
+    """Prepared data of one tone for each of `labels`, with white noise, a noise of a second and a measured room."""
+    rng = np.random.default_rng(0)
+    clips = [
+        Clip("training" if i % 2 else EXTRA, label, f"word {i % 3}" if label == UNKNOWN else label, "", f"{i}")
+        for i, label in enumerate(labels)
+    ]
+    bank = np.stack([tone(LABELS.index(label)) for label in labels])
+    noise, short = (np.rint(3000 * rng.standard_normal(n)).astype(np.int16) for n in (50_000, 16_000))
+    response = 20_000 * np.exp(-np.arange(4000) / 400) * rng.standard_normal(4000)
+    response[:51] = [*[0.0] * 50, 32_000]
+    material = {"noise": short, "rooms": np.rint(response).clip(-32_768, 32_767).astype(np.int16)}
+    for kind, pcm in material.items():
+        np.save(folder / material_file(kind), pcm)
+    listed = {kind: [{"file": kind, "group": kind, "samples": len(pcm)}] for kind, pcm in material.items()}
+    return PreparedData(folder, bank, noise, clips, {"material": listed})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """A clip of each keyword, six of other words."""
+    return write_data(tmp_path_factory.mktemp("tones"), [*KEYWORDS, *[UNKNOWN] * 6])
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def composed(data: PreparedData, recipe: StreamRecipe, n_streams: int = 8, seed: int = 0) -> Streams:
+    """Streams that hold all keywords of `data`."""
+    composer = Composer(data, recipe, HOP, CPU)
+    return composer.compose(composer.keywords, n_streams, seeded(seed))
+
+
+def strength(audio: Tensor, label: int) -> Tensor:
+    """How often the tone of a class is in streams (batch, samples): 1 for one clip of it."""
+    time_s = torch.arange(audio.shape[1], dtype=torch.float64) / SAMPLE_RATE
+    wave = 2 * torch.pi * hz_of(label) * time_s
+    energy = (audio.double() @ torch.stack([wave.cos(), wave.sin()], 1)).square().sum(1)
+    return energy / (LEVEL * (END - BEGIN) / 2) ** 2
+
+
+def of_one_keyword(streams: Streams) -> list[tuple[Tensor, Tensor, int]]:
+    """Audio, targets and class of the streams that hold a single keyword and nothing else."""
+    found = []
+    for row in range(len(streams.audio)):
+        held = [label for label in streams.classes[streams.rows == row].tolist() if label != LABELS.index(SILENCE)]
+        if len(held) == 1 and held[0] > LABELS.index(UNKNOWN):
+            found.append((streams.audio[row], streams.targets[row], held[0]))
+    assert len(found) >= 3
+    return found
+
+
+def ends(streams: Streams) -> Tensor:
+    """When each answer is given, in samples."""
+    return HOP * (1 + torch.arange(streams.targets.shape[1]))
+
+
+def rms_db(audio: Tensor) -> Tensor:
+    """Level of each row, dB of full scale."""
+    return 10 * torch.log10(audio.double().square().mean(1))
+
+
+# Draws
+
+
+def test_every_draw_comes_from_the_generator(data: PreparedData) -> None:
+    """Equal seeds give equal batches in every part, whatever other generators do; another seed gives others."""
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    first = composed(data, VARIED, seed=3)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(6)
+    again, other = composed(data, VARIED, seed=3), composed(data, VARIED, seed=4)
+    for part in (field.name for field in fields(Streams)):
+        assert torch.equal(getattr(first, part), getattr(again, part)), part
+    assert not torch.equal(first.audio, other.audio)
+    assert not torch.equal(first.targets, other.targets)
+
+
+def test_each_keyword_once(data: PreparedData) -> None:
+    """Every keyword asked for is set in once: there is one clip of its class, and its sound is there once."""
+    streams = composed(data, PLAIN)
+    keywords = [LABELS.index(word) for word in KEYWORDS]
+    assert sorted(streams.classes[streams.classes > LABELS.index(UNKNOWN)].tolist()) == keywords
+    for label in keywords:
+        assert float(strength(streams.audio, label).sum()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_few_keywords(data: PreparedData) -> None:
+    """A batch may hold fewer keywords than it has room for: one, or none."""
+    composer = Composer(data, replace(VARIED, fluent_share=0.0), HOP, CPU)
+    for n in (0, 1):
+        streams = composer.compose(composer.keywords[:n], 4, seeded())
+        assert int((streams.classes > LABELS.index(UNKNOWN)).sum()) == n
+
+
+def test_how_many_keywords(data: PreparedData) -> None:
+    """Half of the slots of the streams that are no fluent speech are for keywords."""
+    composer = Composer(data, VARIED, HOP, CPU)
+    assert composer.n_slots == 3
+    assert composer.n_keywords(64) == 48 * 3 // 2
+
+
+def test_other_words_fill_the_rest(data: PreparedData) -> None:
+    """Of the slots without a keyword, the asked share is empty and the others hold other words."""
+    composer = Composer(data, replace(PLAIN, empty_share=0.4), HOP, CPU)
+    streams = composer.compose(composer.keywords, 60, seeded())
+    counts = torch.bincount(streams.classes, minlength=12)
+    assert counts[2:].tolist() == [1] * 10
+    assert int(counts.sum()) == 180
+    assert float(counts[LABELS.index(SILENCE)] / 170) == pytest.approx(0.4, abs=0.1)
+
+
+def test_words_are_drawn_alike() -> None:
+    """Other words are drawn alike however many clips they have, but for one of few clips, which counts by its clips."""
+    weights = room._balanced(["often"] * 30 + ["seldom"] * 10 + ["rare"], rare=10)
+    by_word = [weights[:30].sum(), weights[30:40].sum(), weights[40:].sum()]
+    np.testing.assert_allclose(np.array(by_word) / by_word[0], [1.0, 1.0, 0.1])
+
+
+def test_draws_follow_the_weights(data: PreparedData) -> None:
+    """Indices are drawn as often as their weights say; none of weight zero."""
+    cumulative = room._cumulative(np.array([1.0, 0.0, 3.0]))
+    drawn = torch.bincount(Composer(data, PLAIN, HOP, CPU)._pick(cumulative, 4000, seeded()), minlength=3)
+    assert drawn.tolist() == pytest.approx([1000, 0, 3000], abs=100)
+
+
+# What is heard when
+
+
+@pytest.mark.parametrize("speed", [0.8, 1.0, 1.25])
+def test_targets_follow_the_sound(data: PreparedData, speed: float) -> None:
+    """Around a keyword, at any speed, the targets say what its sound does: none up to its beginning; nothing counts
+    while it is heard in part; its class while it is whole in the last second, for half a second at most; nothing
+    counts until it has left that second; none when it is gone."""
+    streams = composed(data, replace(PLAIN, speeds=(speed, speed)), n_streams=24)
+    t, seen = ends(streams), np.zeros(5, int)
+    for audio, targets, label in of_one_keyword(streams):
+        sounding = torch.nonzero(audio.abs() > 1e-3)[:, 0]
+        begin, end = int(sounding[0]), int(sounding[-1]) + 1
+        assert end - begin == pytest.approx((END - BEGIN) / speed, abs=20)
+        second, margin = SAMPLE_RATE, SAMPLE_RATE // 20  # the word is taken to be 20 ms longer on both sides
+        stages = [
+            (t <= begin, NO_KEYWORD),
+            ((t >= (begin + end) / 2) & (t <= end), IGNORED),
+            ((t >= end + 2 * margin) & (t <= min(begin + second - margin, end + 0.5 * second - margin)), label),
+            ((t >= min(begin + second, end + 0.5 * second) + margin) & (t <= end + second - 2 * margin), IGNORED),
+            (t >= end + second, NO_KEYWORD),
+        ]
+        for stage, (answers, expected) in enumerate(stages):
+            assert bool((targets[answers] == expected).all()), (stage, targets.tolist())
+            seen[stage] += int(answers.sum())
+    assert (seen > 20).all()
+
+
+def test_the_next_keyword_takes_over(data: PreparedData) -> None:
+    """Where a keyword is whole while another leaves the second, its class is the target."""
+    streams = composed(data, replace(PLAIN, empty_share=0.0), n_streams=4)  # 10 keywords in 12 slots
+    found = 0
+    for row, answer, label in zip(streams.rows, streams.answers, streams.classes, strict=True):
+        if label > LABELS.index(UNKNOWN):
+            assert streams.targets[row, answer - (CLIP_SAMPLES - END) // HOP + 6] == label
+            found += 1
+    assert found == len(KEYWORDS)
+
+
+def test_clips_are_classified_at_their_end(data: PreparedData) -> None:
+    """The second before a clip's answer is that clip: its keyword, another word, or nothing in an empty slot."""
+    streams = composed(data, replace(PLAIN, empty_share=0.5))
+    assert set(streams.classes.tolist()) == set(range(12))
+    padded = torch.nn.functional.pad(streams.audio, (CLIP_SAMPLES, 0))
+    for row, end, label in zip(streams.rows, ends(streams)[streams.answers], streams.classes, strict=True):
+        second = padded[row, end : end + CLIP_SAMPLES]
+        if label == LABELS.index(SILENCE):
+            assert float(second.abs().max()) == 0.0
+        else:
+            assert float(strength(second[None], int(label))) == pytest.approx(1.0, abs=0.05)
+            assert int(torch.nonzero(second.abs() > 1e-3)[0]) == pytest.approx(BEGIN, abs=HOP // 2 + 8)
+
+
+def test_an_answer_every_hop(data: PreparedData) -> None:
+    """Streams are as long as asked, a whole number of hops, with a target for each."""
+    streams = composed(data, replace(PLAIN, seconds=2.5))
+    assert streams.audio.shape == (8, 40_000)
+    assert streams.targets.shape == (8, 125)
+    assert streams.audio.dtype == torch.float32
+
+
+def test_fluent_speech_holds_no_keyword(data: PreparedData) -> None:
+    """Fluent streams are other words end to end: no keyword sounds, none is a target, no clip is classified."""
+    streams = composed(data, replace(PLAIN, fluent_share=0.5, pause_share=0.0))
+    assert int(streams.rows.max()) == 3
+    fluent = streams.audio[4:]
+    assert bool((streams.targets[4:] == NO_KEYWORD).all())
+    words = strength(fluent, LABELS.index(UNKNOWN))
+    for word in KEYWORDS:
+        assert bool((strength(fluent, LABELS.index(word)) < 0.02).all())
+    assert bool((words > 0).all())
+    frames = fluent.unfold(1, 320, 320).abs().amax(2)
+    assert float((frames > 0.01).float().mean()) > 0.8
+
+
+def test_pauses_in_fluent_speech(data: PreparedData) -> None:
+    """The asked share of the words in fluent speech is followed by a pause of a tenth of a second or more."""
+    silent = []
+    for share in (0.0, 1.0):
+        fluent = composed(data, replace(PLAIN, fluent_share=0.5, pause_share=share), n_streams=12).audio[6:]
+        silent.append(float((fluent.unfold(1, 1280, 1280).abs().amax(2) == 0).float().mean()))
+    assert silent[0] < 0.08
+    assert silent[1] > 0.2
+
+
+# Rooms and noise
+
+
+def test_rooms_keep_the_level(data: PreparedData) -> None:
+    """In a room, measured or made up, white noise is as loud as without."""
+    composer = Composer(data, replace(PLAIN, room_share=1.0, made_rooms=8), HOP, CPU)
+    audio = 0.1 * torch.randn(40, composer.n_samples, generator=seeded())
+    heard = composer._in_rooms(audio, seeded(1))
+    assert not any(torch.allclose(heard[i], audio[i], atol=1e-3) for i in range(40))
+    change_db = rms_db(heard[:, 8000:]) - rms_db(audio[:, 8000:])
+    assert float(change_db.abs().max()) < 0.6
+
+
+def test_rooms_are_causal(data: PreparedData) -> None:
+    """Nothing is heard before it sounds, and its direct sound when it does: rooms delay nothing."""
+    composer = Composer(data, replace(PLAIN, room_share=1.0, made_rooms=8), HOP, CPU)
+    audio = torch.zeros(40, composer.n_samples)
+    audio[:, -5000] = 1.0
+    heard = composer._in_rooms(audio, seeded())
+    assert float(heard[:, :-5000].abs().max()) < 1e-5
+    assert float(heard[:, -5000].abs().min()) > 0.1
+
+
+def test_a_share_is_in_rooms(data: PreparedData) -> None:
+    """The asked share of the streams is in a room, the others are as they were."""
+    composer = Composer(data, replace(PLAIN, seconds=1.2, room_share=0.35), HOP, CPU)
+    audio = 0.1 * torch.randn(300, composer.n_samples, generator=seeded())
+    changed = (composer._in_rooms(audio, seeded(1)) != audio).any(1)
+    assert float(changed.float().mean()) == pytest.approx(0.35, abs=0.08)
+
+
+def test_half_of_the_rooms_are_measured(data: PreparedData) -> None:
+    """Of the streams in a room, half are in one that was measured; without measured ones, all in made up ones."""
+    composer = Composer(data, replace(PLAIN, seconds=1.2, room_share=1.0), HOP, CPU)
+    impulses = torch.zeros(200, composer.n_samples)
+    impulses[:, 0] = 1.0
+    measured = torch.fft.irfft(composer.rooms[0])[: composer.n_samples]
+    heard = composer._in_rooms(impulses, seeded())
+    assert float(torch.isclose(heard, measured, atol=1e-5).all(1).float().mean()) == pytest.approx(0.5, abs=0.12)
+    composer._n_measured = 0
+    different = {tuple(row[:4].tolist()) for row in composer._in_rooms(impulses, seeded())}
+    assert len(different) == len(composer.rooms)
+
+
+def test_made_rooms() -> None:
+    """A made-up response has an energy of 1 and begins with its direct sound; each is another."""
+    rng = np.random.default_rng(0)
+    rooms = [made_room(rng) for _ in range(20)]
+    for response in rooms:
+        assert response.shape == (8000,)
+        assert float(np.square(response, dtype=np.float64).sum()) == pytest.approx(1.0, abs=1e-4)
+        assert response[0] > 0.1
+        early, late = np.square(response[:4000]).sum(), np.square(response[4000:]).sum()
+        assert late < 0.2 * early
+    assert len({response.tobytes() for response in rooms}) == 20
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 20.0])
+def test_noise_at_the_asked_snr(data: PreparedData, snr_db: float) -> None:
+    """Noise lies below the active parts of a stream by the asked number of decibels."""
+    recipe = replace(PLAIN, noise_share=1.0, snr_db=(snr_db, snr_db))
+    clean, noisy = (composed(data, replace(recipe, clean_share=share)).audio for share in (1.0, 0.0))
+    noise_db = rms_db(noisy - clean)
+    speaking = clean.abs().amax(1) > 0
+    assert int(speaking.sum()) >= 5
+    speech_db = 20 * np.log10(LEVEL / np.sqrt(2))
+    assert float((speech_db - noise_db[speaking] - snr_db).abs().max()) < 0.5
+
+
+def test_noise_kinds(data: PreparedData) -> None:
+    """Streams have noise at an SNR, faint noise or none, each as often as asked."""
+    recipe = replace(PLAIN, noise_share=0.5, clean_share=0.2, snr_db=(0.0, 0.0))
+    composer = Composer(data, recipe, HOP, CPU)
+    speech = torch.zeros(400, 1600)
+    speech[:, ::2] = 0.2
+    composer.n_samples = 1600
+    added = (composer._add_noise(speech, seeded()) - speech).square().mean(1).sqrt()
+    assert float((added == 0).float().mean()) == pytest.approx(0.2, abs=0.06)
+    assert float((added > 0.05).float().mean()) == pytest.approx(0.5, abs=0.08)
+
+
+def test_which_noise(data: PreparedData, tmp_path: Path) -> None:
+    """A quarter of the noise is the task's own, the rest of other sources by their length; a short noise counts too."""
+    lengths = [30 * SAMPLE_RATE, 55 * SAMPLE_RATE, SAMPLE_RATE, SAMPLE_RATE // 2]
+    np.save(tmp_path / material_file("noise"), np.ones(sum(lengths), np.int16))
+    listed = {"noise": [{"file": "", "group": "", "samples": n} for n in lengths], "rooms": []}
+    np.save(tmp_path / material_file("rooms"), np.zeros(0, np.int16))
+    composer = Composer(replace(data, folder=tmp_path, manifest={"material": listed}), PLAIN, HOP, CPU)
+    shares = torch.diff(composer._by_noise, prepend=torch.zeros(1))
+    assert shares.tolist() == pytest.approx([0.25, *[0.75 * weight / 19 for weight in (6, 11, 1, 1)]])
+
+
+def test_a_stream_of_nothing_has_noise(data: PreparedData) -> None:
+    """Where nothing is said, there is noise between -60 and -12 dB of full scale."""
+    composer = Composer(data, replace(PLAIN, clean_share=0.0), HOP, CPU)
+    level_db = rms_db(composer.compose(composer.keywords[:0], 12, seeded()).audio)
+    assert bool(((level_db > -60.1) & (level_db < -11.9)).all())
+    assert float(level_db.max() - level_db.min()) > 15
+
+
+def test_the_level_is_drawn(data: PreparedData) -> None:
+    """Each clip has a level of its own, within the asked decibels."""
+    peaks_db = [
+        20 * np.log10(float(audio.abs().max()) / LEVEL)
+        for audio, _, _ in of_one_keyword(composed(data, replace(PLAIN, level_db=(-12.0, 6.0)), n_streams=24))
+    ]
+    assert all(-12.1 < peak < 6.1 for peak in peaks_db)
+    assert max(peaks_db) - min(peaks_db) > 4
+
+
+def test_nothing_beyond_full_scale(data: PreparedData) -> None:
+    """However loud speech, noise and rooms are, no sample is beyond [-1, 1], and none is no number."""
+    loud = replace(VARIED, level_db=(30.0, 30.0), snr_db=(-10.0, -10.0), noise_share=1.0, room_share=0.5)
+    assert float(composed(data, loud).audio.abs().max()) == 1.0
+
+
+# What streams are composed of
+
+
+def test_where_words_are(data: PreparedData) -> None:
+    """A clip's span is its sound, with 20 to 30 ms on both sides."""
+    spans = Composer(data, PLAIN, HOP, CPU).spans.tolist()
+    assert len(spans) == 16
+    for begin, end in spans:
+        assert BEGIN - 480 <= begin <= BEGIN - 320
+        assert END + 320 <= end <= END + 480
+
+
+def test_clips_without_a_word_are_not_used(data: PreparedData) -> None:
+    """Of the training and extra clips, those in which no word can be found are left out, as are other splits."""
+    bank = np.array(data.bank)
+    bank[0] = 0
+    clips = [replace(clip, split="validation") if i == 1 else clip for i, clip in enumerate(data.clips)]
+    composer = Composer(replace(data, bank=bank, clips=clips), PLAIN, HOP, CPU)
+    assert composer.classes[composer.keywords].tolist() == [LABELS.index(word) for word in KEYWORDS[2:]]
+    np.testing.assert_array_equal(composer.bank[composer.keywords[0]], bank[2])
+    assert len(composer.others) == 6
+
+
+def test_words_left_out_are_not_heard(data: PreparedData) -> None:
+    """Words that are left out of the data are in no stream."""
+    composer = Composer(data.without(["word 0"]), PLAIN, HOP, CPU)
+    assert len(composer.others) == sum(clip.label == UNKNOWN and clip.word != "word 0" for clip in data.clips)
+
+
+@pytest.mark.parametrize("labels", [[*KEYWORDS], [UNKNOWN] * 4])
+def test_too_little_to_compose_of(tmp_path: Path, labels: list[str]) -> None:
+    """Without keywords, or without other words, streams are refused, saying what there is."""
+    with pytest.raises(DataError, match=rf"found a word in {len(labels)} of {len(labels)} training clips, expected"):
+        Composer(write_data(tmp_path, labels), PLAIN, HOP, CPU)
+
+
+def test_short_noise_goes_round(data: PreparedData) -> None:
+    """A noise shorter than a stream is repeated without a gap, from a drawn place on."""
+    composer = Composer(replace(data, noise=np.array(data.noise[:4000])), replace(PLAIN, clean_share=0.0), HOP, CPU)
+    composer._by_noise = room._cumulative(np.array([1.0, 0.0]))
+    first, second = composer.compose(composer.keywords[:0], 2, seeded()).audio
+    for audio in (first, second):
+        assert torch.allclose(audio[4000:], audio[:-4000], rtol=0, atol=1e-6)
+    assert not torch.allclose(first / first.abs().max(), second / second.abs().max(), atol=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA can use")
+def test_the_same_streams_on_a_gpu(data: PreparedData) -> None:
+    """A seed means the same streams on every device."""
+    on_cpu, on_gpu = (
+        composer.compose(composer.keywords, 8, seeded())
+        for composer in (Composer(data, VARIED, HOP, torch.device(name)) for name in ("cpu", "cuda"))
+    )
+    assert torch.allclose(on_cpu.audio, on_gpu.audio.cpu(), atol=1e-4)
+    for part in ("targets", "rows", "answers", "classes"):
+        assert torch.equal(getattr(on_cpu, part), getattr(on_gpu, part).cpu())
