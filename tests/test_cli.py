@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +19,7 @@ import pytest
 import soundfile as sf
 
 from tiny_kws import __version__, cli
-from tiny_kws.config import LABELS, STREAM_TRAINING, TrainConfig
+from tiny_kws.config import CAUSAL_SIZES, LABELS, STREAM_TRAINING, StreamRecipe, TrainConfig
 from tiny_kws.runtime import Classifier
 
 from .helpers import command_line, environment, exported, run_cli, trained_like, wav_bytes, write_sound
@@ -499,6 +499,10 @@ class StopError(Exception):
             replace(STREAM_TRAINING, batch_size=8, learning_rate=0.1, seed=2),
         ),
         (["--leave-out", "zero, bed,,zero"], TrainConfig(left_out=("bed", "zero"))),
+        (
+            ["--model", "base", "--no-hard-negatives"],
+            replace(STREAM_TRAINING, streams=replace(StreamRecipe(), hard_negatives=0)),
+        ),
     ],
 )
 def test_train_takes_the_recipe_and_what_is_asked(
@@ -517,6 +521,37 @@ def test_train_takes_the_recipe_and_what_is_asked(
 
     monkeypatch.setattr(room, "train", stop)
     monkeypatch.setattr(sys, "argv", ["tiny-kws", "train", str(prepared.folder), "--out", str(tmp_path), *options])
+    with pytest.raises(StopError):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "model_config"),
+    [
+        ("ds-cnn", "ds-cnn", None),
+        ("causal-cnn", "causal-cnn", None),
+        *((name, "causal-cnn", asdict(config)) for name, config in CAUSAL_SIZES.items()),
+    ],
+)
+def test_train_takes_a_network_by_name(
+    prepared: PreparedData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    architecture: str,
+    model_config: dict[str, Any] | None,
+) -> None:
+    """Each name stands for an architecture, and the sizes for settings of it."""
+    from tiny_kws.training import train as room
+
+    def stop(*given: Any, **_: Any) -> Path:
+        assert given[2:] == (architecture, model_config)
+        raise StopError
+
+    monkeypatch.setattr(room, "train", stop)
+    monkeypatch.setattr(
+        sys, "argv", ["tiny-kws", "train", str(prepared.folder), "--out", str(tmp_path), "--model", name]
+    )
     with pytest.raises(StopError):
         cli.main()
 

@@ -54,7 +54,10 @@ def tone(label: int) -> npt.NDArray[np.int16]:
     return np.rint(32768 * sound).astype(np.int16)
 
 
-def write_data(folder: Path, labels: list[str]) -> PreparedData:
+NO_SPEECH = np.zeros(0, np.int16)
+
+
+def write_data(folder: Path, labels: list[str], speech: npt.NDArray[np.int16] = NO_SPEECH) -> PreparedData:
     """Prepared data of one tone for each of `labels`, with white noise, a noise of a second and a measured room."""
     rng = np.random.default_rng(0)
     clips = [
@@ -65,10 +68,13 @@ def write_data(folder: Path, labels: list[str]) -> PreparedData:
     noise, short = (np.rint(3000 * rng.standard_normal(n)).astype(np.int16) for n in (50_000, 16_000))
     response = 20_000 * np.exp(-np.arange(4000) / 400) * rng.standard_normal(4000)
     response[:51] = [*[0.0] * 50, 32_000]
-    material = {"noise": short, "rooms": np.rint(response).clip(-32_768, 32_767).astype(np.int16)}
+    room = np.rint(response).clip(-32_768, 32_767).astype(np.int16)
+    material = {"noise": short, "rooms": room, "speech": speech}
     for kind, pcm in material.items():
         np.save(folder / material_file(kind), pcm)
-    listed = {kind: [{"file": kind, "group": kind, "samples": len(pcm)}] for kind, pcm in material.items()}
+    listed = {
+        kind: [{"file": kind, "group": kind, "samples": len(pcm)}] if len(pcm) else [] for kind, pcm in material.items()
+    }
     return PreparedData(folder, bank, noise, clips, {"material": listed})
 
 
@@ -152,8 +158,8 @@ def test_few_keywords(data: PreparedData) -> None:
 
 
 def test_how_many_keywords(data: PreparedData) -> None:
-    """Half of the slots of the streams that are no fluent speech are for keywords."""
-    composer = Composer(data, VARIED, HOP, CPU)
+    """The asked share of the slots of the streams that are no fluent speech is for keywords."""
+    composer = Composer(data, replace(VARIED, keyword_share=0.5), HOP, CPU)
     assert composer.n_slots == 3
     assert composer.n_keywords(64) == 48 * 3 // 2
 
@@ -352,8 +358,9 @@ def test_which_noise(data: PreparedData, tmp_path: Path) -> None:
     """A quarter of the noise is the task's own, the rest of other sources by their length; a short noise counts too."""
     lengths = [30 * SAMPLE_RATE, 55 * SAMPLE_RATE, SAMPLE_RATE, SAMPLE_RATE // 2]
     np.save(tmp_path / material_file("noise"), np.ones(sum(lengths), np.int16))
-    listed = {"noise": [{"file": "", "group": "", "samples": n} for n in lengths], "rooms": []}
-    np.save(tmp_path / material_file("rooms"), np.zeros(0, np.int16))
+    listed = {"noise": [{"file": "", "group": "", "samples": n} for n in lengths], "rooms": [], "speech": []}
+    for kind in ("rooms", "speech"):
+        np.save(tmp_path / material_file(kind), np.zeros(0, np.int16))
     composer = Composer(replace(data, folder=tmp_path, manifest={"material": listed}), PLAIN, HOP, CPU)
     shares = torch.diff(composer._by_noise, prepend=torch.zeros(1))
     assert shares.tolist() == pytest.approx([0.25, *[0.75 * weight / 19 for weight in (6, 11, 1, 1)]])
@@ -440,3 +447,49 @@ def test_the_same_streams_on_a_gpu(data: PreparedData) -> None:
     assert torch.allclose(on_cpu.audio, on_gpu.audio.cpu(), atol=1e-4)
     for part in ("targets", "rows", "answers", "classes"):
         assert torch.equal(getattr(on_cpu, part), getattr(on_gpu, part).cpu())
+
+
+# Running speech and hard negatives
+
+
+def test_running_speech_is_half_of_fluent_streams(tmp_path: Path) -> None:
+    """Where there is running speech, half of the fluent streams are stretches of it and nothing else."""
+    wave = np.rint(8000 * np.sin(2 * np.pi * 3000 * np.arange(SAMPLE_RATE * 5) / SAMPLE_RATE)).astype(np.int16)
+    data = write_data(tmp_path, [*KEYWORDS, *[UNKNOWN] * 6], wave)
+    recipe = replace(PLAIN, fluent_share=0.5)
+    streams = composed(data, recipe, n_streams=16)
+    spectrum = torch.fft.rfft(streams.audio[8:]).abs().square()
+    low, high = (round(hz * streams.audio.shape[1] / SAMPLE_RATE) for hz in (2900, 3100))
+    share = spectrum[:, low:high].sum(1) / spectrum.sum(1)
+    assert int((share > 0.9).sum()) == 4
+    assert (streams.targets[8:] == NO_KEYWORD).all()
+
+
+def test_negatives_hold_no_keyword(data: PreparedData) -> None:
+    """Of the streams that hard negatives are looked for in none holds the tone of a keyword, some that of others."""
+    audio = Composer(data, PLAIN, HOP, CPU).negatives(16, seeded())
+    assert audio.shape == composed(data, PLAIN, 16).audio.shape
+    for keyword in KEYWORDS:
+        assert strength(audio, LABELS.index(keyword)).max() < 0.05
+    assert strength(audio, LABELS.index(UNKNOWN)).max() > 0.5
+
+
+def test_the_hardest_are_kept_and_come_again(data: PreparedData) -> None:
+    """The streams with the highest scores, and no others, take the places of some of the fluent ones."""
+    recipe = replace(PLAIN, fluent_share=0.5, hard_negatives=2, hard_negative_share=0.5)
+    composer = Composer(data, recipe, HOP, CPU)
+    marks = torch.linspace(-0.5, 0.5, 8)[:, None].expand(8, composer.n_samples)
+    composer.keep_hardest(marks, torch.tensor([0.0, 5.0, 1.0, 2.0, 9.0, 3.0, 0.5, 0.1]))
+    streams = composer.compose(composer.keywords, 16, seeded())
+    again = streams.audio[12:]
+    assert (again == again[:, :1]).all()
+    shares = again[:, 0, None] / marks[[1, 4], 0]
+    assert ((shares > 0).sum(1) == 1).all()  # one of the two, at some level
+    assert (streams.targets[8:] == NO_KEYWORD).all()
+
+
+def test_no_candidates_no_hard_negatives(data: PreparedData) -> None:
+    """Before any were looked for, all fluent streams are fluent speech."""
+    composer = Composer(data, replace(PLAIN, fluent_share=0.5), HOP, CPU)
+    assert composer.hard is None
+    assert len(composer.compose(composer.keywords, 16, seeded()).audio) == 16

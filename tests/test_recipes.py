@@ -39,9 +39,9 @@ class Answers(CausalCNN):
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__(TINY)
-        self.logits, self.dropout, self.fc = logits, nn.Identity(), nn.Identity()
+        self.logits = logits
 
-    def embed_all(self, features: Tensor, *_: Any) -> Tensor:
+    def answer_all(self, features: Tensor) -> Tensor:
         assert features.shape[0] == len(self.logits)
         return self.logits
 
@@ -188,7 +188,7 @@ def test_an_epoch_is_a_pass_over_the_keywords(prepared: PreparedData) -> None:
     """Items are the training keywords; a step takes as many as its streams have room for."""
     training = StreamTraining(prepared, RECIPE, CONFIG, log_mels, CPU)
     assert training.n_items == 60
-    assert training.per_step == 6 * 2 // 2
+    assert training.per_step == round(6 * 2 * RECIPE.keyword_share)
 
 
 def test_a_step_on_clips(prepared: PreparedData) -> None:
@@ -210,3 +210,31 @@ def test_a_step_on_clips(prepared: PreparedData) -> None:
     assert loss.item() == pytest.approx(nn.functional.cross_entropy(logits, targets).item(), rel=1e-6)
     assert float(accuracy) == pytest.approx(float((logits.argmax(1) == targets).float().mean()))
     assert (recipe.n_items, recipe.per_step) == (72, 128)
+
+
+def test_hard_negatives_are_what_the_network_fires_at(prepared: PreparedData) -> None:
+    """Of the candidates those are kept in which the network as it is comes nearest to hearing a keyword."""
+    recipe = replace(RECIPE, candidates=32, hard_negatives=4)
+    training = StreamTraining(prepared, recipe, replace(CONFIG, streams=recipe), log_mels, CPU)
+    model = CausalCNN(TINY).eval()
+    training.begin_epoch(model, seeded())
+    assert training.composer.hard is not None
+    assert len(training.composer.hard) == 4
+
+    def fires(audio: Tensor) -> Tensor:
+        logits = model.answer_all(log_mels(audio)).log_softmax(-1)[..., : LABELS.index(UNKNOWN) + 1]
+        return (-torch.logsumexp(logits, -1)).topk(round(0.05 * logits.shape[1]), 1).values.mean(1)
+
+    generator = seeded()
+    with torch.inference_mode():
+        candidates = torch.cat([fires(training.composer.negatives(8, generator)) for _ in range(4)])
+        kept = fires(training.composer.hard.float() / 32768)
+    torch.testing.assert_close(kept, candidates.topk(4).values, atol=1e-2, rtol=1e-2)
+
+
+def test_without_hard_negatives(prepared: PreparedData) -> None:
+    """With none asked for, none are looked for."""
+    recipe = replace(RECIPE, hard_negatives=0)
+    training = StreamTraining(prepared, recipe, replace(CONFIG, streams=recipe), log_mels, CPU)
+    training.begin_epoch(CausalCNN(TINY).eval(), seeded())
+    assert training.composer.hard is None

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tiny_kws.artefact import find_model
-from tiny_kws.config import CLIP_SAMPLES, LABELS, CausalCNNConfig, FeatureConfig
+from tiny_kws.config import CAUSAL_SIZES, CLIP_SAMPLES, LABELS, CausalCNNConfig, FeatureConfig
 from tiny_kws.errors import AudioError, KwsError, ModelError, UsageError
 from tiny_kws.runtime import Classifier, Stream, StreamModel
 
@@ -249,36 +249,69 @@ def test_state_is_small(models: dict[int, StreamModel]) -> None:
 
 
 def test_network_is_within_its_budget() -> None:
-    """The default has at most 119,372 parameters and 20 M multiply-accumulates; width and depth give 10 k to 300 k."""
+    """The default has at most 119,372 parameters and 20 M multiply-accumulates; width and depth give up to 300 k."""
     import torch
 
     from tiny_kws.training.models import CausalCNN, count_macs, count_parameters
 
-    default = CausalCNN()
-    assert count_parameters(default) <= 119_372
-    assert count_macs(default, torch.zeros(1, 1, 64, 100)) <= 20e6
-    micro = CausalCNN(CausalCNNConfig(width=32, n_blocks=4, stem_channels=8))
+    for config in (CausalCNNConfig(), CAUSAL_SIZES["base"]):
+        network = CausalCNN(config)
+        assert count_parameters(network) <= 119_372
+        assert count_macs(network, torch.zeros(1, 1, 64, 100)) <= 20e6
     large = CausalCNN(CausalCNNConfig(width=184, n_blocks=7))
-    assert count_parameters(micro) < 12_000
     assert count_parameters(large) > 290_000
 
 
-def test_other_sizes_stream(tmp_path: Path) -> None:
-    """A network of another width, depth and kernel streams as exactly."""
+def test_sizes() -> None:
+    """Micro has about 10,000 parameters, small about 50,000; each is smaller than the next."""
+    from tiny_kws.training.models import CausalCNN, count_parameters
+
+    counts = {name: count_parameters(CausalCNN(config)) for name, config in CAUSAL_SIZES.items()}
+    assert counts["micro"] == pytest.approx(10_000, rel=0.1)
+    assert counts["small"] == pytest.approx(50_000, rel=0.1)
+    assert counts["micro"] < counts["small"] < counts["base"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [CausalCNNConfig(stem_channels=8, width=24, n_blocks=3, kernel=5), CAUSAL_SIZES["micro"], CAUSAL_SIZES["base"]],
+    ids=["narrow", "micro", "base"],
+)
+@pytest.mark.parametrize("hop", [320, 640])
+def test_other_sizes_stream(config: CausalCNNConfig, hop: int, tmp_path: Path) -> None:
+    """Networks of other widths, depths, kernels and band blocks stream as exactly, clips too, in state of 64 kB."""
     from tiny_kws.training.export import Exporter
 
-    checkpoint = causal_checkpoint(CausalCNNConfig(stem_channels=8, width=24, n_blocks=3, kernel=5))
-    Exporter(checkpoint).stream(tmp_path / "small.stream.onnx", 640)
+    checkpoint = causal_checkpoint(config)
+    exporter = Exporter(checkpoint)
+    exporter.clip(tmp_path / "other.onnx")
+    exporter.stream(tmp_path / "other.stream.onnx", hop)
     audio = recording(np.random.default_rng(0), 40_000)
-    answers = StreamModel(tmp_path / "small.stream.onnx").stream().process(audio)
-    np.testing.assert_allclose(answers, offline(checkpoint, audio, 640), atol=1e-4)
+    model = StreamModel(tmp_path / "other.stream.onnx")
+    np.testing.assert_allclose(model.stream().process(audio), offline(checkpoint, audio, hop), atol=1e-4)
+    clip = Classifier(tmp_path / "other.onnx").probabilities(audio[None, :CLIP_SAMPLES])
+    np.testing.assert_allclose(clip, offline(checkpoint, audio[:CLIP_SAMPLES], 320)[-1:], atol=1e-4)
 
 
-def test_network_is_causal(checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize("config", [CausalCNNConfig(), CAUSAL_SIZES["micro"]], ids=["plain", "bands"])
+def test_pooling_behind_the_classifier_changes_nothing(config: CausalCNNConfig) -> None:
+    """What training answers everywhere is what classifying every pooled vector gives, and the last what clips give."""
+    import torch
+
+    model = causal_checkpoint(config).model
+    features = torch.randn(2, 1, 64, 240, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        answers = model.answer_all(features)
+        torch.testing.assert_close(answers, model.fc(model.embed_all(features)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(answers[:, -1], model(features), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", [CausalCNNConfig(), CAUSAL_SIZES["micro"]], ids=["plain", "bands"])
+def test_network_is_causal(config: CausalCNNConfig) -> None:
     """What comes later does not change what was answered before, and the look-back is as far as the network says."""
     import torch
 
-    model = checkpoint.model
+    model = causal_checkpoint(config).model
     features = torch.randn(1, 1, 64, 600, generator=torch.Generator().manual_seed(0))
     reach = model.window * 2 + model.look_back // FeatureConfig.hop
     with torch.inference_mode():

@@ -90,10 +90,12 @@ class DSCNNConfig:
 
 @dataclass(frozen=True)
 class CausalCNNConfig:
-    """The streaming network: a convolution over frequency and time, then depthwise-separable ones over time.
+    """The streaming network: convolutions over frequency and time, then depthwise-separable ones over time.
 
     After Choi et al. 2019 (TC-ResNet, arXiv:1904.03814) and Zhang et al. 2017, made causal. `kernel` counts frames of
-    20 ms. Width 32 with 4 blocks and 8 channels has about 10,000 parameters, width 184 with 7 blocks 300,000.
+    20 ms. With `n_band_blocks` the frequency bands are halved once more, and looked at in so many 3 x 3 convolutions of
+    `band_channels`, before they are mixed. Width 32 with 4 blocks and 8 channels has about 10,000 parameters, width 184
+    with 7 blocks 300,000.
     """
 
     n_classes: int = len(LABELS)
@@ -103,6 +105,16 @@ class CausalCNNConfig:
     n_blocks: int = 6
     kernel: int = 9
     dropout: float = 0.1
+    n_band_blocks: int = 0
+    band_channels: int = 24
+
+
+CAUSAL_SIZES = {
+    "micro": CausalCNNConfig(stem_channels=8, n_band_blocks=2, band_channels=12, width=28, n_blocks=4),
+    "small": CausalCNNConfig(stem_channels=12, n_band_blocks=3, band_channels=16, width=72, n_blocks=5),
+    "base": CausalCNNConfig(stem_channels=16, n_band_blocks=3, band_channels=24, width=108),
+}
+"""The streaming network in three sizes: about 10,000, 50,000 and 115,000 parameters."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +122,9 @@ class StreamRecipe:
     """How streams to train on are composed (`training/compose.py`). Shares are of streams unless said otherwise."""
 
     seconds: float = 3.4
-    keyword_share: float = 0.5
+    keyword_share: float = 0.6
     """Of the slots of a second in streams of single words; the rest holds other words or nothing."""
-    empty_share: float = 0.4
+    empty_share: float = 0.35
     """Of the slots that hold no keyword."""
     fluent_share: float = 0.25
     """Streams of other words end to end, as in fluent speech."""
@@ -131,6 +143,12 @@ class StreamRecipe:
     latency_ms: float = 30.0
     """After the end of a keyword, from which on it is to be heard."""
     masked_bands: int = 8
+    hard_negatives: int = 384
+    """Streams without keywords kept for an epoch: those in which the network was nearest to hear one; 0 for none."""
+    candidates: int = 1536
+    """Streams without keywords that they are chosen from."""
+    hard_negative_share: float = 0.5
+    """Of the fluent streams, which give way to them."""
     hard_share: float = 0.05
     """Of a stream's answers; those at which a keyword was nearest to be heard where there is none are trained on."""
     no_keyword_weight: float = 2.0

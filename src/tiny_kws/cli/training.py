@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import SAMPLE_RATE, STREAM_TRAINING, PrepareConfig, TrainConfig
+from ..config import CAUSAL_SIZES, SAMPLE_RATE, STREAM_TRAINING, PrepareConfig, TrainConfig
 from ..detect import read_config
 from ..errors import UsageError
 from .console import app, complain, data_app, progress_bar
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from ..training.export import Parity
 
 
-class Architecture(str, Enum):
-    """The networks that can be trained."""
+class Network(str, Enum):
+    """The networks that can be trained; the last three are sizes of the causal one."""
 
     ds_cnn = "ds-cnn"
     causal_cnn = "causal-cnn"
+    micro = "micro"
+    small = "small"
+    base = "base"
 
 
 class Recipe(str, Enum):
@@ -101,10 +104,10 @@ def _source_line(bill: dict[str, Any]) -> str:
 def train(
     data: Annotated[Path, typer.Argument(help="Prepared data.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints, curves and TensorBoard events.")],
-    model: Annotated[Architecture, typer.Option("--model", help="The network.")] = Architecture.ds_cnn,
+    model: Annotated[Network, typer.Option("--model", help="The network; all but ds-cnn stream.")] = Network.ds_cnn,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole epoch, exactly.")] = False,
     recipe: Annotated[
-        Recipe | None, typer.Option("--recipe", help="clips, or streams (default of causal-cnn; it alone can).")
+        Recipe | None, typer.Option("--recipe", help="clips, or streams (the default, but for ds-cnn, which cannot).")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help=f"{TrainConfig.epochs} by clips, {STREAM_TRAINING.epochs} by streams.")
@@ -122,6 +125,12 @@ def train(
     leave_out: Annotated[
         str, typer.Option("--leave-out", help="Other words to keep out of the training, by commas: bed,four.")
     ] = "",
+    hard_negatives: Annotated[
+        bool,
+        typer.Option(
+            "--hard-negatives/--no-hard-negatives", help="Of streams: look for what fires wrongly, each epoch anew."
+        ),
+    ] = True,
     seed: Annotated[int, typer.Option(min=0)] = TrainConfig.seed,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = TrainConfig.precision,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is by default.")] = None,
@@ -153,7 +162,7 @@ def train(
         )
 
     if recipe is None:
-        recipe = Recipe.streams if model == Architecture.causal_cnn else Recipe.clips
+        recipe = Recipe.clips if model == Network.ds_cnn else Recipe.streams
     asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     config = replace(
         STREAM_TRAINING if recipe == Recipe.streams else TrainConfig(),
@@ -162,10 +171,14 @@ def train(
         left_out=tuple(sorted({word.strip() for word in leave_out.split(",")} - {""})),
         **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]
     )
+    if config.streams is not None and not hard_negatives:
+        config = replace(config, streams=replace(config.streams, hard_negatives=0))
+    size = CAUSAL_SIZES.get(model.value)
     best = run(
         open_prepared(data),
         out,
-        model.value,
+        model.value if size is None else Network.causal_cnn.value,
+        None if size is None else asdict(size),
         config=config,
         device=device,
         resume=resume,

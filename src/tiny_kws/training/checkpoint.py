@@ -90,9 +90,10 @@ def feature_config_of(architecture: str) -> FeatureConfig:
 
 def build_model(architecture: str, model_config: Mapping[str, Any], where: str) -> Network:
     """The network that a checkpoint or a command asks for; `where` is named in the ModelError it may raise."""
-    empty = [name for name, value in model_config.items() if name != "dropout" and value < 1]
-    if empty:
-        raise ModelError(f"{where}: found {empty[0]} = {model_config[empty[0]]}, expected at least 1")
+    least = {"dropout": 0, "n_band_blocks": 0}
+    for name, value in model_config.items():
+        if value < least.get(name, 1):
+            raise ModelError(f"{where}: found {name} = {value}, expected at least {least.get(name, 1)}")
     if architecture == DS_CNN:
         return DSCNN(**asdict(from_mapping(DSCNNConfig, model_config, where)))
     if architecture == CAUSAL_CNN:

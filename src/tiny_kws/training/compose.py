@@ -81,6 +81,8 @@ class Composer:
         measured = [room_response(to_float(room)) for room in data.material("rooms")]
         self.rooms = _room_spectra(measured, recipe.made_rooms, self.n_samples).to(device)
         self._n_measured = len(measured)
+        self.speech = torch.from_numpy(np.concatenate([np.zeros(0, np.int16), *data.material("speech")])).to(device)
+        self.hard: Tensor | None = None
 
     @property
     def n_slots(self) -> int:
@@ -94,21 +96,32 @@ class Composer:
     def _n_word_streams(self, n_streams: int) -> int:
         return n_streams - round(n_streams * self.recipe.fluent_share)
 
+    def negatives(self, n_streams: int, generator: torch.Generator) -> Tensor:
+        """Streams without keywords, (n_streams, samples): fluent speech, one other word after another, noise alone."""
+        audio = torch.zeros(n_streams, self.n_samples, device=self.device)
+        n_words = n_streams // 4
+        clips, starts = self._lay_out(torch.zeros(0, dtype=torch.long), n_words, generator)
+        audio[:n_words] = self._words(clips, starts, generator)[0]
+        audio[2 * n_words :] = self._fluent(n_streams - 2 * n_words, generator)
+        return self._add_noise(self._in_rooms(audio, generator), generator)
+
+    def keep_hardest(self, audio: Tensor, scores: Tensor) -> None:
+        """Keep those of the streams `audio` (n, samples) with the highest `scores` (n,), to be mixed into batches."""
+        kept = scores.topk(min(self.recipe.hard_negatives, len(scores))).indices
+        self.hard = (audio[kept] * 32767).round().to(torch.int16)
+
     def compose(self, keywords: Tensor, n_streams: int, generator: torch.Generator) -> Streams:
         """`n_streams` streams that hold the clips `keywords` (n,), numbers in the composer's own bank, once each."""
         n_words = self._n_word_streams(n_streams)
-        n_fluent = n_streams - n_words
+        n_hard = 0 if self.hard is None else round((n_streams - n_words) * self.recipe.hard_negative_share)
         clips, starts = self._lay_out(keywords, n_words, generator)
-        speeds = self._uniform(*self.recipe.speeds, clips.numel(), generator).reshape(clips.shape)
-        audio = torch.zeros(n_streams, self.n_samples + 2 * MARGIN, device=self.device)
-        for slot in range(clips.shape[1]):
-            sound = self._clips(clips[:, slot], speeds[:, slot])
-            sound *= self._gain(n_words, generator)[:, None]
-            _add(audio[:n_words], sound, starts[:, slot])
-        if n_fluent:
-            audio[n_words:] = self._fluent(n_fluent, generator)
-        audio = audio[:, MARGIN : MARGIN + self.n_samples]
+        words, speeds = self._words(clips, starts, generator)
+        audio = torch.cat([words, self._fluent(n_streams - n_words - n_hard, generator)])
         audio = self._add_noise(self._in_rooms(audio, generator), generator)
+        if self.hard is not None:
+            chosen = torch.randint(len(self.hard), (n_hard,), generator=generator).to(self.device)
+            again = self.hard[chosen].float() / 32768.0 * self._gain(n_hard, generator)[:, None]
+            audio = torch.cat([audio, again.clamp(-1.0, 1.0)])
         return Streams(audio, *self._what_is_heard(clips, starts, speeds, n_streams))
 
     def _lay_out(self, keywords: Tensor, n_streams: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -124,13 +137,35 @@ class Composer:
         starts = torch.randint(-jitter, jitter + 1, clips.shape, generator=generator) + pitch * torch.arange(n_slots)
         return clips, starts
 
+    def _words(self, clips: Tensor, starts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Streams of the clips that were laid out, (streams, samples), and the speeds at which they are played."""
+        speeds = self._uniform(*self.recipe.speeds, clips.numel(), generator).reshape(clips.shape)
+        audio = torch.zeros(len(clips), self.n_samples + 2 * MARGIN, device=self.device)
+        for slot in range(clips.shape[1]):
+            sound = self._clips(clips[:, slot], speeds[:, slot])
+            sound *= self._gain(len(clips), generator)[:, None]
+            _add(audio, sound, starts[:, slot])
+        return audio[:, MARGIN : MARGIN + self.n_samples], speeds
+
     def _clips(self, clips: Tensor, speeds: Tensor) -> Tensor:
         """Clips at `speeds`, (n, samples); zeros for clip -1."""
         sound = _at_speed(self.bank[clips.clamp(min=0).to(self.device)].float() / 32768.0, speeds)
         return sound * (clips >= 0).to(self.device)[:, None]
 
     def _fluent(self, n_streams: int, generator: torch.Generator) -> Tensor:
-        """Other words end to end as in fluent speech, (n_streams, samples with margins)."""
+        """Fluent speech, (n_streams, samples): words end to end, and running speech in half, where there is any."""
+        n_running = n_streams // 2 if len(self.speech) else 0
+        audio = torch.cat([self._end_to_end(n_streams - n_running, generator), self._running(n_running, generator)])
+        return audio * self._gain(n_streams, generator)[:, None]
+
+    def _running(self, n_streams: int, generator: torch.Generator) -> Tensor:
+        """Stretches of running speech, (n_streams, samples)."""
+        offsets = (torch.rand(n_streams, generator=generator) * len(self.speech)).long()
+        index = (offsets[:, None] + torch.arange(self.n_samples)) % max(1, len(self.speech))
+        return self.speech[index.to(self.device)].float() / 32768.0
+
+    def _end_to_end(self, n_streams: int, generator: torch.Generator) -> Tensor:
+        """Other words end to end as in fluent speech, (n_streams, samples)."""
         audio = torch.zeros(n_streams, self.n_samples + 2 * MARGIN, device=self.device)
         at = torch.randint(-SAMPLE_RATE // 3, SAMPLE_RATE // 3, (n_streams,), generator=generator)
         while bool((at < self.n_samples).any()):
@@ -148,7 +183,7 @@ class Composer:
                 pauses, self._uniform(0.1, 0.5, n_streams, generator), self._uniform(-0.03, 0.06, n_streams, generator)
             )
             at = at + (end - begin) + (gap * SAMPLE_RATE).long()
-        return audio * self._gain(n_streams, generator)[:, None]
+        return audio[:, MARGIN : MARGIN + self.n_samples]
 
     def _in_rooms(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         """A share of the streams (batch, samples) as heard in a room; half of these rooms measured, half made up."""

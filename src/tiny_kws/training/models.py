@@ -79,6 +79,25 @@ class CausalBlock(nn.Module):
         return x + torch.relu_(self.bn(y))
 
 
+class BandBlock(nn.Module):
+    """A 3 x 3 convolution over frequency and time that looks back only, batch norm, ReLU, and a way around them.
+
+    The way around is there where the shape stays as it is; with `stride` the bands are halved.
+    """
+
+    LOOK_BACK = 2
+
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(n_in, n_out, 3, (stride, 1), padding=(1, 0), bias=False)
+        self.bn = nn.BatchNorm2d(n_out)
+        self.keeps_shape = n_in == n_out and stride == 1
+
+    def forward(self, x: Tensor, extend: Extend) -> Tensor:
+        y = torch.relu_(self.bn(self.conv(extend(x, self.LOOK_BACK))))
+        return x + y if self.keeps_shape else y
+
+
 class CausalCNN(nn.Module):
     """A network that streams: the same weights run on whole clips and chunk by chunk.
 
@@ -103,6 +122,10 @@ class CausalCNN(nn.Module):
         margin = (self.STEM_KERNEL[0] - self.STEM_STRIDE[0]) // 2
         self.stem = nn.Conv2d(1, channels, self.STEM_KERNEL, self.STEM_STRIDE, padding=(margin, 0), bias=False)
         self.stem_bn = nn.BatchNorm2d(channels)
+        self.bands = nn.ModuleList()
+        for i in range(self.config.n_band_blocks):
+            self.bands.append(BandBlock(channels, self.config.band_channels, stride=2 if i == 0 else 1))
+            channels, rows = self.config.band_channels, rows // 2 if i == 0 else rows
         self.mix = nn.Conv1d(channels * rows, width, 1, bias=False)
         self.mix_bn = nn.BatchNorm1d(width)
         self.blocks = nn.ModuleList(CausalBlock(width, self.config.kernel) for _ in range(self.config.n_blocks))
@@ -117,14 +140,16 @@ class CausalCNN(nn.Module):
     @property
     def look_back(self) -> int:
         """How many samples before the second that is averaged over an answer also depends on, the front end's apart."""
-        frames = sum(self.config.kernel - 1 for _ in self.blocks) * self.STEM_STRIDE[1]
-        return (frames + self.STEM_KERNEL[1] - self.STEM_STRIDE[1]) * FeatureConfig.hop
+        frames = sum(self.config.kernel - 1 for _ in self.blocks) + sum(BandBlock.LOOK_BACK for _ in self.bands)
+        return (frames * self.STEM_STRIDE[1] + self.STEM_KERNEL[1] - self.STEM_STRIDE[1]) * FeatureConfig.hop
 
     def trunk(self, features: Tensor, extend: Extend = extend_by_zeros) -> Tensor:
         """Activations (batch, width, frames / 2); the number of frames is even."""
         x = extend(features, self.STEM_KERNEL[1] - self.STEM_STRIDE[1])
-        x = torch.relu_(self.stem_bn(self.stem(x))).flatten(1, 2)
-        x = torch.relu_(self.mix_bn(self.mix(x)))
+        x = torch.relu_(self.stem_bn(self.stem(x)))
+        for block in self.bands:
+            x = block(x, extend)
+        x = torch.relu_(self.mix_bn(self.mix(x.flatten(1, 2))))
         for block in self.blocks:
             x = block(x, extend)
         return x
@@ -140,6 +165,16 @@ class CausalCNN(nn.Module):
         """The pooled vector at every other frame of a recording or a chunk of a stream, (batch, frames / 2, width)."""
         past = extend(self.trunk(features, extend), self.window - 1)
         return nn.functional.avg_pool1d(past, self.window, stride=1).transpose(1, 2)
+
+    def answer_all(self, features: Tensor) -> Tensor:
+        """Logits at every other frame of a recording, (batch, frames / 2, classes).
+
+        The same as classifying `embed_all`, but pooled behind the classifier, which costs less. In training a channel
+        that dropout drops is dropped throughout the recording.
+        """
+        frames = nn.functional.dropout1d(self.trunk(features), self.config.dropout, self.training)
+        logits = nn.functional.pad(self.fc(frames.transpose(1, 2)) - self.fc.bias, (0, 0, self.window - 1, 0))
+        return nn.functional.avg_pool1d(logits.transpose(1, 2), self.window, stride=1).transpose(1, 2) + self.fc.bias
 
 
 Network = DSCNN | CausalCNN

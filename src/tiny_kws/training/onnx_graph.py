@@ -167,9 +167,12 @@ def plan_states(layers: list[tuple[tuple[int, ...], int]]) -> list[Reach]:
     Layers of the same shape share one tensor. It holds, one behind the other, what each layer saw at the last chunk,
     past and chunk together: so the next state is one concatenation, without a slice for every layer.
     """
-    names = {2: "state_audio", 4: "state_features", 3: "state_frames"}
-    assert len({shape for shape, _ in layers}) <= len(names)
-    return [Reach(names[len(shape)], shape, look_back) for shape, look_back in layers]
+    kinds = {2: "state_audio", 4: "state_features", 3: "state_frames"}
+    names: dict[tuple[int, ...], str] = {}
+    for shape, _ in layers:
+        alike = sum(len(other) == len(shape) for other in names)
+        names.setdefault(shape, kinds[len(shape)] + (f"_{alike + 1}" if alike else ""))
+    return [Reach(names[shape], shape, look_back) for shape, look_back in layers]
 
 
 class StreamPast:

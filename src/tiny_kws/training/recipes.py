@@ -28,6 +28,9 @@ class Recipe(Protocol):
     n_items: int
     per_step: int
 
+    def begin_epoch(self, model: Network, generator: torch.Generator) -> None:
+        """What is to be done before each epoch, given the network that is kept; draws from `generator`."""
+
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Loss and accuracy, both scalars, of a step with the training clips `items` (n,); draws from `generator`."""
 
@@ -41,6 +44,9 @@ class ClipRecipe:
         self.targets = torch.from_numpy(data.targets(self.rows)).to(device)
         self.noise = torch.from_numpy(data.noise).to(device).float() / 32768.0
         self.n_items, self.per_step = len(self.rows), config.batch_size
+
+    def begin_epoch(self, model: Network, generator: torch.Generator) -> None:
+        """Nothing."""
 
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """As `Recipe.loss`."""
@@ -67,13 +73,26 @@ class StreamTraining:
         self.n_items = len(self.composer.keywords)
         self.per_step = self.composer.n_keywords(config.batch_size)
 
+    def begin_epoch(self, model: Network, generator: torch.Generator) -> None:
+        """Look for hard negatives: streams without keywords in which the network as it is comes near to hear one."""
+        assert isinstance(model, CausalCNN)
+        found = []
+        if self.recipe.hard_negatives == 0:
+            return
+        with torch.inference_mode():
+            for _ in range(0, self.recipe.candidates, self.config.batch_size):
+                audio = self.composer.negatives(self.config.batch_size, generator)
+                heard = self._hardest(_no_keyword_loss(model.answer_all(self.features(audio)).float()))
+                found.append((audio, heard.mean(1)))
+        self.composer.keep_hardest(*map(torch.cat, zip(*found, strict=True)))
+
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """As `Recipe.loss`; the accuracy is that at the ends of clips."""
         assert isinstance(model, CausalCNN)
         keywords = self.composer.keywords[items]
         streams = self.composer.compose(keywords, self.config.batch_size, generator)
         features = mask_bands(self.features(streams.audio), self.recipe.masked_bands, generator)
-        logits = model.fc(model.dropout(model.embed_all(features))).float()
+        logits = model.answer_all(features).float()
         smoothing = self.config.label_smoothing
         at_clips = logits[streams.rows, streams.answers]
         keyword = streams.targets > LABELS.index(UNKNOWN)
@@ -81,11 +100,19 @@ class StreamTraining:
         if bool(keyword.any()):  # a last batch of few keywords may hold none whole, of which the mean is not a number
             heard = nn.functional.cross_entropy(logits[keyword], streams.targets[keyword], label_smoothing=smoothing)
             loss = loss + heard
-        none = -torch.logsumexp(logits.log_softmax(-1)[..., : LABELS.index(UNKNOWN) + 1], -1)
+        none = _no_keyword_loss(logits)
         none = torch.where(streams.targets == NO_KEYWORD, none, torch.zeros_like(none))
-        hardest = none.topk(math.ceil(self.recipe.hard_share * none.shape[1]), 1).values
-        loss = loss + self.recipe.no_keyword_weight * hardest.mean()
+        loss = loss + self.recipe.no_keyword_weight * self._hardest(none).mean()
         return loss, (at_clips.argmax(1) == streams.classes).float().mean()
+
+    def _hardest(self, losses: Tensor) -> Tensor:
+        """The largest of the losses (streams, answers) of each stream."""
+        return losses.topk(math.ceil(self.recipe.hard_share * losses.shape[1]), 1).values
+
+
+def _no_keyword_loss(logits: Tensor) -> Tensor:
+    """Minus the log of the probability that it is no keyword, (..., classes) to (...)."""
+    return -torch.logsumexp(logits.log_softmax(-1)[..., : LABELS.index(UNKNOWN) + 1], -1)
 
 
 def fetch(bank: Bank, rows: npt.NDArray[np.intp], device: torch.device) -> Tensor:

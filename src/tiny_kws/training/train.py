@@ -235,8 +235,10 @@ class _Run:
 
     def _epoch(self, epoch: int, watcher: Watcher) -> EpochReport:
         """One pass over the training clips. All its draws follow from the seed and the epoch alone."""
-        self.model.train()
         order_generator = torch.Generator().manual_seed(_epoch_seed(self.config.seed, epoch))
+        if epoch:  # a network that has learnt nothing knows nothing hard
+            self.recipe.begin_epoch(self._kept().eval(), order_generator)
+        self.model.train()
         order = torch.randperm(self.recipe.n_items, generator=order_generator)
         total = torch.zeros(2, device=self.device)
         started, seen = time.perf_counter(), 0
