@@ -64,7 +64,7 @@ def draw_frame(audio: Samples, out: Path) -> None:
     close.plot(times_ms, peak * window, color=RED, linewidth=1, linestyle="--", label="window")
     close.set(title=f"a frame, {config.n_fft} samples", xlabel="milliseconds", xlim=(0, times_ms[-1]))
     close.set_ylim(-1.9 * peak, 1.1 * peak)
-    close.legend(frameon=False, fontsize=7, loc="lower right", ncols=3)
+    close.legend(frameon=False, fontsize=7, loc="lower center", ncols=3, columnspacing=1.2)
     power = np.abs(np.fft.rfft(frame * window)) ** 2
     bins_hz = np.fft.rfftfreq(config.n_fft, 1 / SAMPLE_RATE)
     spectrum.plot(bins_hz / 1000, 10 * np.log10(power + config.log_offset), color=BLUE, linewidth=1.2)
