@@ -125,6 +125,9 @@ def train(
     leave_out: Annotated[
         str, typer.Option("--leave-out", help="Other words to keep out of the training, by commas: bed,four.")
     ] = "",
+    first: Annotated[
+        Path | None, typer.Option("--from", help="Begin with the weights of this checkpoint, of the same network.")
+    ] = None,
     hard_negatives: Annotated[
         bool,
         typer.Option(
@@ -136,6 +139,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is by default.")] = None,
 ) -> None:
     """Train a network; the best checkpoint by validation accuracy is OUT/best.pt."""
+    from ..training.checkpoint import load_checkpoint
     from ..training.dataset import open_prepared
     from ..training.train import EpochReport, StepReport, Watcher
     from ..training.train import train as run
@@ -183,6 +187,7 @@ def train(
         device=device,
         resume=resume,
         watcher=Watcher(on_step, on_epoch),
+        first=None if first is None else load_checkpoint(first),
     )
     print(f"{best}\nNext: tiny-kws evaluate {best} --data {data} --out {out / 'validation'}")
 
