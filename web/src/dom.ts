@@ -30,10 +30,12 @@ export function sized(canvas: HTMLCanvasElement): { to: CanvasRenderingContext2D
   return { to, width, height };
 }
 
-/** Minutes and seconds, hours if there are any. */
-export function clock(seconds: number): string {
-  const whole = Math.floor(seconds);
+/** Minutes and seconds with so many decimals, hours if there are any. */
+export function clock(seconds: number, decimals = 0): string {
+  const units = Math.floor(seconds * 10 ** decimals + 1e-6);
+  const whole = Math.floor(units / 10 ** decimals);
+  const part = decimals ? `.${String(units % 10 ** decimals).padStart(decimals, "0")}` : "";
   const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
   const two = (n: number) => String(n).padStart(2, "0");
-  return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+  return (h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`) + part;
 }

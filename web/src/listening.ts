@@ -192,7 +192,7 @@ export class Recording {
     if (event) this.events.push(event);
     const { hop, rate } = this.ear.model.metadata;
     const second = (this.rows.length * hop) / rate;
-    if (second <= this.seconds) this.overview.addScore(second - hop / rate, Math.max(...this.decoder.averages));
+    if (second <= this.seconds) this.overview.addScore(second - hop / rate, second, Math.max(...this.decoder.averages));
   }
 }
 

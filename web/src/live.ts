@@ -9,8 +9,9 @@ const SPAN_S = 10;
 const COLUMNS = SPAN_S / COLUMN_S;
 const FRESH_MS = 1500; // a word stands so long
 const STATS_MS = 1000;
-const BARS_MS = 80;
 const NUMBERS_MS = 250;
+const BUDGET = 0.05; // of the page's own thread that pictures may take; a slow one gets fewer of them
+const SLOWEST_MS = 200;
 const CALM_MS = 500; // from one picture to the next with reduced motion
 const MAX_HEARD = 200;
 const FLOOR_DB = -60;
@@ -24,11 +25,13 @@ interface Bar {
 
 export class LiveView {
   private readonly canvas = byId<HTMLCanvasElement>("scene");
-  private readonly picture = Object.assign(document.createElement("canvas"), { width: COLUMNS, height: BANDS });
+  private readonly picture = new OffscreenCanvas(COLUMNS, BANDS);
   private readonly columns = new Uint8Array(COLUMNS * BANDS); // in a ring, newest before `written`
+  private readonly hint = byId("hint");
   private readonly calm = matchMedia("(prefers-reduced-motion: reduce)");
   private heat = heatMap();
   private written = 0;
+  private unpainted = COLUMNS;
   private labels: string[] = [];
   private words: string[] = [];
   private bars: Bar[] = [];
@@ -39,21 +42,22 @@ export class LiveView {
   private peak = new Float32Array(0);
   private level = FLOOR_DB;
   private costs: { busyMs: number; soundMs: number; delayMs: number }[] = [];
-  private drawnMs = 0; // spent drawing since the last figures
-  private readonly last = { picture: 0, bars: 0, numbers: 0, stats: 0 };
+  private drawnMs = 0; // spent on pictures since the last figures
+  private pictureMs = 0; // that one takes, on average
+  private readonly last = { picture: 0, numbers: 0, stats: 0 };
   private isDrawing = false;
+  private readonly painted = new MessageChannel();
   private fading: number | undefined;
 
   constructor() {
     const redraw = () => {
       this.heat = heatMap();
-      this.paint(0, COLUMNS);
+      this.unpainted = COLUMNS;
       this.colourBars();
       this.draw();
     };
     onScheme(redraw);
     new ResizeObserver(() => this.draw()).observe(this.canvas);
-    this.paint(0, COLUMNS);
   }
 
   /** What is listened for. */
@@ -90,8 +94,7 @@ export class LiveView {
   clear(): void {
     [this.rows, this.events, this.costs, this.seconds, this.level] = [[], [], [], 0, FLOOR_DB];
     this.columns.fill(0);
-    this.written = 0;
-    this.paint(0, COLUMNS);
+    [this.written, this.unpainted] = [0, COLUMNS];
     this.peak.fill(0);
     byId("heard").replaceChildren();
     byId("word").classList.remove("fresh");
@@ -100,7 +103,7 @@ export class LiveView {
 
   /** Take in what was heard. */
   hear(heard: Heard): void {
-    byId("hint").hidden = true;
+    if (!this.hint.hidden) this.hint.hidden = true; // to write it again would cost a frame
     this.seconds = heard.seconds;
     this.addColumns(heard.columns);
     this.rows.push({ seconds: heard.seconds, values: heard.probabilities });
@@ -119,23 +122,16 @@ export class LiveView {
     this.peak.fill(0);
     this.shown.fill(0);
     this.costs = [];
-    this.last.bars = this.last.numbers = 0;
+    this.last.picture = this.last.numbers = 0;
     byId("cpu").textContent = byId("delay").textContent = "–";
     this.drawSoon();
   }
 
   private addColumns(columns: Uint8Array): void {
-    const from = this.written;
-    const n = columns.length / BANDS;
-    for (let i = 0; i < n; i++) {
-      this.columns.set(columns.subarray(i * BANDS, (i + 1) * BANDS), this.written * BANDS);
+    for (let at = 0; at < columns.length; at += BANDS) {
+      this.columns.set(columns.subarray(at, at + BANDS), this.written * BANDS);
       this.written = (this.written + 1) % COLUMNS;
-    }
-    if (from + n <= COLUMNS) {
-      this.paint(from, from + n);
-    } else {
-      this.paint(from, COLUMNS);
-      this.paint(0, this.written);
+      this.unpainted++;
     }
   }
 
@@ -149,7 +145,7 @@ export class LiveView {
     word.classList.add("fresh");
     clearTimeout(this.fading);
     this.fading = setTimeout(() => word.classList.remove("fresh"), FRESH_MS);
-    const small = make("small", {}, `${clock(event.end_s)} · ${event.confidence.toFixed(2)}`);
+    const small = make("small", {}, `${clock(event.end_s, 1)} · ${event.confidence.toFixed(2)}`);
     const chip = make("li", { class: "chip", "--word": this.colour(event.label) }, event.label, small);
     Object.assign(chip.dataset, { label: event.label, end: event.end_s, confidence: event.confidence });
     const list = byId("heard");
@@ -164,13 +160,23 @@ export class LiveView {
     }
   }
 
-  private paint(from: number, to: number): void {
-    if (to <= from) return;
-    const image = new ImageData(to - from, BANDS);
-    for (let x = from; x < to; x++) {
+  /** Bring the picture up to date with the columns. */
+  private paint(): void {
+    const n = Math.min(COLUMNS, this.unpainted);
+    const from = (this.written - n + COLUMNS) % COLUMNS;
+    const first = Math.min(n, COLUMNS - from);
+    this.paintColumns(from, first);
+    this.paintColumns(0, n - first);
+    this.unpainted = 0;
+  }
+
+  private paintColumns(from: number, n: number): void {
+    if (n === 0) return;
+    const image = new ImageData(n, BANDS);
+    for (let x = 0; x < n; x++) {
       for (let band = 0; band < BANDS; band++) {
-        const at = 4 * ((BANDS - 1 - band) * image.width + x - from);
-        const colour = 3 * this.columns[x * BANDS + band];
+        const at = 4 * ((BANDS - 1 - band) * n + x);
+        const colour = 3 * this.columns[(from + x) * BANDS + band];
         for (let c = 0; c < 3; c++) image.data[at + c] = this.heat[colour + c];
         image.data[at + 3] = 255;
       }
@@ -178,26 +184,34 @@ export class LiveView {
     this.picture.getContext("2d")!.putImageData(image, from, 0);
   }
 
+  /** Draw when it is time to. Frames in which nothing is drawn cost, too, so none is asked for. */
   private drawSoon(): void {
     if (this.isDrawing) return;
     this.isDrawing = true;
-    requestAnimationFrame((now) => {
-      this.isDrawing = false;
-      const started = performance.now();
-      if (now - this.last.picture >= (this.calm.matches ? CALM_MS : 0)) {
-        this.last.picture = now;
-        this.draw();
-      }
-      this.drawBars(now);
-      this.drawnMs += performance.now() - started;
-      this.tellCosts(now);
-    });
+    const pause = this.calm.matches ? CALM_MS : Math.min(SLOWEST_MS, this.pictureMs / BUDGET);
+    setTimeout(() => requestAnimationFrame((now) => this.drawNow(now)), this.last.picture + pause - performance.now());
+  }
+
+  private drawNow(now: number): void {
+    this.isDrawing = false;
+    this.last.picture = now;
+    const started = performance.now();
+    this.draw();
+    this.drawBars(now);
+    // What comes by a channel comes after the browser has painted: that is part of the cost.
+    this.painted.port2.onmessage = () => {
+      const took = performance.now() - started;
+      this.drawnMs += took;
+      this.pictureMs += 0.1 * (took - this.pictureMs);
+    };
+    this.painted.port1.postMessage(null);
+    this.tellCosts(now);
   }
 
   private draw(): void {
     const { to, width, height } = sized(this.canvas);
     const [soundTo, wordsFrom] = [height * 0.64, height - 30];
-    to.imageSmoothingEnabled = true;
+    this.paint();
     const older = COLUMNS - this.written;
     const x = (width * older) / COLUMNS;
     if (older) to.drawImage(this.picture, this.written, 0, older, BANDS, 0, 0, x, soundTo);
@@ -242,6 +256,13 @@ export class LiveView {
       to.globalAlpha = 1;
       to.strokeStyle = colour;
       to.lineWidth = 1.5;
+      to.beginPath();
+      for (const [i, { seconds, values }] of this.rows.entries()) {
+        const isLow = values[column] < 0.01 && (this.rows[i - 1]?.values[column] ?? 0) < 0.01;
+        const [x, y] = [this.x(seconds, width), bottom - values[column] * (bottom - top)];
+        if (isLow || i === 0) to.moveTo(x, y);
+        else to.lineTo(x, y);
+      }
       to.stroke();
     }
   }
@@ -268,18 +289,15 @@ export class LiveView {
   }
 
   private drawBars(now: number): void {
-    if (now - this.last.bars >= BARS_MS) {
-      this.last.bars = now;
-      const part = Math.max(0, Math.min(1, 1 - this.level / FLOOR_DB));
-      const meter = byId("level");
-      (meter.firstElementChild as HTMLElement).style.clipPath = `inset(0 ${100 * (1 - part)}% 0 0)`;
-      meter.setAttribute("aria-valuenow", Math.max(FLOOR_DB, this.level).toFixed(0));
-      this.bars.forEach(({ fill }, i) => {
-        this.shown[i] = Math.max(this.peak[i], this.shown[i] * 0.75);
-        fill.style.transform = `scaleX(${this.shown[i].toFixed(3)})`;
-      });
-      this.peak.fill(0);
-    }
+    const part = Math.max(0, Math.min(1, 1 - this.level / FLOOR_DB));
+    const meter = byId("level");
+    (meter.firstElementChild as HTMLElement).style.clipPath = `inset(0 ${100 * (1 - part)}% 0 0)`;
+    meter.setAttribute("aria-valuenow", Math.max(FLOOR_DB, this.level).toFixed(0));
+    this.bars.forEach(({ fill }, i) => {
+      this.shown[i] = Math.max(this.peak[i], this.shown[i] * 0.75);
+      fill.style.transform = `scaleX(${this.shown[i].toFixed(3)})`;
+    });
+    this.peak.fill(0);
     if (now - this.last.numbers >= NUMBERS_MS) {
       this.last.numbers = now;
       this.bars.forEach(({ number }, i) => (number.textContent = this.shown[i].toFixed(2)));

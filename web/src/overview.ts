@@ -25,10 +25,10 @@ export class OverviewMaker {
     this.received += audio.length;
   }
 
-  /** The likeliest word's probability at a time within the samples so far. */
-  addScore(second: number, score: number): void {
-    const bin = Math.min(MAX_BINS - 1, Math.floor(second / this.binS));
-    this.score[bin] = Math.max(this.score[bin], score);
+  /** The likeliest word's probability from one second to another, within the samples so far. */
+  addScore(fromS: number, toS: number, score: number): void {
+    const last = Math.min(MAX_BINS - 1, Math.ceil(toS / this.binS) - 1);
+    for (let bin = Math.floor(fromS / this.binS); bin <= last; bin++) this.score[bin] = Math.max(this.score[bin], score);
   }
 
   /** A copy of what there is. */

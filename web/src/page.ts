@@ -89,7 +89,7 @@ function modelLoaded(report: Extract<Report, { kind: "model" }>): void {
   live.setLabels(report.metadata.labels, report.words);
   byId("network").textContent = `${Math.round(report.metadata.parameters / 1000)} k parameters`;
   ownThreshold();
-  for (const id of ["listen", "model", "threshold", "threshold-own", "file"]) byId<HTMLButtonElement>(id).disabled = false;
+  for (const id of ["listen", "model", "threshold", "file"]) byId<HTMLButtonElement>(id).disabled = false;
   for (const button of byId("examples").children) (button as HTMLButtonElement).disabled = false;
   showState();
   if (file) hearFile(file.of);

@@ -83,7 +83,7 @@ export class RecordingView {
         "button",
         { type: "button", class: "chip", "--word": this.colour(event.label), title: "Play it" },
         event.label,
-        make("small", {}, `${clock(event.end_s)} · ${event.confidence.toFixed(2)}`),
+        make("small", {}, `${clock(event.end_s, 1)} · ${event.confidence.toFixed(2)}`),
       );
       button.onclick = () => this.playFrom(event.start_s);
       const item = make("li", {}, button);

@@ -73,9 +73,12 @@ export class Resampler {
     if (phase === this.phases.length) [whole, phase] = [whole + 1, 0];
     const taps = (this.phases[phase] ??= this.makeTaps(phase / this.phases.length));
     const from = whole - this.half + 1 - this.heldFrom;
-    let sum = 0;
-    for (let i = 0; i < taps.length; i++) sum += taps[i] * joined[from + i];
-    return sum;
+    let [even, odd] = [0, 0]; // taps come in pairs; two sums are faster than one
+    for (let i = 0, j = from; i < taps.length; i += 2, j += 2) {
+      even += taps[i] * joined[j];
+      odd += taps[i + 1] * joined[j + 1];
+    }
+    return even + odd;
   }
 
   /** Taps for an output `fraction` of a sample after the `half`th of those they are laid on. */

@@ -29,7 +29,7 @@ export class Sound {
     onTrouble: (message: string, isOver: boolean) => void,
   ): Promise<Sound> {
     if (!isSecureContext) return new Sound(undefined, send, onTrouble);
-    const context = new AudioContext({ latencyHint: "interactive" });
+    const context = new AudioContext({ latencyHint: "balanced" });
     const sound = new Sound(context, send, onTrouble);
     await context.audioWorklet.addModule(new URL("capture.js", document.baseURI));
     sound.node = new AudioWorkletNode(context, "capture", {
