@@ -217,7 +217,7 @@ export class LiveView {
     if (older) to.drawImage(this.picture, this.written, 0, older, BANDS, 0, 0, x, soundTo);
     if (this.written) to.drawImage(this.picture, 0, 0, this.written, BANDS, x, 0, width - x, soundTo);
     this.drawGrid(to, width, soundTo, wordsFrom);
-    this.drawProbabilities(to, width, soundTo + 8, wordsFrom - 6);
+    this.drawProbabilities(to, width, soundTo + 20, wordsFrom - 3);
     this.drawWords(to, width, wordsFrom);
   }
 

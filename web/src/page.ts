@@ -26,6 +26,7 @@ const recording = new RecordingView((label) => live.colour(label));
 const kept = new Map<string, Promise<ArrayBuffer>>(); // files, so that the network may go away
 
 let worker: Worker;
+let preparing: Promise<Sound>;
 let sound: Sound | undefined;
 let settings: Settings;
 let config: DetectorConfig | undefined; // the model's own
@@ -148,7 +149,9 @@ async function begin(what: (to: Sound) => Promise<void>, button?: HTMLElement): 
   tell("");
   live.clear();
   try {
-    if (!sound) throw new KwsError("The audio thread could not be started; reload the page.");
+    sound = await preparing.catch((error: unknown) => {
+      throw new KwsError(`The audio thread could not be started (${messageOf(error)}); reload the page.`);
+    });
     playing = button;
     await what(sound);
     tabs.postMessage("listening");
@@ -293,11 +296,13 @@ async function main(): Promise<void> {
     settings = JSON.parse(new TextDecoder().decode(await fetched("models/index.json"))) as Settings;
     modelChoice.append(...settings.models.map(({ name }) => make("option", { value: name }, name)));
     modelChoice.value = settings.default;
-    void chooseModel(settings.default);
-    sound = await Sound.prepare(send, (message, isOver) => {
+    await chooseModel(settings.default);
+    // Only now: while this takes its time, the worker is at work.
+    preparing = Sound.prepare(send, (message, isOver) => {
       if (isOver) stop();
       tell(message);
     });
+    preparing.catch(() => undefined); // it is told when it is needed
   } catch (error) {
     modelFailed(messageOf(error));
   }

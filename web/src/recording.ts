@@ -11,10 +11,14 @@ export class RecordingView {
   private readonly player = byId<HTMLAudioElement>("player");
   private heard: FileHeard | undefined;
   private name = "";
+  private listed = "";
 
   /** `colour` gives the colour of a word. */
   constructor(private readonly colour: (label: string) => string) {
-    onScheme(() => this.show());
+    onScheme(() => {
+      this.listed = "";
+      this.show();
+    });
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     this.player.ontimeupdate = () => this.draw();
     this.player.onseeked = () => this.draw();
@@ -36,6 +40,7 @@ export class RecordingView {
     byId("recording-name").textContent = file.name;
     byId("recording-state").textContent = "Reading…";
     byId("found").replaceChildren();
+    this.listed = "";
     this.setRunning(true);
     byId<HTMLProgressElement>("recording-progress").removeAttribute("value");
     this.draw();
@@ -78,6 +83,9 @@ export class RecordingView {
   }
 
   private list(events: Detection[]): void {
+    const known = events.map(({ label, end_s }) => label + end_s).join();
+    if (known === this.listed) return;
+    this.listed = known;
     const items = events.slice(0, MAX_BUTTONS).map((event) => {
       const button = make(
         "button",
