@@ -42,7 +42,7 @@ export class LiveView {
   private peak = new Float32Array(0);
   private level = FLOOR_DB;
   private costs: { busyMs: number; soundMs: number; delayMs: number }[] = [];
-  private drawnMs = 0; // spent on pictures since the last figures
+  private drawnMs: number[] = []; // what each picture since the last figures took
   private pictureMs = 0; // that one takes, on average
   private readonly last = { picture: 0, numbers: 0, stats: 0 };
   private isDrawing = false;
@@ -201,7 +201,7 @@ export class LiveView {
     // What comes by a channel comes after the browser has painted: that is part of the cost.
     this.painted.port2.onmessage = () => {
       const took = performance.now() - started;
-      this.drawnMs += took;
+      this.drawnMs.push(took);
       this.pictureMs += 0.1 * (took - this.pictureMs);
     };
     this.painted.port1.postMessage(null);
@@ -307,16 +307,21 @@ export class LiveView {
   private tellCosts(now: number): void {
     const passed = now - this.last.stats;
     if (passed < STATS_MS || this.costs.length === 0) return;
-    const sum = (of: "busyMs" | "soundMs") => this.costs.reduce((total, cost) => total + cost[of], 0);
-    const share = sum("busyMs") / Math.max(1, sum("soundMs")) + Math.min(1, this.drawnMs / passed);
-    const delays = this.costs.map(({ delayMs }) => delayMs).sort((a, b) => a - b);
-    const delay = delays[Math.floor(delays.length / 2)];
+    // Medians, since a clock also counts the time in which the processor was with others.
+    const heard = median(this.costs.map(({ busyMs, soundMs }) => busyMs / soundMs));
+    const drawn = (median(this.drawnMs) * this.drawnMs.length) / passed;
+    const share = heard + Math.min(1, drawn);
+    const delay = median(this.costs.map(({ delayMs }) => delayMs));
     const [cpu, late] = [byId("cpu"), byId("delay")];
     if (this.last.stats > 0) cpu.textContent = `${(100 * share).toFixed(1)} %`;
     late.textContent = `${delay.toFixed(0)} ms`;
-    cpu.dataset.share = String(share);
+    Object.assign(cpu.dataset, { heard, drawn }); // its two parts
     late.dataset.ms = String(delay);
     this.last.stats = now;
-    [this.costs, this.drawnMs] = [[], 0];
+    [this.costs, this.drawnMs] = [[], []];
   }
+}
+
+function median(values: number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 }

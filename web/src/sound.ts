@@ -16,6 +16,7 @@ export class Sound {
   private node: AudioWorkletNode | undefined;
   private source: AudioNode | undefined;
   private tracks: MediaStreamTrack[] = [];
+  private turn = 0; // a later one has precedence over those still being opened
 
   private constructor(
     readonly context: AudioContext | undefined,
@@ -54,6 +55,7 @@ export class Sound {
   async microphone(): Promise<void> {
     if (!this.context || !navigator.mediaDevices) throw new KwsError(INSECURE);
     this.stop();
+    const turn = this.turn;
     let stream: MediaStream;
     try {
       const plain = { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
@@ -62,6 +64,7 @@ export class Sound {
       const name = error instanceof DOMException ? error.name : "";
       throw new KwsError(REASONS[name] ?? `The microphone cannot be opened (${messageOf(error)}). Play a recording below.`);
     }
+    if (turn !== this.turn) return stream.getTracks().forEach((track) => track.stop());
     await this.context.resume();
     this.tracks = stream.getTracks();
     for (const track of this.tracks) {
@@ -76,9 +79,11 @@ export class Sound {
   async play(bytes: ArrayBuffer, onEnd: () => void): Promise<void> {
     if (!this.context) throw new KwsError(INSECURE);
     this.stop();
-    await this.context.resume();
+    const turn = this.turn;
     const source = this.context.createBufferSource();
     source.buffer = await this.context.decodeAudioData(bytes.slice(0));
+    if (turn !== this.turn) return;
+    await this.context.resume();
     source.connect(this.context.destination);
     source.onended = () => setTimeout(() => this.source === source && onEnd(), 150); // the last batch is on its way
     this.begin(source);
@@ -87,6 +92,7 @@ export class Sound {
 
   /** End; `heardOut` lets the last word be heard out. */
   stop(heardOut = false): void {
+    this.turn++;
     if (!this.source) return;
     const source = this.source;
     this.source = undefined;
