@@ -156,10 +156,10 @@ def build(folder: Path | None = None) -> Any:
                 threshold = gradio.Slider(
                     0.05, 0.999, first.threshold, step=0.001, label="Threshold", info="Higher: fewer false alarms."
                 )
+                gradio.Examples([[str(path)] for path in _examples()], [recording], cache_examples=False)
             with gradio.Column(scale=3):
                 label = gradio.Label(num_top_classes=TOP, label="The loudest second")
                 close_up = gradio.Image(label="Log-mel around it", show_label=False, format="png", buttons=[], **shown)
-        gradio.Examples([[str(path)] for path in _examples()], [recording], cache_examples=False)
         summary = gradio.Markdown()
         timeline = gradio.Image(label="Words in all of it", show_label=False, format="png", buttons=zoom, **shown)
         table = gradio.Dataframe(headers=list(COLUMNS), label="Detections", **shown)
