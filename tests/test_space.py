@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -202,6 +204,23 @@ def test_the_page_names_no_other_host(server: Server) -> None:
         page = answer.read().decode()
     assert re.findall(r'<(?:script|link)[^>]*(?:src|href)="https?://(?!127\.0\.0\.1|localhost)[^"]*"', page) == []
     assert not server.asked.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_ends_it_well() -> None:
+    """Ctrl-C is how the app is ended: status 0, nothing said."""
+    pytest.importorskip("gradio")
+    command = command_line("demo", "--gradio", "--no-browser")
+    listened = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command[3] = listened + command[3]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment(), stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        started = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=120)
+    assert started.startswith("http://127.0.0.1:"), complaints
+    assert (process.returncode, complaints) == (0, "")
 
 
 def test_without_gradio_it_says_what_to_install() -> None:

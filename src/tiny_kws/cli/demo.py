@@ -25,8 +25,8 @@ def demo(
     from ..apps.space import launch
 
     running, url = launch(host, port, browser)
-    print(f"{url}\nCtrl-C ends it.", flush=True)
     with suppress(KeyboardInterrupt):
+        print(f"{url}\nCtrl-C ends it.", flush=True)
         while True:
             time.sleep(1)
     running.close(verbose=False)
