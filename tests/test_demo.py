@@ -189,3 +189,14 @@ def test_export_overwrites_nothing(tmp_path: Path) -> None:
     done = run_cli("demo", "--export", tmp_path)
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
     assert str(tmp_path) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [(["--gradio", "--export", "page"], "found --export with --gradio"), (["--host", "::"], "found --host without")],
+)
+def test_options_that_do_not_go_together(options: list[str], reason: str, tmp_path: Path) -> None:
+    """What only one of the two pages can do is refused for the other, status 2."""
+    done = run_cli("demo", "--no-browser", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..artefact import find_model
 from ..config import CAUSAL_SIZES, SAMPLE_RATE, STREAM_TRAINING, PrepareConfig, TrainConfig
 from ..detect import read_config
 from ..errors import UsageError
@@ -194,7 +195,7 @@ def train(
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, best.pt for one.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, best.pt for one, or hf://USER/NAME.")],
     out: Annotated[Path, typer.Option("--out", help="The clip artefact to write, NAME.onnx; others lie beside it.")],
     data: Annotated[
         Path | None, typer.Option("--data", help="Prepared data, whose validation clips the artefacts are checked on.")
@@ -218,7 +219,8 @@ def export(
         raise UsageError(f"{out}: expected a name of the form NAME.onnx")
     if (int8 or litert) and data is None:
         raise UsageError("int8 needs recordings to calibrate and to measure on; give --data PREPARED")
-    loaded = load_checkpoint(checkpoint)
+    path = find_model(checkpoint, "checkpoint") if checkpoint.startswith("hf://") else Path(checkpoint)
+    loaded = load_checkpoint(path)
     hop = None if stream is None else stream * SAMPLE_RATE // 1000
     if hop is not None:
         stream_graph(loaded, hop)  # what cannot be is said before anything is written
