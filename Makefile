@@ -3,13 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types imports check lock examples clean
+.PHONY: demo test lint types imports check lock examples web clean
 
 demo: .venv/.plain  ## classify the recordings under examples/ with the bundled model
 	@$(BIN)/tiny-kws classify examples
 	@echo
 	@echo "Next:"
 	@echo "  $(BIN)/tiny-kws classify YOUR.wav --top 3     your own recording: any format, rate and length"
+	@echo "  $(BIN)/tiny-kws demo                          listen in the browser"
 	@echo "  $(BIN)/tiny-kws info                          what the bundled model is"
 	@echo "  make test                                    install the development tools and run every test"
 
@@ -33,6 +34,9 @@ lock: .venv/.dev  ## bring requirements-dev.lock up to date with pyproject.toml
 
 examples: .venv/.dev  ## speak the recordings under examples/ again (needs espeak-ng, flite and sox)
 	$(BIN)/python scripts/make_examples.py examples
+
+web:  ## check and build the page of `tiny-kws demo` from web/ (needs Node 20 or newer)
+	cd web && npm ci --ignore-scripts && npm run build
 
 clean:
 	rm -rf .venv

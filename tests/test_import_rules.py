@@ -18,7 +18,7 @@ from .helpers import BLOCKER, SOURCE, environment, exported, run_cli, trained_li
 PACKAGE = SOURCE / "tiny_kws"
 ROOMS = sorted(PACKAGE.rglob("*.py"))
 PLAIN = [path for path in ROOMS if "training" not in path.relative_to(PACKAGE).parts]
-EXTRA = ("torch", "onnx", "matplotlib", "tensorboard", "filelock", "scipy", "librosa")
+EXTRA = ("torch", "onnx", "matplotlib", "tensorboard", "filelock", "scipy", "librosa", "gradio", "huggingface_hub")
 """What the plain install lacks."""
 
 SPECTRUM = {"fft", "rfft", "stft", "istft", "mel", "mfcc", "dct", "hann", "hanning", "hamming", "spectrogram"}
@@ -131,9 +131,12 @@ def test_only_the_command_line_prints(path: Path) -> None:
     assert not named & {"sys.stdout", "sys.stderr"}
 
 
-@rooms(PLAIN)
+@rooms([path for path in PLAIN if path.name != "picture.py"])
 def test_only_training_computes_a_spectrogram(path: Path) -> None:
-    """No room outside training/ uses a Fourier transform, a window function or a mel scale."""
+    """No room outside training/ uses a Fourier transform, a window function or a mel scale.
+
+    But the one that draws a picture for the eye: it feeds no network.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     used = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     used += [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)]

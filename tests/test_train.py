@@ -47,7 +47,7 @@ STREAMS = replace(
     warmup_steps=5,
     max_gradient_norm=1.0,
     average_decay=0.9,
-    streams=StreamRecipe(seconds=2.4, made_rooms=4),
+    streams=StreamRecipe(seconds=2.4, made_rooms=4, candidates=16, hard_negatives=4),
 )
 CAUSAL = {"stem_channels": 2, "width": 8, "n_blocks": 1}
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
@@ -672,3 +672,44 @@ def test_trains_on_a_gpu(prepared: PreparedData, tmp_path: Path) -> None:
     assert last["history"][-1]["train_loss"] < 0.7 * last["history"][0]["train_loss"]
     assert last["model_state"]["fc.weight"].device.type == "cpu"
     assert load_checkpoint(tmp_path / "best.pt").model.fc.weight.device.type == "cpu"
+
+
+def test_from_a_checkpoint(on_streams: Path, prepared: PreparedData, tmp_path: Path) -> None:
+    """A training may begin with the weights and the feature scale of a checkpoint, which it names; resumed too."""
+    first = load_checkpoint(on_streams / "best.pt")
+    still = replace(STREAMS, epochs=1, learning_rate=0.0, seed=9)
+    train(prepared, tmp_path / "run", "causal-cnn", CAUSAL, still, device="cpu", first=first)
+    found = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert found.stats == first.stats
+    assert found.data["first_sha256"] == first.sha256
+    weights = dict(first.model.named_parameters())
+    for name, value in found.model.named_parameters():
+        torch.testing.assert_close(value, weights[name])
+    train(prepared, tmp_path / "run", "causal-cnn", CAUSAL, still, device="cpu", resume=True)
+    assert load_checkpoint(tmp_path / "run" / "last.pt").data["first_sha256"] == first.sha256
+
+
+def test_from_a_checkpoint_of_another_network(on_streams: Path, prepared: PreparedData, tmp_path: Path) -> None:
+    """Weights of another network or of another size are refused before anything is written."""
+    first = load_checkpoint(on_streams / "best.pt")
+    for architecture, size in (("causal-cnn", {**CAUSAL, "width": 9}), ("ds-cnn", SMALL)):
+        with pytest.raises(UsageError, match="is of another network"):
+            train(prepared, tmp_path / "run", architecture, size, CONFIG, device="cpu", first=first)
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def test_hard_negatives_do_not_hinder_resuming(prepared: PreparedData, tmp_path: Path) -> None:
+    """What is looked for in an epoch follows from the checkpoint before it: resumed, the weights are the same."""
+    config = replace(STREAMS, epochs=3)
+    train(prepared, tmp_path / "whole", "causal-cnn", CAUSAL, config, device="cpu")
+
+    def stop(report: EpochReport) -> None:
+        if report.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(prepared, tmp_path / "parts", "causal-cnn", CAUSAL, config, device="cpu", watcher=Watcher(on_epoch=stop))
+    train(prepared, tmp_path / "parts", "causal-cnn", CAUSAL, config, device="cpu", resume=True)
+    states = [load_checkpoint(tmp_path / name / "last.pt").model.state_dict() for name in ("whole", "parts")]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name

@@ -54,9 +54,11 @@ _LATE = {
 
 
 def load(path: str | Path | None = None, threads: int = 1) -> Classifier:
-    """A classifier from an artefact, a bundled model's name, or (default) the package's own model.
+    """A classifier from an artefact, a bundled model's name, the Hub, or (default) the package's own model.
 
-    `threads` are those of onnxruntime. Raises ModelError if the artefact is missing, foreign, altered or too new.
+    On the Hub it is `hf://USER/NAME`, where `@REVISION` and `/FILE` may follow; see `tiny_kws.hub.fetch`. `threads` are
+    those of onnxruntime. Raises ModelError if the artefact is missing, foreign, altered or too new, and KwsError if it
+    cannot be fetched.
     """
     return Classifier(path, threads)
 

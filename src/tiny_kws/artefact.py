@@ -88,12 +88,16 @@ def bundled_files() -> list[Path]:
 
 
 def find_model(name_or_path: str | Path | None, *kinds: str) -> Path:
-    """The file of a model: the default of the first of `kinds`, a bundled one of them by name, or a path.
+    """The file of a model: the default of the first of `kinds`, a bundled one by name, one on the Hub, or a path.
 
-    Raises ModelError if there is none.
+    Raises ModelError if there is none, KwsError as `tiny_kws.hub.fetch` does.
     """
     kinds = kinds or tuple(SUFFIXES)
     name = str(name_or_path or DEFAULT_MODELS[kinds[0]])
+    if name.startswith("hf://"):
+        from .hub import fetch  # noqa: PLC0415  (it reads artefacts itself)
+
+        return fetch(name, *kinds)
     for kind in kinds:
         if name in bundled_models(kind):
             return Path(str(_assets() / f"{name}{SUFFIXES[kind]}"))

@@ -11,10 +11,10 @@ import sys
 import typer
 
 from ..errors import KwsError, UsageError
-from . import clips, listening, streams, training
+from . import clips, demo, listening, sharing, streams, training
 from .console import app, complain
 
-EXTRAS = {"litert": "litert", "ai_edge": "litert", "sounddevice": "mic"}
+EXTRAS = {"litert": "litert", "ai_edge": "litert", "sounddevice": "mic", "gradio": "demo", "huggingface_hub": "hub"}
 """Which extra brings a module, by how the module's name starts; any other comes with `train`."""
 
 
@@ -72,4 +72,4 @@ def _end_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-__all__ = ["app", "clips", "listening", "main", "streams", "training"]
+__all__ = ["app", "clips", "demo", "listening", "main", "sharing", "streams", "training"]

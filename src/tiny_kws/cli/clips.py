@@ -70,13 +70,21 @@ def _as_dict(result: Classification, top: int) -> dict[str, Any]:
 
 @app.command()
 def info(
-    model: Annotated[str, typer.Argument(help="An artefact, a checkpoint, or the name of a bundled model.")] = "ds-cnn",
+    model: Annotated[
+        str, typer.Argument(help="An artefact, a checkpoint, a bundled model's name, or hf://USER/NAME.")
+    ] = "ds-cnn",
     as_json: Annotated[bool, typer.Option("--json", help="All there is to know, as JSON.")] = False,
 ) -> None:
     """Say what a model is: labels, size, multiply-accumulates, front end, training, validation."""
+    is_hub = model.startswith("hf://")
+    if is_hub:
+        from ..hub import pin
+
+        model = pin(model)
     metadata = _describe(find_model(model))
     if as_json:
-        print(json.dumps(asdict(metadata), indent=2, ensure_ascii=False))
+        pinned = {"pinned": model} if is_hub else {}
+        print(json.dumps({**asdict(metadata), **pinned}, indent=2, ensure_ascii=False))
         return
     rows = {
         "model": f"{metadata.name} ({metadata.architecture}, {metadata.kind}, {metadata.precision})",
@@ -92,6 +100,7 @@ def info(
         "licence of the weights": metadata.licence or "not stated",
         "tiny-kws": metadata.version,
         "SHA-256 of checkpoint": metadata.checkpoint_sha256,
+        **({"pinned": model} if is_hub else {}),
     }
     for key, value in rows.items():
         print(f"{key:22}  {value}")
@@ -131,7 +140,7 @@ def _describe(path: Path) -> Metadata:
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="An artefact, a checkpoint, or the name of a bundled model.")],
+    model: Annotated[str, typer.Argument(help="An artefact, a checkpoint, a bundled model's name, or hf://USER/NAME.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics.json, predictions.csv and figures.")],
     data: Annotated[Path | None, typer.Option("--data", help="Prepared data.")] = None,
     split: Annotated[str, typer.Option("--split", help="Split of the prepared data.")] = "validation",

@@ -30,7 +30,8 @@ PROGRESS_FROM = 20
 
 Progress = Callable[[int, int], None]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="An .onnx artefact, or the name of a bundled model (default: ds-cnn).")
+    str | None,
+    typer.Option("--model", help="An .onnx artefact, a bundled model's name (default: ds-cnn), or hf://USER/NAME."),
 ]
 
 

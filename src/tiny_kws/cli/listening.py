@@ -24,7 +24,8 @@ from ..runtime import Classifier, StreamModel, open_model
 from .console import app, complain, gather
 
 StreamModelOption = Annotated[
-    str | None, typer.Option("--model", help="An .onnx artefact, or a bundled model's name (default: listener).")
+    str | None,
+    typer.Option("--model", help="An .onnx artefact, a bundled model's name (default: listener), or hf://USER/NAME."),
 ]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Detector settings, a file of `calibrate`.")]
 ThresholdOption = Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..artefact import find_model
 from ..config import CAUSAL_SIZES, SAMPLE_RATE, STREAM_TRAINING, PrepareConfig, TrainConfig
 from ..detect import read_config
 from ..errors import UsageError
@@ -125,6 +126,9 @@ def train(
     leave_out: Annotated[
         str, typer.Option("--leave-out", help="Other words to keep out of the training, by commas: bed,four.")
     ] = "",
+    first: Annotated[
+        Path | None, typer.Option("--from", help="Begin with the weights of this checkpoint, of the same network.")
+    ] = None,
     hard_negatives: Annotated[
         bool,
         typer.Option(
@@ -136,6 +140,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is by default.")] = None,
 ) -> None:
     """Train a network; the best checkpoint by validation accuracy is OUT/best.pt."""
+    from ..training.checkpoint import load_checkpoint
     from ..training.dataset import open_prepared
     from ..training.train import EpochReport, StepReport, Watcher
     from ..training.train import train as run
@@ -183,13 +188,14 @@ def train(
         device=device,
         resume=resume,
         watcher=Watcher(on_step, on_epoch),
+        first=None if first is None else load_checkpoint(first),
     )
     print(f"{best}\nNext: tiny-kws evaluate {best} --data {data} --out {out / 'validation'}")
 
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, best.pt for one.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, best.pt for one, or hf://USER/NAME.")],
     out: Annotated[Path, typer.Option("--out", help="The clip artefact to write, NAME.onnx; others lie beside it.")],
     data: Annotated[
         Path | None, typer.Option("--data", help="Prepared data, whose validation clips the artefacts are checked on.")
@@ -213,7 +219,8 @@ def export(
         raise UsageError(f"{out}: expected a name of the form NAME.onnx")
     if (int8 or litert) and data is None:
         raise UsageError("int8 needs recordings to calibrate and to measure on; give --data PREPARED")
-    loaded = load_checkpoint(checkpoint)
+    path = find_model(checkpoint, "checkpoint") if checkpoint.startswith("hf://") else Path(checkpoint)
+    loaded = load_checkpoint(path)
     hop = None if stream is None else stream * SAMPLE_RATE // 1000
     if hop is not None:
         stream_graph(loaded, hop)  # what cannot be is said before anything is written

@@ -7,15 +7,24 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 
 from ..config import SAMPLE_RATE
 from ..detect import Decoder, Detection
 from ..files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """An empty figure of a `size` in inches. Only this needs matplotlib; the tables do without."""
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    return Figure(figsize=size, layout="constrained")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -28,7 +37,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def plot_learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """Loss and accuracy over the epochs of a training's `history`, as a PNG."""
     epochs = [line["epoch"] for line in history]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = new_figure((9, 3.6))
     loss, accuracy = figure.subplots(1, 2)
     for axes, name, scale in ((loss, "loss", 1.0), (accuracy, "acc", 100.0)):
         for split, colour in (("train", "#9aa5b1"), ("val", "#1f6feb")):
@@ -53,7 +62,7 @@ def plot_confusion_matrix(metrics: Mapping[str, Any], path: Path) -> None:
     counts = np.array(metrics["confusion_matrix"])
     labels = metrics["labels"]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure = Figure(figsize=(7.5, 6.8), layout="constrained")
+    figure = new_figure((7.5, 6.8))
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     for row, column in np.argwhere(counts > 0):
@@ -129,7 +138,7 @@ class DetectionPlot:
 
     def save(self, name: str, events: Sequence[Detection], path: Path) -> None:
         """Write the picture of the recording `name` as PNG. Raises KwsError if it cannot be written."""
-        figure = Figure(figsize=(12, 5.2), layout="constrained")
+        figure = new_figure((12, 5.2))
         wave, words = figure.subplots(2, sharex=True, height_ratios=(2, 3))
         right_s = max([self._duration_s, *(event.end_s for event in events)])
         wave.set_xlim(0, max(right_s, 1 / SAMPLE_RATE))
@@ -262,7 +271,7 @@ def plot_robustness(metrics: Mapping[str, Any], path: Path) -> None:
     found = metrics["robustness"]
     kinds = _by_accuracy(found["by_noise"])
     height = max(3.6, 1.2 + 0.24 * max(len(kinds), 2 * len(found["by_room"])))
-    figure = Figure(figsize=(10 if kinds else 5, height), layout="constrained")
+    figure = new_figure((10 if kinds else 5, height))
     left, *right = figure.subplots(1, 2 if kinds else 1, squeeze=False)[0]
     rows = {_condition_name(name): row for name, row in found["conditions"].items()}
     rows |= {f"room: {room}": row for room, row in found["by_room"].items()}
@@ -333,7 +342,7 @@ def plot_det(metrics: Mapping[str, Any], path: Path) -> None:
     noisiest = int(alarms.argmax())  # below its threshold a label hardly ever comes free again
     alarms, misses = alarms[noisiest:], misses[noisiest:]
     seen = alarms > 0
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = new_figure((7, 5))
     axes = figure.subplots()
     axes.plot(alarms[seen] / hours, misses[seen], color="#1f6feb", label="all recordings, each threshold (in-sample)")
     left = min(0.05, 0.3 / hours)

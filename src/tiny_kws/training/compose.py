@@ -169,7 +169,7 @@ class Composer:
         audio = torch.zeros(n_streams, self.n_samples + 2 * MARGIN, device=self.device)
         at = torch.randint(-SAMPLE_RATE // 3, SAMPLE_RATE // 3, (n_streams,), generator=generator)
         while bool((at < self.n_samples).any()):
-            clips = self.others[torch.randint(len(self.others), (n_streams,), generator=generator)]
+            clips = self.others[self._pick(self._by_word, n_streams, generator)]
             speeds = self._uniform(*self.recipe.fluent_speeds, n_streams, generator)
             begin, end = (self.spans[clips.to(self.device)].cpu() / speeds[:, None]).round().long().T
             sound = self._clips(clips, speeds)

@@ -79,16 +79,17 @@ def train(
     device: str | None = None,
     resume: bool = False,
     watcher: Watcher | None = None,
+    first: Checkpoint | None = None,
 ) -> Path:
     """Train on `data` and return the path of the best checkpoint, `out`/best.pt (highest validation accuracy).
 
     Each epoch leaves `last.pt`, `best.pt`, `history.json` and `learning_curve.png` in `out`, each whole or absent, and
     appends to the TensorBoard events there. With `resume`, goes on from `last.pt`; on one machine the weights end as if
-    never interrupted.
+    never interrupted. With `first`, training begins from the weights of that checkpoint.
     Raises UsageError if `out` already holds a training that is not resumed, is another's, or is being written.
     """
     with exclusive(out):
-        run = _Run(data, out, architecture, model_config or {}, config or TrainConfig(), device)
+        run = _Run(data, out, architecture, model_config or {}, config or TrainConfig(), device, first)
         run.start(resume)
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):  # for exact resuming
             run.train(watcher or Watcher())
@@ -169,6 +170,7 @@ class _Run:
         model_config: dict[str, Any],
         config: TrainConfig,
         device: str | None,
+        first: Checkpoint | None,
     ) -> None:
         data = data.without(config.left_out)
         self.data, self.out, self.config = data, out, config
@@ -182,6 +184,9 @@ class _Run:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             model = build_model(architecture, {"n_classes": len(LABELS), **model_config}, "the model asked for")
+        self.first, self.first_sha256 = first, "" if first is None else first.sha256
+        if first is not None:
+            _begin_from(first, model)
         self.model = model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -218,6 +223,8 @@ class _Run:
             raise UsageError(f"{self.out}: holds a training already; go on with --resume or name another folder")
         if last.exists():
             self._restore(read_torch(last), last)
+        elif self.first is not None:
+            self.stats = dict(self.first.stats)  # the weights are made for features of this scale
         else:
             batches = iterate_batches(self.bank, self.rows["training"], EVAL_BATCH, self.device)
             self.stats = feature_stats(self.log_mel, batches)
@@ -310,6 +317,7 @@ class _Run:
             data={
                 **{key: manifest.get(key) for key in DATA_KEYS},
                 "left_out": list(self.config.left_out),
+                "first_sha256": self.first_sha256,
             },
         )
 
@@ -351,10 +359,23 @@ class _Run:
                 self.average.n_averaged.copy_(last["n_averaged"])
             self.optimizer.load_state_dict(last["optimizer"])
             self.history, self.stats = last["history"], last["stats"]
+            self.first_sha256 = str(data.get("first_sha256", ""))
         except (AttributeError, KeyError, ValueError, TypeError) as error:
             raise ModelError(
                 f"{path}: is no training to go on with ({error}); start again in another folder"
             ) from error
+
+
+def _begin_from(first: Checkpoint, model: Network) -> None:
+    """Take over the weights of a checkpoint. Raises UsageError if it is of another network or front end."""
+    name = first.sha256[:12]
+    if not isinstance(first.model, type(model)) or asdict(first.model.config) != asdict(model.config):
+        raise UsageError(f"the first checkpoint ({name}) is of another network, expected one of the size asked for")
+    if first.feature_config != feature_config_of(first.architecture) or first.labels != LABELS:
+        raise UsageError(
+            f"the first checkpoint ({name}) has another front end or other labels, expected this project's"
+        )
+    load_weights(model, first.model.state_dict(), f"the first checkpoint ({name})")
 
 
 def _average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:

@@ -1,0 +1,193 @@
+"""The page that listens in a browser: its files, with the bundled models, over HTTP or in a folder.
+
+The page runs the models in the browser; this only gives out files.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ..artefact import DEFAULT_MODELS, SUFFIXES, bundled_models, find_model
+from ..config import SILENCE, UNKNOWN, DetectorConfig
+from ..detect import TAIL_MS
+from ..errors import KwsError, UsageError
+from ..files import whole_folder
+
+HOST = "127.0.0.1"  # a browser gives the microphone to pages from this computer itself, and no other can reach it
+PORT = 8321
+PORTS_TRIED = 20
+PACKED = ".gz"
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".txt": "text/plain; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
+    ".onnx": "application/octet-stream",
+    ".wav": "audio/wav",
+    ".flac": "audio/flac",
+    ".ogg": "audio/ogg",
+    ".mp3": "audio/mpeg",
+}
+"""By suffix; what the system believes of them may be anything."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file of the page: how to read what is stored of it, and whether that is packed (gzip)."""
+
+    read: Callable[[], bytes]
+    is_packed: bool = False
+
+    def content(self) -> bytes:
+        """The file itself."""
+        return gzip.decompress(self.read()) if self.is_packed else self.read()
+
+
+def page_items() -> dict[str, Item]:
+    """All files of the page by their path in it (`models/listener.stream.onnx`).
+
+    Raises KwsError if this installation lacks the built page.
+    """
+    folder = Path(str(resources.files(__package__) / "web"))
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if folder / "index.html" not in files:
+        raise KwsError(f"{folder}: holds no built page, expected index.html there; build it with `make web`")
+    items = {}
+    for path in files:
+        name = path.relative_to(folder).as_posix()
+        items[name.removesuffix(PACKED)] = Item(path.read_bytes, name.endswith(PACKED))
+    models = [find_model(name, "stream") for name in bundled_models("stream")]
+    items |= {f"models/{path.name}": Item(path.read_bytes) for path in models}
+    index = json.dumps(_index(models), indent=2).encode()
+    items["models/index.json"] = Item(lambda: index)
+    return items
+
+
+def _index(models: list[Path]) -> dict[str, Any]:
+    """What the page has to know beside the models: the package's defaults, which stand in `config.py` alone."""
+    return {
+        "detector": asdict(DetectorConfig()),
+        "tail_ms": TAIL_MS,
+        "not_words": [SILENCE, UNKNOWN],
+        "default": DEFAULT_MODELS["stream"],
+        "models": [
+            {"name": path.name.removesuffix(SUFFIXES["stream"]), "file": path.name, "bytes": path.stat().st_size}
+            for path in models
+        ],
+    }
+
+
+def export_page(folder: Path) -> None:
+    """Write the page into a new `folder` that any host of static files can serve.
+
+    Raises KwsError if it exists or cannot be written.
+    """
+    if folder.exists():
+        raise UsageError(f"{folder}: is there already, expected the name of a new folder")
+    with whole_folder(folder) as beside:
+        for name, item in page_items().items():
+            path = beside / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(item.content())
+
+
+class PageServer(ThreadingHTTPServer):
+    """Gives out the page's files, and nothing else, on this computer alone.
+
+    `port` None takes the first free one from PORT on, 0 any free one. Raises UsageError if the port is taken.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, port: int | None = None) -> None:
+        self.items: Mapping[str, Item] = page_items()
+        for tried in range(PORT, PORT + PORTS_TRIED) if port is None else [port]:
+            try:
+                super().__init__((HOST, tried), _Handler)
+            except OSError as error:  # noqa: PERF203
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    raise
+            else:
+                return
+        found = f"port {port}" if port is not None else f"every port from {PORT} to {PORT + PORTS_TRIED - 1}"
+        raise UsageError(f"found {found} in use or forbidden, expected a free one; name another with --port")
+
+    def server_bind(self) -> None:
+        """Bind, without asking a name server what this computer is called."""
+        if os.name == "posix":  # elsewhere this would share a port that is taken
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = HOST, self.server_address[1]
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://{HOST}:{self.server_port}/"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: PageServer
+    protocol_version = "HTTP/1.1"
+    server_version = "tiny-kws"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def _answer(self, with_body: bool) -> None:
+        name = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
+        item = self.server.items.get(name)
+        if item is None:
+            self._send(HTTPStatus.NOT_FOUND, {"Content-Type": TYPES[".txt"]}, b"Not a file of this page.\n", with_body)
+            return
+        is_packed = item.is_packed and "gzip" in self.headers.get("Accept-Encoding", "")
+        body = item.read() if is_packed else item.content()
+        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        headers = {
+            "Content-Type": TYPES.get(Path(name).suffix, "application/octet-stream"),
+            "Cache-Control": "no-cache",  # keep it, and ask each time whether it is still right
+            "ETag": tag,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+        }
+        if item.is_packed:
+            headers["Vary"] = "Accept-Encoding"
+        if is_packed:
+            headers["Content-Encoding"] = "gzip"
+        if tag in self.headers.get("If-None-Match", ""):
+            self._send(HTTPStatus.NOT_MODIFIED, headers, b"", with_body=False)
+        else:
+            self._send(HTTPStatus.OK, headers, body, with_body)
+
+    def _send(self, status: HTTPStatus, headers: dict[str, str], body: bytes, with_body: bool) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if status != HTTPStatus.NOT_MODIFIED:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: only the command line prints."""

@@ -1,0 +1,266 @@
+"""The app of a Hugging Face Space, in Gradio: a recording in; its words, its log-mel and its detections out.
+
+The runtime is the artefact. Recordings go to the machine that runs the app, nowhere else, and are deleted there.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soundfile as sf
+
+from ..artefact import DEFAULT_MODELS, SUFFIXES, bundled_models, find_model
+from ..audio import Samples, most_energetic_second, read_mono, stream_mono
+from ..config import CLIP_SAMPLES, SAMPLE_RATE, SILENCE, UNKNOWN
+from ..detect import Averages, Detection, Detector, config_of
+from ..errors import KwsError
+from ..evaluation.report import DetectionPlot
+from ..runtime import Classifier, StreamModel
+from . import EXAMPLES_FOLDER
+from .picture import draw_close_up
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+MAX_S = 3600  # of a recording that are heard
+AROUND_S = 5.0  # before and after the loudest second that the log-mel shows
+TOP = 5
+KEPT_S = 3600  # a recording is deleted so long after it came
+MAX_FILE_BYTES = 2**30
+EXAMPLES = ("yes.wav", "right.ogg", "stop.mp3", "up.flac", "other_music.wav")
+COLUMNS = ("word", "from (s)", "heard at (s)", "confidence")
+SPOKEN = ("yes", "left", "other_window", "go", "down", "other_seven", "no", "off")
+"""What the longer example is put together from."""
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Ears:
+    """A network twice: for clips, and for streams (a clip artefact slides where there is no stream artefact)."""
+
+    classifier: Classifier
+    listener: StreamModel | Classifier
+
+    @property
+    def threshold(self) -> float:
+        """Of the detector, as the artefact carries it."""
+        return config_of(self.listener).threshold
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What is in a recording: the likeliest labels of its loudest second, the words in all of it, pictures (PNG)."""
+
+    top: dict[str, float]
+    start_s: float
+    events: list[Detection]
+    close_up: Path
+    timeline: Path
+
+
+def open_ears(folder: Path | None = None) -> dict[str, Ears]:
+    """The models of the artefacts in `folder`, or else those that come with the package, the default one first.
+
+    Raises ModelError as loading them does.
+    """
+    clip, stream = SUFFIXES["clip"], SUFFIXES["stream"]
+    own = sorted(folder.glob(f"*{clip}")) if folder else []
+    paths = {path.name.removesuffix(clip): path for path in own if not path.name.endswith(stream)}
+    paths = paths or {name: find_model(name, "clip") for name in bundled_models("clip")}
+    ears = {}
+    for name in sorted(paths, key=lambda name: (name != DEFAULT_MODELS["stream"], name)):
+        classifier, beside = Classifier(paths[name]), paths[name].with_name(f"{name}{stream}")
+        ears[name] = Ears(classifier, StreamModel(beside) if beside.is_file() else classifier)
+    return ears
+
+
+def hear(recording: Path, ears: Ears, threshold: float, folder: Path, tell: Told, watch: Told) -> Heard:
+    """All there is to say of a recording; pictures go to `folder`.
+
+    `tell` is told what the visitor should know, `watch` how far it is. Raises AudioError if it cannot be read.
+    """
+    detector = Detector(ears.listener, replace(config_of(ears.listener), threshold=threshold, thresholds={}))
+    plot = DetectionPlot(detector.decoder)
+    heard_s = 0.0
+
+    def follow(block: Samples, averages: Averages) -> None:
+        nonlocal heard_s
+        plot.add(block, averages)
+        heard_s += len(block) / SAMPLE_RATE
+        watch(f"heard {heard_s // 60:.0f}:{heard_s % 60:02.0f}")
+
+    events = list(detector.detect_blocks(first_hour(stream_mono(recording), tell), follow))
+    second = most_energetic_second(first_hour(stream_mono(recording)))
+    result = ears.classifier.classify(second.samples)
+    timeline, close_up = folder / "timeline.png", folder / "log_mel.png"
+    plot.save(recording.name, events, timeline)
+    shown_s = max(0.0, second.start_s - AROUND_S)
+    shown = part_of(stream_mono(recording), shown_s, second.start_s + CLIP_SAMPLES / SAMPLE_RATE + AROUND_S)
+    marked_s = (second.start_s, second.start_s + min(len(shown), CLIP_SAMPLES) / SAMPLE_RATE)
+    draw_close_up(shown, shown_s, marked_s, close_up)
+    return Heard(dict(result.top(TOP)), second.start_s, events, close_up, timeline)
+
+
+def first_hour(blocks: Iterable[Samples], tell: Told = lambda message: None) -> Iterator[Samples]:
+    """The blocks of a recording up to MAX_S; `tell` is told if there are more."""
+    left = MAX_S * SAMPLE_RATE
+    for block in blocks:
+        if len(block) > left:
+            yield block[:left]
+            tell(f"The recording is longer than {MAX_S // 60} minutes: only the beginning was heard.")
+            return
+        left -= len(block)
+        yield block
+
+
+def part_of(blocks: Iterable[Samples], start_s: float, end_s: float) -> Samples:
+    """The samples of a recording that comes in blocks between two seconds of it."""
+    first, last, position, kept = round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE), 0, []
+    for block in blocks:
+        kept.append(block[max(0, first - position) : max(0, last - position)])
+        position += len(block)
+        if position >= last:
+            break
+    return np.concatenate(kept)
+
+
+def build(folder: Path | None = None) -> Any:
+    """The app, over the artefacts in `folder` or those that come with the package; not started yet.
+
+    Raises ModelError as loading them does.
+    """
+    gradio = _import_gradio()
+    models = open_ears(folder)
+    first = next(iter(models.values()))
+    words = ", ".join(label for label in first.classifier.labels if label not in (SILENCE, UNKNOWN))
+    shown, zoom = {"interactive": False}, ["fullscreen"]
+    run, run_if_any = _listeners(gradio, models)
+
+    with gradio.Blocks(title="tiny-kws", analytics_enabled=False, delete_cache=(KEPT_S, KEPT_S)) as app:
+        gradio.Markdown(f"# tiny-kws\nHears {words}. Say one of them, or let it find them in something longer.")
+        with gradio.Row(equal_height=False):
+            with gradio.Column(scale=2):
+                recording = gradio.Audio(
+                    sources=["microphone", "upload"], type="filepath", label="Recording", buttons=[]
+                )
+                button = gradio.Button("Hear it", variant="primary")
+                name = gradio.Dropdown(list(models), value=next(iter(models)), label="Model")
+                threshold = gradio.Slider(
+                    0.05, 0.999, first.threshold, step=0.001, label="Threshold", info="Higher: fewer false alarms."
+                )
+                gradio.Examples([[str(path)] for path in _examples()], [recording], cache_examples=False)
+            with gradio.Column(scale=3):
+                label = gradio.Label(num_top_classes=TOP, label="The loudest second")
+                close_up = gradio.Image(label="Log-mel around it", show_label=False, format="png", buttons=[], **shown)
+        summary = gradio.Markdown()
+        timeline = gradio.Image(label="Words in all of it", show_label=False, format="png", buttons=zoom, **shown)
+        table = gradio.Dataframe(headers=list(COLUMNS), label="Detections", **shown)
+        gradio.Markdown(
+            "Recordings are heard on the computer that runs this app, go nowhere else, and are deleted\n"
+            "within two hours."
+        )
+        inputs, outputs = [recording, name, threshold], [label, close_up, timeline, table, summary]
+        button.click(run, inputs, outputs, api_name="hear", show_progress_on=label)
+        recording.change(run_if_any, inputs, outputs, api_name=False, show_progress_on=label)
+        name.change(lambda name: models[name].threshold, name, threshold, api_name=False)
+    return app
+
+
+def launch(
+    host: str = "127.0.0.1", port: int | None = None, open_browser: bool = False, folder: Path | None = None
+) -> tuple[Any, str]:
+    """Start `build(folder)` in threads of its own; the app, to be closed, and its address.
+
+    `port` is the first free one from 7860 by default. Nothing but this computer is asked for anything.
+    Raises KwsError if the port is taken.
+    """
+    app = build(folder)
+    gradio = _import_gradio()
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
+    try:
+        _, url, _ = app.queue(default_concurrency_limit=os.cpu_count()).launch(
+            server_name=host,
+            server_port=port,
+            inbrowser=open_browser,
+            theme=gradio.themes.Default(primary_hue="blue", **fonts),
+            footer_links=["api"],
+            max_file_size=MAX_FILE_BYTES,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            run_history=False,
+            ssr_mode=False,
+            mcp_server=False,
+        )
+    except OSError as error:
+        raise KwsError(f"port {port} of {host} cannot be used ({error}); give another one") from error
+    return app, url
+
+
+def _listeners(gradio: Any, models: dict[str, Ears]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What hears a recording and gives the values of all outputs; the second gives empty ones if there is none."""
+    said: dict[str, Any] = {"duration": None, "print_exception": False}
+    waiting = gradio.Progress()
+
+    def run(recording: str | None, name: str, threshold: float, progress: gr.Progress = waiting) -> list[Any]:
+        if not recording:
+            raise gradio.Error("There is no recording: record or upload one, or take an example.", **said)
+        path = Path(recording)
+        with TemporaryDirectory() as pictures:
+            try:
+                heard = hear(
+                    path, models[name], threshold, Path(pictures), gradio.Warning, lambda text: progress(0, text)
+                )
+            except KwsError as error:
+                raise gradio.Error(str(error).replace(str(path), path.name), **said) from error
+            return [heard.top, _picture(heard.close_up), _picture(heard.timeline), _rows(heard), _summary(heard)]
+
+    def run_if_any(recording: str | None, name: str, threshold: float, progress: gr.Progress = waiting) -> list[Any]:
+        return run(recording, name, threshold, progress) if recording else [None, None, None, [], ""]
+
+    return run, run_if_any
+
+
+def _import_gradio() -> Any:
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported, or it would ask for its newest version
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it is built on
+        import gradio  # noqa: PLC0415
+    return gradio
+
+
+def _picture(path: Path) -> Any:
+    from PIL import Image  # noqa: PLC0415
+
+    with Image.open(path) as image:
+        return image.copy()
+
+
+def _rows(heard: Heard) -> list[list[Any]]:
+    return [[e.label, round(e.start_s, 2), round(e.end_s, 2), round(e.confidence, 3)] for e in heard.events]
+
+
+def _summary(heard: Heard) -> str:
+    label, probability = next(iter(heard.top.items()))
+    n = len(heard.events)
+    found = f"{n} detection{'' if n == 1 else 's'} in all of it"
+    return f"The loudest second begins at {heard.start_s:.2f} s: **{label}** ({probability:.2f}). {found}."
+
+
+def _examples() -> list[Path]:
+    """Recordings to try, and a longer one of several words put together from them."""
+    folder = EXAMPLES_FOLDER
+    pause = np.zeros(round(0.7 * SAMPLE_RATE), np.float32)
+    files = {path.stem: path for path in folder.iterdir()}
+    parts = [part for stem in SPOKEN for part in (pause, read_mono(files[stem]))]
+    longer = Path(mkdtemp(prefix="tiny-kws-")) / "several_words.wav"
+    sf.write(longer, np.concatenate([*parts, pause]), SAMPLE_RATE)
+    return [*(folder / name for name in EXAMPLES), longer]

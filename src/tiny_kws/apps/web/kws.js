@@ -1,0 +1,1 @@
+import{a as e,i as t,n,o as r,r as i,t as a}from"./stream.js";import{n as o,r as s}from"./logmel.js";export{e as Decoder,s as KwsError,o as LogMel,t as Resampler,a as Stream,n as StreamModel,r as detectorConfig,i as parseArtefact};

@@ -1,0 +1,71 @@
+"""The command that lets the models be seen at work: demo."""
+
+from __future__ import annotations
+
+import threading
+import time
+import webbrowser
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UsageError
+from .console import app
+
+
+@app.command()
+def demo(
+    gradio: Annotated[bool, typer.Option("--gradio", help="The app of a Hugging Face Space, instead.")] = False,
+    host: Annotated[
+        str | None, typer.Option("--host", help="With --gradio: address to serve at; 0.0.0.0 lets others in.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="To serve at; by default the first free one.")
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,
+    export: Annotated[
+        Path | None, typer.Option("--export", help="Write the page to a new folder, for any static host, and end.")
+    ] = None,
+) -> None:
+    """Listen in the browser: serve a page on this computer alone, until Ctrl-C (status 0)."""
+    if gradio and export is not None:
+        raise UsageError("found --export with --gradio, expected one of them: only the page is static")
+    if host is not None and not gradio:
+        raise UsageError("found --host without --gradio; the page is served on this computer alone, or take --export")
+    if gradio:
+        _serve_app(host or "127.0.0.1", port or None, browser)
+    elif export is not None:
+        from ..apps.server import export_page
+
+        export_page(export)
+        print(export)
+    else:
+        _serve_page(port, browser)
+
+
+def _serve_page(port: int | None, browser: bool) -> None:
+    from ..apps.server import PageServer
+
+    with PageServer(port) as server, suppress(KeyboardInterrupt):
+        print(f"{server.url}  (Ctrl-C ends)", flush=True)
+        if browser:  # beside the server: a browser in the terminal comes back when it is closed
+            threading.Thread(target=_open, args=(server.url,), daemon=True).start()
+        server.serve_forever()
+
+
+def _serve_app(host: str, port: int | None, browser: bool) -> None:
+    from ..apps.space import launch
+
+    running, url = launch(host, port, browser)
+    with suppress(KeyboardInterrupt):
+        print(f"{url}  (Ctrl-C ends)", flush=True)
+        while True:
+            time.sleep(1)
+    running.close(verbose=False)
+
+
+def _open(url: str) -> None:
+    if not webbrowser.open(url):
+        print("No browser could be opened: open that address in one.", flush=True)

@@ -1,0 +1,44 @@
+"""The command that shares a model: push."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import app
+
+
+@app.command()
+def push(
+    repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="Repository on the Hugging Face Hub.")],
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="Folder of a training: best.pt, what was measured, figures, artefacts if any."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="The artefacts' name, in the folder or bundled (default: the folder's or NAME)."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the repositories private if they are new.")] = False,
+    space: Annotated[bool, typer.Option("--space/--no-space", help="Also a Space that shows the model.")] = True,
+    dry_run: Annotated[
+        Path | None, typer.Option("--dry-run", help="Write what would be uploaded into this new folder instead.")
+    ] = None,
+) -> None:
+    """Share a model on the Hugging Face Hub: artefacts, best.pt, measurements, a model card, and a Space."""
+    from .. import publish
+
+    publish.check_repo(repo)
+    parts = publish.collect(model or (None if folder else repo.partition("/")[2]), folder)
+    if dry_run is not None:
+        publish.write_all(parts, repo, dry_run, space)
+        for path in sorted(path for path in dry_run.rglob("*") if path.is_file()):
+            print(f"{path}: {path.stat().st_size:,} bytes")
+        return
+    pushed = publish.push(parts, repo, private, space)
+    print(pushed.url)
+    if pushed.space_url:
+        print(pushed.space_url)
+    print(f"Pinned: {pushed.name}")

@@ -1,0 +1,269 @@
+"""Sharing a model: what is written, what the card says and does not say, and the way to a stand-in of the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_kws
+from tiny_kws import publish
+from tiny_kws.artefact import Metadata, find_model
+from tiny_kws.card import CardFacts, Described, model_card
+from tiny_kws.errors import KwsError, ModelError, UsageError
+from tiny_kws.runtime import read_metadata
+
+from .helpers import SOURCE, changed_artefact, exported, run_cli, trained_like, write_sound
+from .hub_stand_in import TOKEN, Hub
+from .test_hub import hub  # noqa: F401  (a fixture)
+
+pytest.importorskip("huggingface_hub")
+MODELS = SOURCE.parent / "models"
+SPACE = ["README.md", "SHA256SUMS", "app.py", "requirements.txt"]
+
+
+def own_model(checkpoint: Path, folder: Path) -> Path:
+    """A folder of a training: checkpoint and artefact of the same network, nothing measured."""
+    folder.mkdir()
+    shutil.copy(trained_like(checkpoint), folder / "best.pt")
+    shutil.copy(exported(trained_like(checkpoint)), folder / "mine.onnx")
+    (folder / "last.pt").write_bytes(b"not to be shared")
+    (folder / ".hidden.png").write_bytes(b"not to be shared")
+    return folder
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def facts_of(name: str = "ds-cnn", **changes: Any) -> CardFacts:
+    metadata = replace(read_metadata(find_model(name, "clip")), **changes)
+    return CardFacts(name, [Described(f"{name}.onnx", 577_000, metadata)], {}, {}, [f"{name}.onnx"])
+
+
+def test_dry_run_writes_what_would_be_uploaded(tmp_path: Path) -> None:
+    """Artefacts of the package and all of a training's folder, with sums that fit and the Space beside it."""
+    out = tmp_path / "out"
+    publish.write_all(publish.collect(None, MODELS / "ds-cnn"), "ada/ds-cnn", out)
+    artefacts = ["ds-cnn.int8.onnx", "ds-cnn.onnx"]
+    others = ["README.md", "SHA256SUMS", "best.pt", "confusion_matrix.png", "history.json", "learning_curve.png"]
+    assert names_in(out / "model") == sorted([*artefacts, *others, "metrics.json"])
+    assert names_in(out / "space") == sorted([*artefacts, *SPACE])
+    for folder in (out / "model", out / "space"):
+        lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+        sums = dict(reversed(line.split("  ")) for line in lines)
+        assert sorted(sums) == [name for name in names_in(folder) if name not in ("README.md", "SHA256SUMS")]
+        assert all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == sums[name] for name in sums)
+    assert "models:\n- ada/ds-cnn\n---\n" in (out / "space" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_same_twice(tmp_path: Path) -> None:
+    """Two runs write the same bytes."""
+    parts = publish.collect("listener", MODELS / "listener")
+    for name in ("a", "b"):
+        publish.write_all(parts, "ada/listener", tmp_path / name)
+    assert names_in(tmp_path / "a") == names_in(tmp_path / "b")
+    for name in names_in(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_model_of_ones_own(checkpoint_path: Path, tmp_path: Path) -> None:
+    """A folder with an artefact gives its own name and nothing but what is worth sharing; the card says what lacks."""
+    parts = publish.collect(None, own_model(checkpoint_path, tmp_path / "training"))
+    publish.write_all(parts, "ada/mine", tmp_path / "out", space=False)
+    assert names_in(tmp_path / "out") == [
+        f"model/{name}" for name in ("README.md", "SHA256SUMS", "best.pt", "mine.onnx")
+    ]
+    card = (tmp_path / "out" / "model" / "README.md").read_text(encoding="utf-8")
+    for text in ("# mine", "| not measured |", "on single clips were not measured", "in noise was not measured"):
+        assert text in card
+    assert "Licence of the weights: not stated." in card
+    assert "model-index" not in card
+
+
+def test_no_number_on_the_card_that_was_not_measured() -> None:
+    """Every number of a card stands in the artefact's metadata, its size or the measurements."""
+    parts = publish.collect("listener", MODELS / "listener")
+    card = model_card(parts.facts, "ada/listener")
+    about = [json.dumps([vars(one.metadata), one.n_bytes]) for one in parts.facts.artefacts]
+    known = numbers(" ".join([*about, *map(json.dumps, parts.facts.streams.values())]))
+    clips = parts.facts.artefacts[0].metadata.data["clips"]
+    known |= {str(sum(counts.values())) for counts in clips.values()}
+    known |= {str(number) for number in (0, 1, 2, 95, 256, 48, 10)}  # percent of intervals, SHA-256, rates aimed at
+    told = re.sub(r"`[^`]*`|\(streams/[^)]*\)|hf://\S+|snr\d+", "", card)
+    missing = {text for text in numbers(told) if not any(is_rounded(text, number) for number in known)}
+    assert missing == set()
+
+
+def numbers(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?", text.replace(",", "")))
+
+
+def is_rounded(text: str, number: str) -> bool:
+    """Whether `text` is `number`, rounded, in its unit or in percent, thousands, millions or thousandths."""
+    digits = len(text.partition(".")[2].partition("e")[0])
+    scales = (1.0, 100.0, 1000.0, 1e-3, 1e-6)
+    return any(abs(float(number) * scale - float(text)) <= 0.501 * 10.0**-digits for scale in scales)
+
+
+def test_the_card_of_streams() -> None:
+    """The listener's card tells misses by condition and label, with intervals and latency; sources with licence."""
+    card = model_card(publish.collect("listener", MODELS / "listener").facts, "ada/listener")
+    assert "| false alarms an hour aimed at | clean | 20 dB SNR | 10 dB SNR | 5 dB SNR | 0 dB SNR |" in card
+    assert "| 10 | 18.3 % (14 to 23) |" in card
+    assert "latency from the end of the word: p50 69 ms" in card
+    assert "| Room responses | rooms | CC BY 4.0 (12); MIT (37) |" in card
+    assert "(credits.csv)" in card
+    assert 'tiny_kws.Detector("hf://ada/listener")' in card
+
+
+def test_the_card_of_clips() -> None:
+    """The reference's card has the table by class, the model index that the Hub shows, and no word of streams."""
+    card = model_card(publish.collect(None, MODELS / "ds-cnn").facts, "ada/ds-cnn")
+    assert "| unknown | 95.6 | 86.0 | 90.5 | 278 |" in card
+    assert "value: 0.952395" in card
+    assert "pipeline_tag: audio-classification" in card
+    assert "*unknown* (86.0 %)" in card
+    assert "set off by others, was not measured" in card
+    assert "Detector(" not in card
+
+
+def test_a_card_claims_no_more_than_the_artefact() -> None:
+    """Of another data set neither language nor a place among the Speech Commands results is claimed."""
+    card = model_card(facts_of(data={"source": "my kitchen"}, licence="", validation={}), "ada/ds-cnn")
+    front = card.split("---\n")[1]
+    assert all(text not in front for text in ("language", "license", "google/speech_commands", "model-index"))
+    assert "not measured" in card
+    assert "English" not in card
+
+
+@pytest.mark.parametrize(
+    "repo", ["ada", "ada/", "/words", "ada/words/more", "ada/words@v1", "hf://ada/words", "a/b--c"]
+)
+def test_malformed_repositories(repo: str) -> None:
+    """Only USER/NAME can be pushed to."""
+    with pytest.raises(UsageError, match="expected USER/NAME"):
+        publish.check_repo(repo)
+
+
+def test_parts_that_do_not_belong_together(checkpoint_path: Path, tmp_path: Path) -> None:
+    """Another checkpoint, other artefacts or measurements of another model are refused by name."""
+    folder = own_model(checkpoint_path, tmp_path / "training")
+    measured = folder / "metrics.json"
+    measured.write_text('{"model": {"sha256": "abc"}, "per_class": {}}', encoding="utf-8")
+    with pytest.raises(ModelError, match=r"metrics.json: was measured on another model \(SHA-256 abc"):
+        publish.collect(None, folder)
+    measured.write_text("{}", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"metrics.json: is no measurement"):
+        publish.collect(None, folder)
+    measured.unlink()
+    changed_artefact(folder / "mine.onnx", folder / "mine.int8.onnx", checkpoint_sha256="0" * 64)
+    with pytest.raises(ModelError, match="was made from another checkpoint"):
+        publish.collect(None, folder)
+    (folder / "mine.int8.onnx").unlink()
+    shutil.copy(find_model("ds-cnn", "clip"), folder / "ds-cnn.onnx")
+    with pytest.raises(ModelError, match=r"best.pt: is not the checkpoint that ds-cnn.onnx was made from"):
+        publish.collect("ds-cnn", folder)
+    with pytest.raises(UsageError, match="found the models ds-cnn, mine, expected one"):
+        publish.collect(None, folder)
+
+
+def test_nothing_to_push(tmp_path: Path) -> None:
+    """An empty folder, a missing one, an unknown name: each is said."""
+    with pytest.raises(ModelError, match="found no artefact called words"):
+        publish.collect("words", None)
+    with pytest.raises(ModelError, match="found no artefact called"):
+        publish.collect(None, tmp_path)
+    with pytest.raises(UsageError, match="expected the folder of a training"):
+        publish.collect(None, tmp_path / "nothing")
+    (tmp_path / "words.onnx").write_bytes(b"no artefact")
+    with pytest.raises(ModelError, match="is no tiny-kws artefact"):
+        publish.collect(None, tmp_path)
+
+
+def test_a_dry_run_replaces_nothing(tmp_path: Path) -> None:
+    """A folder that is there already is left as it is."""
+    with pytest.raises(KwsError, match="is already there"):
+        publish.write_all(publish.collect("ds-cnn", None), "ada/words", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_there_and_back(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """What is pushed arrives whole, in a repository and a Space, and loads by the pinned name that is printed."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    done = run_cli("push", "ada/words", "--folder", MODELS / "ds-cnn")
+    assert done.returncode == 0, done.stderr
+    model_url, space_url, pinned = done.stdout.splitlines()
+    assert (model_url, space_url) == (f"{hub.url}/ada/words", f"{hub.url}/spaces/ada/words")
+    model, space = (hub.repositories[kind, "ada/words"] for kind in ("model", "space"))
+    assert pinned == f"Pinned: hf://ada/words@{model.refs['main']}"
+    publish.write_all(publish.collect(None, MODELS / "ds-cnn"), "ada/words", tmp_path / "dry")
+    for folder, repository in (("model", model), ("space", space)):
+        files = repository.commits[repository.refs["main"]]
+        assert sorted(set(files) - {".gitattributes"}) == names_in(tmp_path / "dry" / folder)
+        assert all(
+            (tmp_path / "dry" / folder / name).read_bytes() == files[name] for name in set(files) - {".gitattributes"}
+        )
+    done = run_cli("classify", write_sound(tmp_path / "noise.wav"), "--model", pinned.removeprefix("Pinned: "))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Authorization" not in done.stdout + done.stderr
+
+
+def test_pushed_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """A second push to the same repository is a further commit; --private and --no-space are heeded."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    for model in ("ds-cnn", "causal-cnn"):
+        done = run_cli("push", "ada/words", "--model", model, "--private", "--no-space")
+        assert done.returncode == 0, done.stderr
+    assert list(hub.repositories) == [("model", "ada/words")]
+    repository = hub.repositories["model", "ada/words"]
+    assert repository.private
+    assert len(repository.commits) == 3  # with the one that made it
+    assert b"causal-cnn.onnx" in repository.commits[repository.refs["main"]]["SHA256SUMS"]
+
+
+def test_pushing_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """No token, a wrong one, someone else's name, a Hub in trouble: one line and status 1 each."""
+    push = ("push", "ada/words", "--model", "ds-cnn", "--no-space")
+    assert_refused(run_cli(*push), "ada/words (model): the Hub refuses it (401)")
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert_refused(run_cli(*push), "the Hub refuses it (401)")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert_refused(run_cli("push", "grace/words", "--model", "ds-cnn"), "grace/words (model): the Hub refuses it (403)")
+    hub.refuses_writing = True
+    assert_refused(run_cli(*push), "the Hub answered with status 500")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert_refused(run_cli(*push), "the Hub cannot be reached")
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], expected: str) -> None:
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert expected in done.stderr
+    assert "hf_" not in done.stderr
+
+
+def test_the_command_line_dry(tmp_path: Path) -> None:
+    """--dry-run asks nobody, prints what it wrote and needs no token; what is wrong is status 2."""
+    done = run_cli("push", "ada/causal-cnn", "--dry-run", tmp_path / "out", "--no-space")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{tmp_path / 'out' / 'model' / 'causal-cnn.stream.onnx'}: 561,836 bytes" in done.stdout
+    assert tiny_kws.load(tmp_path / "out" / "model" / "causal-cnn.onnx").labels
+    assert run_cli("push", "causal-cnn", "--dry-run", tmp_path / "out2").returncode == 2
+    assert run_cli("push", "ada/words", "--dry-run", tmp_path / "out3").returncode == 1
+
+
+def test_metadata_of_no_sources() -> None:
+    """An artefact that says next to nothing of itself still gets a card."""
+    metadata = Metadata("tiny", "ds-cnn", ["yes"], 1, 1, {}, {}, {})
+    card = model_card(CardFacts("tiny", [Described("tiny.onnx", 1000, metadata)], {}, {}, ["tiny.onnx"]), "ada/tiny")
+    assert "it has no label for others" in card
+    assert "Training data: not stated." in card

@@ -1,0 +1,732 @@
+"""The page in a real browser, with recordings for a microphone; Python's own answers say what is right."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import threading
+import wave
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, replace
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile as sf
+import soxr
+
+from tiny_kws import Detector, DetectorConfig, StreamModel
+from tiny_kws.apps.server import PageServer, _Handler
+from tiny_kws.artefact import DEFAULT_MODELS, bundled_models, find_model
+from tiny_kws.audio import read_mono
+from tiny_kws.config import LABELS, SAMPLE_RATE, SILENCE, UNKNOWN
+from tiny_kws.detect import Decoder
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (on Debian: apt install chromium)"),
+]
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+OPTIONS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+THRESHOLD = 0.5  # where the slider's position is 0
+MAX_WORDS = 4
+LATEST_MS = 150  # in the page after Python
+TIMEOUT_MS = 60_000
+
+Page = Any
+Browser = Any
+Samples = npt.NDArray[np.float32]
+Launch = Callable[..., AbstractContextManager[Browser]]
+
+
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Launch]:
+    """A context manager that starts a Chromium of its own with further options."""
+    with sync_api.sync_playwright() as playwright:
+
+        @contextmanager
+        def chromium(*options: str) -> Iterator[Browser]:
+            browser = playwright.chromium.launch(
+                executable_path=CHROMIUM, args=[*OPTIONS, *options], ignore_default_args=["--headless"]
+            )
+            yield browser
+            browser.close()
+
+        yield chromium
+
+
+def hearing(recording: Path | str) -> list[str]:
+    """Options for a microphone that plays a recording once; whoever asks may have it."""
+    return [
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={recording}%noloop",
+    ]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Where the page is served."""
+    with PageServer(0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.url
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser(launch: Launch, recording: Path) -> Iterator[Browser]:
+    """A Chromium whose microphone plays `recording`; for tests that do not begin to listen twice."""
+    with launch(*hearing(recording)) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """The page, loaded and ready; no script of it may fail."""
+    with opened(browser, url) as ready:
+        yield ready
+
+
+@pytest.fixture(scope="module")
+def bare(browser: Browser, url: str) -> Iterator[Page]:
+    """A page for tests that only use its module."""
+    with opened(browser, url) as ready:
+        yield ready
+
+
+@contextmanager
+def opened(browser: Browser, url: str, script: str = "", state: str = "ready", **options: Any) -> Iterator[Page]:
+    """The page in a profile of its own, once its state is `state`; `script` runs before its own."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(TIMEOUT_MS)
+    failures: list[str] = []
+    if script:
+        context.add_init_script(script)
+    page = context.new_page()
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.goto(url)
+    page.wait_for_selector(f"html[data-state={state}]", state="attached")
+    yield page
+    context.close()
+    assert failures == []
+
+
+@pytest.fixture(scope="module")
+def audio() -> Samples:
+    """Words, each with a second of quiet noise behind it, that Python hears at any of several thresholds."""
+    rng = np.random.default_rng(0)
+    quiet = lambda: rng.normal(0, 1e-3, SAMPLE_RATE).astype(np.float32)  # noqa: E731
+    parts = [quiet()]
+    for path in sorted(EXAMPLES.iterdir()):
+        clip = read_mono(path)
+        found = {
+            tuple(words_in(np.concatenate([quiet()[:n], clip, quiet()]), t)) for n in (8000, 8211) for t in (0.3, 0.7)
+        }
+        if len(found) == 1 and len(next(iter(found))) == 1 and len(parts) < 2 * MAX_WORDS:
+            parts += [clip, quiet()]
+    assert len(parts) > 2 * 2, "the model hears fewer than two of the examples"
+    return np.round(np.concatenate(parts) * 32768).clip(-32768, 32767).astype(np.float32) / 32768
+
+
+def words_in(audio: Samples, threshold: float = THRESHOLD) -> list[str]:
+    """What Python's detector hears in it."""
+    return [event.label for event in detector(threshold).detect(audio)]
+
+
+def detector(threshold: float = THRESHOLD, model: str | None = None) -> Detector:
+    own = Detector(model)
+    return Detector(own.model, replace(own.config, threshold=threshold, thresholds={}))
+
+
+@pytest.fixture(scope="module")
+def recording(audio: Samples, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a WAV of 16 bits; not to be written to."""
+    path = tmp_path_factory.mktemp("said") / "said.wav"
+    sf.write(path, audio, SAMPLE_RATE, subtype="PCM_16")
+    return path
+
+
+def packed(values: npt.NDArray[Any]) -> str:
+    """Float32 values for the page."""
+    return base64.b64encode(np.ascontiguousarray(values, np.float32).tobytes()).decode()
+
+
+def called(page: Page, body: str, *arguments: Any) -> Any:
+    """What the body of an async function gives; `kws` is the page's own module, `args` what follows here."""
+    script = """async (args) => {
+        const kws = await import('./kws.js');
+        const floats = (text) => new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+        %s
+    }"""
+    return page.evaluate(script % body, list(arguments))
+
+
+def set_threshold(page: Page, position: float = 0) -> float:
+    """Move the slider; the threshold it stands for."""
+    page.eval_on_selector(
+        "#threshold", "(slider, at) => { slider.value = at; slider.dispatchEvent(new Event('input')) }", position
+    )
+    return float(page.get_attribute("#threshold", "data-value"))
+
+
+def heard(page: Page) -> list[dict[str, str]]:
+    """Words heard live, first ones first."""
+    found: list[dict[str, str]] = page.eval_on_selector_all("#heard li", "all => all.map((li) => ({ ...li.dataset }))")
+    return found[::-1]
+
+
+def found_in_file(page: Page) -> list[dict[str, Any]]:
+    """Words found in the dropped recording, once it was heard out."""
+    page.wait_for_selector("#recording[data-state=done]")
+    items = page.eval_on_selector_all("#found li", "all => all.map((li) => ({ ...li.dataset }))")
+    return [
+        {name: item[name] if name == "label" else float(item[name]) for name in ("label", "start", "end", "confidence")}
+        for item in items
+    ]
+
+
+def notice(page: Page) -> str:
+    """What the page says went wrong, once it says something."""
+    page.wait_for_selector("#notice:not([hidden])")
+    return str(page.inner_text("#notice p"))
+
+
+def listen(page: Page) -> None:
+    page.click("#listen")
+    page.wait_for_selector("html[data-listening=microphone]", state="attached")
+
+
+def wait_for_words(page: Page, n: int) -> None:
+    page.wait_for_selector(f"#heard li:nth-child({n})")
+    page.wait_for_timeout(1500)  # and none besides
+
+
+# ---- the parts that need no page
+
+
+@pytest.mark.parametrize("name", bundled_models("stream"))
+def test_posteriors_are_those_of_python(bare: Page, name: str, audio: Samples) -> None:
+    """Browser and Python give the same probabilities of the same samples, within 1e-3, whatever the chunks."""
+    noisy = (audio + np.random.default_rng(1).normal(0, 0.01, len(audio))).astype(np.float32)
+    sizes = np.random.default_rng(2).integers(1, 3000, len(noisy) // 1000).tolist()
+    rows = called(
+        bare,
+        """const bytes = new Uint8Array(await (await fetch('models/' + args[0])).arrayBuffer());
+        const stream = (await kws.StreamModel.load(bytes, args[0])).stream();
+        const audio = floats(args[1]), rows = [];
+        for (let at = 0, i = 0; at < audio.length; i++) {
+            const size = args[2][i % args[2].length];
+            for (const row of await stream.process(audio.subarray(at, at + size))) rows.push([...row]);
+            at += size;
+        }
+        return rows;""",
+        find_model(name, "stream").name,
+        packed(noisy),
+        sizes,
+    )
+    expected = StreamModel(name).stream().process(noisy)
+    assert np.shape(rows) == expected.shape
+    assert np.abs(np.array(rows) - expected).max() < 1e-3
+
+
+def test_events_are_those_of_python(bare: Page) -> None:
+    """The page's decoder makes Python's events, to the last digit, of random probabilities under random settings."""
+    rng = np.random.default_rng(0)
+    cases = []
+    for _ in range(40):
+        walk = np.cumsum(rng.normal(0, 0.6, (600, len(LABELS))), 0)
+        rows = np.exp(3 * np.sin(walk))
+        rows = (rows / rows.sum(1, keepdims=True)).astype(np.float32)
+        config = DetectorConfig(
+            smoothing_ms=float(rng.choice([1, 40, 100, 120, 300])),
+            threshold=rng.uniform(0.2, 0.7),
+            thresholds={label: rng.uniform(0.2, 0.9) for label in rng.permutation(LABELS[2:])[:3].tolist()},
+            min_duration_ms=float(rng.choice([0, 40, 60, 120])),
+            release=float(rng.choice([0.3, 0.5, 1.0])),
+            refractory_ms=float(rng.choice([0, 100, 700, 701])),
+        )
+        hop_s = int(rng.choice([320, 640, 1280])) / SAMPLE_RATE
+        expected = [asdict(event) for event in Decoder(LABELS, hop_s, config).process(rows)]
+        cases.append((packed(rows), hop_s, asdict(config), expected))
+    assert sum(len(expected) for *_, expected in cases) > 200
+    found = called(
+        bare,
+        """const [labels, notWords, cases] = args;
+        return cases.map(([packed, hop, config]) => {
+            const decoder = new kws.Decoder(labels, notWords, hop, 1, config);
+            const rows = floats(packed), events = [];
+            for (let at = 0; at < rows.length; at += labels.length) {
+                const event = decoder.process(rows.subarray(at, at + labels.length));
+                if (event) events.push(event);
+            }
+            return events;
+        });""",
+        list(LABELS),
+        [SILENCE, UNKNOWN],
+        [case[:3] for case in cases],
+    )
+    assert found == [expected for *_, expected in cases]
+
+
+RESAMPLE = """const [rate, packed, sizes] = args;
+const resampler = new kws.Resampler(rate, 16000), audio = floats(packed), parts = [];
+for (let at = 0, i = 0; at < audio.length; i++) {
+    parts.push(...resampler.process(audio.subarray(at, at + sizes[i % sizes.length])));
+    at += sizes[i % sizes.length];
+}
+return [...parts, ...resampler.finish()];"""
+RATES = [8000, 11025, 22050, 32000, 44100, 48000, 96000, 44056, 192000]
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_any_rate_is_resampled_without_aliases(bare: Page, rate: int) -> None:
+    """Tones below 7 kHz come through to -75 dB at their time; those that 16 kHz cannot hold are down by 75 dB."""
+    time_s = np.arange(rate) / rate
+    at_s = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    inner = slice(1600, -1600)
+    for tone_hz in (440, 3111, 6900, 9000, 15000):
+        if tone_hz > 0.43 * rate:
+            continue
+        found = np.array(called(bare, RESAMPLE, rate, packed(np.sin(2 * np.pi * tone_hz * time_s)), [1024]))
+        expected = np.sin(2 * np.pi * tone_hz * at_s) if tone_hz < 8000 else np.zeros(SAMPLE_RATE)
+        assert len(found) == SAMPLE_RATE
+        assert np.abs(found - expected)[inner].max() < 10 ** (-75 / 20), tone_hz
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000, 44056])
+def test_chunks_do_not_matter_to_the_resampler(bare: Page, rate: int) -> None:
+    """The same samples give the same output, to the last bit, however they are divided."""
+    noise = packed(np.random.default_rng(0).normal(0, 0.1, rate // 2))
+    sizes = np.random.default_rng(1).integers(1, 2000, 50).tolist()
+    whole = called(bare, RESAMPLE, rate, noise, [rate])
+    assert called(bare, RESAMPLE, rate, noise, sizes) == whole
+    assert len(whole) == SAMPLE_RATE // 2
+
+
+def test_the_resampler_agrees_with_pythons(bare: Page, audio: Samples) -> None:
+    """Speech at 48 kHz becomes what soxr makes of it, but for the last tenth of the band."""
+    at_48k = soxr.resample(audio[: 2 * SAMPLE_RATE], SAMPLE_RATE, 48000)
+    found = np.array(called(bare, RESAMPLE, 48000, packed(at_48k), [480]))
+    expected = soxr.resample(at_48k, 48000, SAMPLE_RATE)
+    assert len(found) == len(expected)
+    assert np.square(found - expected).mean() < 1e-4 * np.square(expected).mean()
+
+
+# ---- the microphone
+
+
+@pytest.mark.parametrize("rate", [16000, 44100, 48000])
+def test_words_at_the_microphone_come_in_order(
+    launch: Launch, recording: Path, audio: Samples, url: str, rate: int
+) -> None:
+    """A device of any rate: the words of the recording, in order, none besides, soon after they were said."""
+    device = f"""const Own = AudioContext;
+        AudioContext = class extends Own {{ constructor(o) {{ super({{ ...o, sampleRate: {rate} }}) }} }}"""
+    expected = list(detector().detect(audio))
+    with launch(*hearing(recording)) as browser, opened(browser, url, device) as page:
+        assert set_threshold(page) == THRESHOLD
+        listen(page)
+        wait_for_words(page, len(expected))
+        words = heard(page)
+        assert [word["label"] for word in words] == [event.label for event in expected]
+        # Where the recording lies in the stream is the browser's affair; that it is the same for all words is not.
+        offsets = [float(word["end"]) - event.end_s for word, event in zip(words, expected, strict=True)]
+        assert 1000 * (max(offsets) - min(offsets)) <= LATEST_MS
+        assert float(page.get_attribute("#delay", "data-ms")) <= LATEST_MS
+        assert f"{rate / 1000:g} →" in page.inner_text("#device")
+        page.click("#listen")
+        page.wait_for_selector("html[data-listening=off]", state="attached")
+
+
+def test_a_tab_in_the_background_listens_on(launch: Launch, recording: Path, audio: Samples, url: str) -> None:
+    """What is said while another tab is in front, frames stand still and timers are slow is in the list."""
+    hidden = """requestAnimationFrame = () => 0;
+        const own = setTimeout; setTimeout = (what, ms) => own(what, Math.max(1000, ms));"""
+    with launch(*hearing(recording)) as browser, opened(browser, url, hidden) as page:
+        set_threshold(page)
+        listen(page)
+        other = page.context.new_page()
+        other.goto("about:blank")
+        other.bring_to_front()
+        other.wait_for_timeout(1000 * len(audio) / SAMPLE_RATE + 1000)
+        words = [word["label"] for word in heard(page)]
+        assert words == words_in(audio)
+
+
+def test_a_denied_microphone_is_explained(launch: Launch, url: str) -> None:
+    """Denied, the page says so and what else there is, and plays a recording at once."""
+    options = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream=deny"]
+    with launch(*options) as browser, opened(browser, url) as page:
+        page.click("#listen")
+        assert "denied" in notice(page)
+        assert "recording" in notice(page)
+        page.click("#examples button >> nth=0")
+        page.wait_for_selector("html[data-listening=recording]", state="attached")
+
+
+def test_no_microphone_is_explained(launch: Launch, url: str) -> None:
+    """Where there is none, the page says to plug one in."""
+    missing = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('none', 'NotFoundError') }"
+    with launch() as browser, opened(browser, url, missing) as page:
+        page.click("#listen")
+        assert "Plug one in" in notice(page)
+        assert page.is_enabled("#listen")
+
+
+def test_an_unplugged_microphone_is_told(browser: Browser, url: str) -> None:
+    """When the device goes away, listening ends, the page says why, and can listen again."""
+    keep = """const own = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (what) => window.stream = await own(what);"""
+    with opened(browser, url, keep) as page:
+        listen(page)
+        page.evaluate("window.stream.getTracks()[0].dispatchEvent(new Event('ended'))")
+        assert "unplugged" in notice(page)
+        page.wait_for_selector("html[data-listening=off]", state="attached")
+        listen(page)
+
+
+@pytest.mark.slow
+def test_a_silent_microphone_is_told(launch: Launch, tmp_path: Path, url: str) -> None:
+    """Ten seconds of digital silence, and the page asks whether the microphone is muted."""
+    silence = tmp_path / "silence.wav"
+    sf.write(silence, np.zeros(SAMPLE_RATE), SAMPLE_RATE, subtype="PCM_16")
+    with launch(*hearing(silence)) as browser, opened(browser, url) as page:
+        listen(page)
+        assert "muted" in notice(page)
+        assert page.get_attribute("html", "data-listening") == "microphone"
+
+
+def test_one_tab_listens_at_a_time(browser: Browser, url: str) -> None:
+    """When a second tab begins, the first stops and says so."""
+    with opened(browser, url) as first:
+        listen(first)
+        second = first.context.new_page()
+        second.goto(url)
+        second.wait_for_selector("html[data-state=ready]", state="attached")
+        listen(second)
+        assert "Another tab" in notice(first)
+        assert first.get_attribute("html", "data-listening") == "off"
+        assert second.get_attribute("html", "data-listening") == "microphone"
+
+
+# ---- recordings
+
+
+def test_a_played_example_is_heard(page: Page, audio: Samples) -> None:
+    """A recording that is clicked is heard as from a microphone, and the page is ready for the next."""
+    sure = [path for path in sorted(EXAMPLES.iterdir()) if len(words_in(read_mono(path), 0.7)) == 1]
+    set_threshold(page)
+    page.click(f"[data-example='{sure[0].name}']")
+    page.wait_for_selector("#heard li")
+    page.wait_for_selector("html[data-listening=off]", state="attached")
+    page.wait_for_timeout(500)
+    assert [word["label"] for word in heard(page)] == words_in(read_mono(sure[0]))
+
+
+def test_a_dropped_file_is_heard_as_python_hears_it(page: Page, recording: Path, audio: Samples) -> None:
+    """The same samples give the same words at the same times."""
+    set_threshold(page)
+    page.set_input_files("#file", recording)
+    found = found_in_file(page)
+    expected = list(detector().detect(audio))
+    assert [(e["label"], e["start"], e["end"]) for e in found] == [(e.label, e.start_s, e.end_s) for e in expected]
+    assert np.abs([e["confidence"] - x.confidence for e, x in zip(found, expected, strict=True)]).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rate", "channels"), [("wav", 44100, 2), ("flac", 48000, 1), ("mp3", 44100, 2), ("ogg", 22050, 1)]
+)
+def test_files_of_any_kind(page: Page, audio: Samples, tmp_path: Path, suffix: str, rate: int, channels: int) -> None:
+    """Other formats, rates and channels: the words that Python hears in them, within 150 ms."""
+    path = tmp_path / f"said.{suffix}"
+    sounds = soxr.resample(audio, SAMPLE_RATE, rate)
+    sf.write(path, np.stack([sounds] * channels, 1), rate)
+    set_threshold(page)
+    page.set_input_files("#file", path)
+    found = found_in_file(page)
+    expected = list(detector().detect(path))
+    assert [e["label"] for e in found] == [e.label for e in expected]
+    assert 1000 * max(abs(e["end"] - x.end_s) for e, x in zip(found, expected, strict=True)) <= LATEST_MS
+
+
+def test_another_threshold_judges_a_file_anew(page: Page, recording: Path, audio: Samples) -> None:
+    """Moving the slider, or taking the model's own threshold, gives what Python gives with it."""
+    page.set_input_files("#file", recording)
+    found_in_file(page)
+    for position in (3.5, -0.5):
+        threshold = set_threshold(page, position)
+        page.wait_for_timeout(500)
+        assert [e["label"] for e in found_in_file(page)] == words_in(audio, threshold)
+    page.click("#threshold-own")
+    page.wait_for_timeout(500)
+    assert [e["label"] for e in found_in_file(page)] == [e.label for e in Detector().detect(audio)]
+
+
+def test_a_file_of_two_hours_is_taken(page: Page, recording: Path, tmp_path: Path) -> None:
+    """Two hours begin at once, can be stopped, and leave the page as it was."""
+    path = tmp_path / "long.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 1, 8000, 0, "NONE", ""))
+        file.writeframes(np.random.default_rng(0).integers(120, 136, 2 * 3600 * 8000, np.uint8).tobytes())
+    page.set_input_files("#file", path)
+    page.wait_for_function("() => /of 2:00:00/.test(document.querySelector('#recording-state').textContent)")
+    page.click("#cancel")
+    assert "Stopped" in page.inner_text("#recording-state")
+    page.set_input_files("#file", recording)
+    assert "words" in page.inner_text("#recording-state") or found_in_file(page) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("notes.txt", b"not a sound at all, but words " * 50, "is no sound"),
+        ("empty.wav", b"", "is empty"),
+        ("samples.wav", None, "holds no samples"),
+    ],
+)
+def test_a_file_that_is_no_sound_is_explained(
+    page: Page, recording: Path, tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    """What is no sound, or holds none, is named, and the next file is heard."""
+    path = tmp_path / name
+    if content is None:
+        sf.write(path, np.zeros(0), SAMPLE_RATE)
+    else:
+        path.write_bytes(content)
+    page.set_input_files("#file", path)
+    assert f"{name}: {said}" in notice(page)
+    page.set_input_files("#file", recording)
+    found_in_file(page)
+
+
+def test_the_label_track_is_that_of_the_command_line(page: Page, recording: Path, audio: Samples) -> None:
+    """`Save as label track` gives what `tiny-kws detect --labels` writes."""
+    set_threshold(page)
+    page.set_input_files("#file", recording)
+    found_in_file(page)
+    with page.expect_download() as download:
+        page.click("#save")
+    lines = [f"{e.start_s:.6f}\t{e.end_s:.6f}\t{e.label}\n" for e in detector().detect(audio)]
+    assert Path(download.value.path()).read_text(encoding="utf-8") == "".join(lines)
+
+
+# ---- models
+
+
+def test_another_model_can_be_chosen(page: Page, recording: Path, audio: Samples) -> None:
+    """Every bundled stream model can be chosen, and hears the file anew as Python does with it."""
+    page.set_input_files("#file", recording)
+    for name in bundled_models("stream"):
+        page.select_option("#model", name)
+        page.wait_for_selector(f"html[data-model={name}]", state="attached")
+        page.wait_for_timeout(300)
+        assert [e["label"] for e in found_in_file(page)] == [e.label for e in Detector(name).detect(audio)]
+
+
+def test_a_missing_model_is_told(browser: Browser, url: str) -> None:
+    """If the model cannot be fetched the page says so, and another can be chosen."""
+    default, *others = sorted(bundled_models("stream"), key=lambda name: name != DEFAULT_MODELS["stream"])
+    missing = (
+        f"""const own = fetch; fetch = (what, how) => /{default}/.test(what) ? own('nothing-here') : own(what, how);"""
+    )
+    with opened(browser, url, missing, state="failed") as page:
+        assert f"models/{default}.stream.onnx: could not be fetched (status 404)" in notice(page)
+        page.select_option("#model", others[0])
+        page.wait_for_selector("html[data-state=ready]", state="attached")
+        assert page.is_enabled("#listen")
+
+
+def test_a_model_that_does_not_parse_is_told(page: Page, recording: Path, tmp_path: Path) -> None:
+    """Garbage, an altered artefact and one for clips are refused, each with its reason; the page goes on."""
+    stream = find_model(None, "stream").read_bytes()
+    middle = len(stream) // 2
+    wrong = {
+        "garbage.onnx": (b"\x07garbage" * 100, "is no ONNX file"),
+        "cut.onnx": (stream[:middle], "is no ONNX file or was cut short"),
+        "altered.onnx": (
+            stream[:middle] + bytes([stream[middle] ^ 1]) + stream[middle + 1 :],
+            "was altered or damaged",
+        ),
+        "clip.onnx": (find_model(None, "clip").read_bytes(), "is a clip model"),
+        "empty.onnx": (b"", "holds no tiny-kws metadata"),
+    }
+    for name, (content, said) in wrong.items():
+        (tmp_path / name).write_bytes(content)
+        page.set_input_files("#file", tmp_path / name)
+        page.wait_for_function(
+            "([name]) => document.querySelector('#notice p').textContent.startsWith(name)", arg=[name]
+        )
+        assert said in notice(page)
+        assert f"Going on with {DEFAULT_MODELS['stream']}" in notice(page)
+    page.set_input_files("#file", recording)
+    found_in_file(page)
+
+
+def test_a_model_of_ones_own_can_be_dropped(page: Page, tmp_path: Path) -> None:
+    """A stream artefact from elsewhere is used, and named in the choice."""
+    shutil.copy(find_model("causal-cnn", "stream"), tmp_path / "mine.onnx")
+    page.set_input_files("#file", tmp_path / "mine.onnx")
+    page.wait_for_selector("html[data-model='mine.onnx']", state="attached")
+    assert page.input_value("#model") == "mine.onnx"
+
+
+def test_a_browser_without_simd_is_told(browser: Browser, url: str) -> None:
+    """Where WebAssembly has no SIMD, the page says what to update."""
+    with opened(browser, url, "WebAssembly.validate = () => false", state="failed") as page:
+        assert "SIMD" in notice(page)
+
+
+# ---- the page itself
+
+
+def test_everything_works_without_a_network(browser: Browser, url: str, recording: Path) -> None:
+    """Once loaded, listening, recordings, files and other models need no network."""
+    with opened(browser, url) as page:
+        page.wait_for_load_state("networkidle")
+        page.context.set_offline(True)
+        for name in bundled_models("stream"):
+            page.select_option("#model", name)
+            page.wait_for_selector(f"html[data-model={name}]", state="attached")
+        page.click("#examples button >> nth=0")
+        page.wait_for_selector("html[data-listening=recording]", state="attached")
+        page.set_input_files("#file", recording)
+        found_in_file(page)
+        listen(page)
+        page.wait_for_function("() => document.querySelector('#delay').dataset.ms")
+        assert page.is_hidden("#notice")
+
+
+def test_no_sound_can_leave(page: Page) -> None:
+    """The page may fetch nothing but files of its own folder."""
+    refused = "fetch('http://127.0.0.1:9/', { method: 'POST', body: 'sound' }).then(() => 'sent', (e) => e.message)"
+    with page.expect_console_message(lambda message: "Content Security Policy" in message.text):
+        assert page.evaluate(refused) == "Failed to fetch"
+
+
+def test_it_works_by_keyboard(browser: Browser, url: str) -> None:
+    """Tab reaches every control in order, Enter begins to listen, arrows move the threshold."""
+    with opened(browser, url) as page:
+        order = []
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            order.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.example || ''"))
+        wanted = ["listen", "model", "threshold", "file"]
+        assert [name for name in order if name in wanted][:4] == wanted
+        assert sum(name.endswith((".wav", ".flac", ".mp3", ".ogg")) for name in order) >= len(list(EXAMPLES.iterdir()))
+        before = float(page.get_attribute("#threshold", "data-value"))
+        page.focus("#threshold")
+        page.keyboard.press("ArrowLeft")
+        assert float(page.get_attribute("#threshold", "data-value")) < before
+        page.focus("#listen")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("html[data-listening=microphone]", state="attached")
+        assert page.get_attribute("#listen", "aria-pressed") == "true"
+
+
+def test_every_control_has_a_name(page: Page) -> None:
+    """Buttons, inputs, pictures and meters say what they are to those who do not see them."""
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll(
+            'button, input, select, canvas, progress, [role=meter]'
+        )].filter((e) => !(
+            e.textContent.trim() || e.ariaLabel || e.getAttribute('aria-labelledby') || (e.labels && e.labels.length)
+        )).map((e) => e.id || e.outerHTML)"""
+    )
+    assert nameless == []
+
+
+CONTRAST = """() => {
+    const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+    const parsed = (colour, over) => {
+        canvas.fillStyle = over ?? '#000';
+        canvas.fillRect(0, 0, 1, 1);
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        const [r, g, b] = canvas.getImageData(0, 0, 1, 1).data;
+        return `rgb(${r} ${g} ${b})`;
+    };
+    const behind = (e) => {
+        const under = e.parentElement ? behind(e.parentElement) : '#fff';
+        return parsed(getComputedStyle(e).backgroundColor, under);
+    };
+    const light = (rgb) => {
+        const part = rgb.match(/[\\d.]+/g).map((v) => v / 255)
+            .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * part[0] + 0.7152 * part[1] + 0.0722 * part[2];
+    };
+    const low = [];
+    for (const e of document.querySelectorAll('body *')) {
+        const has = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+        if (!has || !e.checkVisibility({ opacityProperty: true })) continue;
+        if (e.matches(':disabled, noscript, option, .hidden, .skip')) continue;
+        const under = behind(e);
+        const [a, b] = [light(parsed(getComputedStyle(e).color, under)), light(under)].sort((x, y) => y - x);
+        if ((a + 0.05) / (b + 0.05) < 4.5) low.push([e.textContent.trim().slice(0, 30), (a + 0.05) / (b + 0.05)]);
+    }
+    return low;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_text_can_be_read(browser: Browser, url: str, recording: Path, scheme: str) -> None:
+    """All text has a contrast of 4.5 and more with what is behind it (WCAG 2.2, AA), in dark and in light."""
+    with opened(browser, url, color_scheme=scheme) as page:
+        page.set_input_files("#file", recording)
+        found_in_file(page)
+        assert page.evaluate(CONTRAST) == []
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_it_fits_any_width(browser: Browser, url: str, recording: Path, width: int) -> None:
+    """Nothing sticks out to the side, down to the smallest phone."""
+    with opened(browser, url, viewport={"width": width, "height": 800}) as page:
+        page.set_input_files("#file", recording)
+        found_in_file(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_reduced_motion_moves_nothing(browser: Browser, url: str) -> None:
+    """With reduced motion asked for, nothing is animated, and words come all the same."""
+    with opened(browser, url, reduced_motion="reduce") as page:
+        set_threshold(page, -0.9)
+        listen(page)
+        page.wait_for_selector("#heard li")
+        assert page.evaluate("document.getAnimations().length") == 0
+
+
+def test_a_warm_start_fetches_nothing_again(browser: Browser, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded a second time, the page gets no file again, and is ready all the same."""
+    with opened(browser, url) as page:
+        page.wait_for_load_state("networkidle")
+        statuses = []
+        send = _Handler._send
+
+        def noted(handler: _Handler, status: HTTPStatus, *rest: Any, **options: Any) -> None:
+            statuses.append((handler.path, int(status)))
+            send(handler, status, *rest, **options)
+
+        monkeypatch.setattr(_Handler, "_send", noted)
+        page.reload()
+        page.wait_for_selector("html[data-state=ready]", state="attached")
+        page.wait_for_load_state("networkidle")
+        assert statuses
+        assert {status for _, status in statuses} == {304}
+        assert float(page.get_attribute("html", "data-ready-ms")) > 0

@@ -1,0 +1,141 @@
+/** Words in probabilities over time: the same decisions, to the last bit, as `tiny_kws.detect.Decoder` makes. */
+import { KwsError } from "./errors";
+
+/** How probabilities become events; thresholds are probabilities. */
+export interface DetectorConfig {
+  hop_ms: number;
+  smoothing_ms: number;
+  threshold: number;
+  thresholds: Record<string, number>;
+  min_duration_ms: number;
+  release: number;
+  refractory_ms: number;
+}
+
+/** A word that was heard; seconds count from the start of the stream. */
+export interface Detection {
+  label: string;
+  start_s: number;
+  end_s: number;
+  confidence: number;
+}
+
+/** The settings that an artefact carries over the package's defaults. Throws KwsError if they make no sense. */
+export function detectorConfig(
+  defaults: DetectorConfig,
+  own: Record<string, unknown>,
+  words: readonly string[],
+  where: string,
+): DetectorConfig {
+  const config = { ...defaults, ...own } as DetectorConfig;
+  const refuse = (what: string): never => {
+    throw new KwsError(`${where}: holds unusable detector settings (${what}), export it again.`);
+  };
+  for (const [name, value] of Object.entries(config)) {
+    if (!(name in defaults)) refuse(`${name} is none of ${Object.keys(defaults).join(", ")}`);
+    if (name === "thresholds") continue;
+    if (typeof value !== "number" || !(value >= 0 && value < Infinity)) refuse(`${name} is ${value}`);
+  }
+  for (const [label, value] of Object.entries(config.thresholds)) {
+    if (!words.includes(label)) refuse(`a threshold for ${label}`);
+    if (!(value > 0 && value <= 1)) refuse(`the threshold for ${label} is ${value}`);
+  }
+  for (const name of ["threshold", "release"] as const) {
+    if (!(config[name] > 0 && config[name] <= 1)) refuse(`${name} is ${config[name]}, expected over 0, up to 1`);
+  }
+  return config;
+}
+
+/** Rows of class probabilities to events, one row at a time. See the Python class for what the settings mean. */
+export class Decoder {
+  readonly words: string[];
+  /** What the latest row was judged by: the average of each word. */
+  readonly averages: Float64Array;
+  private readonly columns: number[];
+  private readonly counts: { smoothed: number; held: number; refractory: number };
+  private thresholds!: number[];
+  private releases!: number[];
+  private past!: Float64Array[];
+  private row!: number;
+  private lastEvent!: number;
+  private lastShort!: Int32Array;
+  private lastLow!: Int32Array;
+  private reported!: Int32Array;
+
+  /** `labels` name the columns, those in `notWords` are never events; `hopS` is from row to row, `windowS` an event's length. */
+  constructor(
+    labels: readonly string[],
+    notWords: readonly string[],
+    private readonly hopS: number,
+    private readonly windowS: number,
+    config: DetectorConfig,
+  ) {
+    this.columns = labels.flatMap((label, i) => (notWords.includes(label) ? [] : [i]));
+    this.words = this.columns.map((i) => labels[i]);
+    this.averages = new Float64Array(this.words.length);
+    const rows = (ms: number) => Math.max(1, roundHalfEven(ms / (1000.0 * hopS)));
+    this.counts = {
+      smoothed: rows(config.smoothing_ms),
+      held: rows(config.min_duration_ms),
+      refractory: rows(config.refractory_ms),
+    };
+    this.setThresholds(config);
+    this.reset();
+  }
+
+  /** Judge what comes next by other thresholds. */
+  setThresholds(config: DetectorConfig): void {
+    this.thresholds = this.words.map((word) => config.thresholds[word] ?? config.threshold);
+    this.releases = this.thresholds.map((threshold) => threshold * config.release);
+  }
+
+  /** Back to the start of a stream, with silence before it. */
+  reset(): void {
+    const n = this.words.length;
+    this.past = Array.from({ length: this.counts.smoothed - 1 }, () => new Float64Array(n));
+    this.row = 0;
+    this.lastEvent = -this.counts.refractory;
+    this.lastShort = new Int32Array(n).fill(-1);
+    this.lastLow = new Int32Array(n).fill(-1);
+    this.reported = new Int32Array(n).fill(-2);
+  }
+
+  /** The event that the next row of probabilities (labels) brings about, if any. */
+  process(row: ArrayLike<number>): Detection | undefined {
+    this.past.push(Float64Array.from(this.columns, (column) => row[column]));
+    let best = -1;
+    for (let word = 0; word < this.words.length; word++) {
+      let total = 0.0;
+      for (const values of this.past) total += values[word];
+      const average = total / this.counts.smoothed;
+      this.averages[word] = average;
+      if (average < this.thresholds[word]) this.lastShort[word] = this.row;
+      if (average < this.releases[word]) this.lastLow[word] = this.row;
+      const isReady =
+        this.row - this.lastShort[word] >= this.counts.held && this.lastLow[word] > this.reported[word];
+      if (isReady && (best < 0 || average > this.averages[best])) best = word;
+    }
+    this.past.shift();
+    const number = this.row++;
+    if (best < 0 || number - this.lastEvent < this.counts.refractory) return undefined;
+    this.lastEvent = this.reported[best] = number;
+    const end = (number + 1) * this.hopS;
+    return {
+      label: this.words[best],
+      start_s: rounded(Math.max(0.0, end - this.windowS)),
+      end_s: rounded(end),
+      confidence: rounded(this.averages[best]),
+    };
+  }
+}
+
+function rounded(value: number): number {
+  return Number(value.toFixed(6));
+}
+
+/** As Python rounds: halves to the even neighbour. */
+function roundHalfEven(value: number): number {
+  const below = Math.floor(value);
+  const part = value - below;
+  return part < 0.5 || (part === 0.5 && below % 2 === 0) ? below : below + 1;
+}

@@ -1,0 +1,7 @@
+/** The parts of the page that need no page: import them from `kws.js` beside it to listen in a page of your own. */
+export { parseArtefact } from "./artefact";
+export { Decoder, detectorConfig, type Detection, type DetectorConfig } from "./decoder";
+export { KwsError } from "./errors";
+export { LogMel } from "./logmel";
+export { Resampler } from "./resample";
+export { Stream, StreamModel } from "./stream";

@@ -1,0 +1,327 @@
+/** The live panel: picture of the sound, probabilities, words as they come, and what it all costs. */
+import { dark, heatMap, onScheme, wordColour, cssColour } from "./colours";
+import { byId, clock, make, sized } from "./dom";
+import type { Detection } from "./decoder";
+import { BANDS, COLUMN_S } from "./logmel";
+import type { Heard } from "./protocol";
+
+const SPAN_S = 10;
+const COLUMNS = SPAN_S / COLUMN_S;
+const FRESH_MS = 1500; // a word stands so long
+const STATS_MS = 1000;
+const NUMBERS_MS = 250;
+const BUDGET = 0.03; // of the page's own thread that pictures may take; a slow one gets fewer of them
+const SLOWEST_MS = 200;
+const CALM_MS = 500; // from one picture to the next with reduced motion
+const MAX_HEARD = 200;
+const FLOOR_DB = -60;
+
+interface Bar {
+  fill: HTMLElement;
+  tick: HTMLElement;
+  number: HTMLOutputElement;
+  item: HTMLElement;
+}
+
+export class LiveView {
+  private readonly canvas = byId<HTMLCanvasElement>("scene");
+  private readonly picture = new OffscreenCanvas(COLUMNS, BANDS);
+  private readonly columns = new Uint8Array(COLUMNS * BANDS); // in a ring, newest before `written`
+  private readonly hint = byId("hint");
+  private readonly calm = matchMedia("(prefers-reduced-motion: reduce)");
+  private heat = heatMap();
+  private written = 0;
+  private unpainted = COLUMNS;
+  private labels: string[] = [];
+  private words: string[] = [];
+  private bars: Bar[] = [];
+  private rows: { seconds: number; values: Float32Array }[] = [];
+  private events: Detection[] = [];
+  private seconds = 0;
+  private shown = new Float32Array(0);
+  private peak = new Float32Array(0);
+  private level = FLOOR_DB;
+  private costs: { busyMs: number; soundMs: number; delayMs: number }[] = [];
+  private drawnMs: number[] = []; // what each picture since the last figures took
+  private pictureMs = 0; // that one takes, on average
+  private readonly last = { picture: 0, numbers: 0, stats: 0 };
+  private isDrawing = false;
+  private readonly painted = new MessageChannel();
+  private fading: number | undefined;
+
+  constructor() {
+    const redraw = () => {
+      this.heat = heatMap();
+      this.unpainted = COLUMNS;
+      this.colourBars();
+      this.draw();
+    };
+    onScheme(redraw);
+    new ResizeObserver(() => this.draw()).observe(this.canvas);
+  }
+
+  /** What is listened for. */
+  setLabels(labels: string[], words: string[]): void {
+    if (labels.join() !== this.labels.join()) this.clear();
+    [this.labels, this.words] = [labels, words];
+    this.shown = new Float32Array(labels.length);
+    this.peak = new Float32Array(labels.length);
+    this.bars = labels.map((label) => {
+      const fill = make("i", { class: "fill" });
+      const tick = make("i", { class: "tick" });
+      const number = make("output", {}, "0.00") as HTMLOutputElement;
+      const track = make("span", { class: "track" }, fill, tick);
+      const item = make("li", {}, make("span", {}, label), track, number);
+      tick.hidden = !words.includes(label);
+      return { fill, tick, number, item };
+    });
+    byId("bars").replaceChildren(...this.bars.map(({ item }) => item));
+    this.colourBars();
+  }
+
+  /** Where each label's threshold stands. */
+  setThresholds(of: (label: string) => number): void {
+    this.bars.forEach(({ tick }, i) => (tick.style.left = `calc(${100 * of(this.labels[i])}% - 2px)`));
+  }
+
+  /** The colour of a word. */
+  colour(label: string): string {
+    const index = this.words.indexOf(label);
+    return index < 0 ? cssColour("--dim") : wordColour(index, this.words.length);
+  }
+
+  /** Empty, as before the first sound. */
+  clear(): void {
+    [this.rows, this.events, this.costs, this.seconds, this.level] = [[], [], [], 0, FLOOR_DB];
+    this.columns.fill(0);
+    [this.written, this.unpainted] = [0, COLUMNS];
+    this.peak.fill(0);
+    byId("heard").replaceChildren();
+    byId("word").classList.remove("fresh");
+    this.drawSoon();
+  }
+
+  /** Take in what was heard. */
+  hear(heard: Heard): void {
+    if (!this.hint.hidden) this.hint.hidden = true; // to write it again would cost a frame
+    this.seconds = heard.seconds;
+    this.addColumns(heard.columns);
+    this.rows.push({ seconds: heard.seconds, values: heard.probabilities });
+    while (this.rows.length && this.rows[0].seconds < this.seconds - SPAN_S) this.rows.shift();
+    this.events = this.events.filter((event) => event.end_s > this.seconds - SPAN_S - 2);
+    for (const event of heard.events) this.addWord(event);
+    heard.probabilities.forEach((value, i) => (this.peak[i] = Math.max(this.peak[i], value)));
+    this.level = Math.max(heard.level, this.level - 3);
+    this.costs.push(heard);
+    this.drawSoon();
+  }
+
+  /** Nothing is heard any more: bars and level go down. */
+  rest(): void {
+    this.level = FLOOR_DB;
+    this.peak.fill(0);
+    this.shown.fill(0);
+    this.costs = [];
+    this.last.picture = this.last.numbers = 0;
+    byId("cpu").textContent = byId("delay").textContent = "–";
+    this.drawSoon();
+  }
+
+  private addColumns(columns: Uint8Array): void {
+    for (let at = 0; at < columns.length; at += BANDS) {
+      this.columns.set(columns.subarray(at, at + BANDS), this.written * BANDS);
+      this.written = (this.written + 1) % COLUMNS;
+      this.unpainted++;
+    }
+  }
+
+  private addWord(event: Detection): void {
+    this.events.push(event);
+    const word = byId("word");
+    word.textContent = event.label;
+    word.style.setProperty("--word", this.colour(event.label));
+    word.classList.remove("fresh");
+    void word.offsetWidth; // so that the animation starts anew
+    word.classList.add("fresh");
+    clearTimeout(this.fading);
+    this.fading = setTimeout(() => word.classList.remove("fresh"), FRESH_MS);
+    const small = make("small", {}, `${clock(event.end_s, 1)} · ${event.confidence.toFixed(2)}`);
+    const chip = make("li", { class: "chip", "--word": this.colour(event.label) }, event.label, small);
+    Object.assign(chip.dataset, { label: event.label, end: event.end_s, confidence: event.confidence });
+    const list = byId("heard");
+    list.prepend(chip);
+    while (list.children.length > MAX_HEARD) list.lastElementChild?.remove();
+  }
+
+  private colourBars(): void {
+    this.bars.forEach(({ item }, i) => item.style.setProperty("--word", this.colour(this.labels[i])));
+    for (const chip of byId("heard").children as HTMLCollectionOf<HTMLElement>) {
+      chip.style.setProperty("--word", this.colour(chip.dataset.label ?? ""));
+    }
+  }
+
+  /** Bring the picture up to date with the columns. */
+  private paint(): void {
+    const n = Math.min(COLUMNS, this.unpainted);
+    const from = (this.written - n + COLUMNS) % COLUMNS;
+    const first = Math.min(n, COLUMNS - from);
+    this.paintColumns(from, first);
+    this.paintColumns(0, n - first);
+    this.unpainted = 0;
+  }
+
+  private paintColumns(from: number, n: number): void {
+    if (n === 0) return;
+    const image = new ImageData(n, BANDS);
+    for (let x = 0; x < n; x++) {
+      for (let band = 0; band < BANDS; band++) {
+        const at = 4 * ((BANDS - 1 - band) * n + x);
+        const colour = 3 * this.columns[(from + x) * BANDS + band];
+        for (let c = 0; c < 3; c++) image.data[at + c] = this.heat[colour + c];
+        image.data[at + 3] = 255;
+      }
+    }
+    this.picture.getContext("2d")!.putImageData(image, from, 0);
+  }
+
+  /** Draw when it is time to. Frames in which nothing is drawn cost, too, so none is asked for. */
+  private drawSoon(): void {
+    if (this.isDrawing) return;
+    this.isDrawing = true;
+    const pause = this.calm.matches ? CALM_MS : Math.min(SLOWEST_MS, this.pictureMs / BUDGET);
+    setTimeout(() => requestAnimationFrame((now) => this.drawNow(now)), this.last.picture + pause - performance.now());
+  }
+
+  private drawNow(now: number): void {
+    this.isDrawing = false;
+    this.last.picture = now;
+    const started = performance.now();
+    this.draw();
+    this.drawBars(now);
+    // What comes by a channel comes after the browser has painted: that is part of the cost.
+    this.painted.port2.onmessage = () => {
+      const took = performance.now() - started;
+      this.drawnMs.push(took);
+      this.pictureMs += 0.1 * (took - this.pictureMs);
+    };
+    this.painted.port1.postMessage(null);
+    this.tellCosts(now);
+  }
+
+  private draw(): void {
+    const { to, width, height } = sized(this.canvas);
+    const [soundTo, wordsFrom] = [height * 0.64, height - 30];
+    this.paint();
+    const older = COLUMNS - this.written;
+    const x = (width * older) / COLUMNS;
+    if (older) to.drawImage(this.picture, this.written, 0, older, BANDS, 0, 0, x, soundTo);
+    if (this.written) to.drawImage(this.picture, 0, 0, this.written, BANDS, x, 0, width - x, soundTo);
+    this.drawGrid(to, width, soundTo, wordsFrom);
+    this.drawProbabilities(to, width, soundTo + 20, wordsFrom - 3);
+    this.drawWords(to, width, wordsFrom);
+  }
+
+  private drawGrid(to: CanvasRenderingContext2D, width: number, soundTo: number, wordsFrom: number): void {
+    to.strokeStyle = cssColour("--line");
+    to.lineWidth = 1;
+    to.beginPath();
+    for (const y of [soundTo + 0.5, wordsFrom - 2.5]) {
+      to.moveTo(0, y);
+      to.lineTo(width, y);
+    }
+    to.stroke();
+    to.fillStyle = cssColour("--dim");
+    to.font = "11px system-ui, sans-serif";
+    to.textAlign = "left";
+    for (let second = Math.ceil(this.seconds - SPAN_S); second <= this.seconds; second++) {
+      if (second < 0 || second % 2) continue;
+      const at = this.x(second, width);
+      if (at < width - 30) to.fillText(clock(second), at + 3, soundTo + 14);
+      to.fillRect(at, soundTo, 1, 5);
+    }
+  }
+
+  private drawProbabilities(to: CanvasRenderingContext2D, width: number, top: number, bottom: number): void {
+    if (this.rows.length < 2) return;
+    for (const [column, label] of this.labels.entries()) {
+      if (!this.words.includes(label) || !this.rows.some(({ values }) => values[column] > 0.02)) continue;
+      const colour = this.colour(label);
+      to.beginPath();
+      to.moveTo(this.x(this.rows[0].seconds, width), bottom);
+      for (const { seconds, values } of this.rows) to.lineTo(this.x(seconds, width), bottom - values[column] * (bottom - top));
+      to.lineTo(this.x(this.rows[this.rows.length - 1].seconds, width), bottom);
+      to.globalAlpha = dark.matches ? 0.28 : 0.2;
+      to.fillStyle = colour;
+      to.fill();
+      to.globalAlpha = 1;
+      to.strokeStyle = colour;
+      to.lineWidth = 1.5;
+      to.beginPath();
+      for (const [i, { seconds, values }] of this.rows.entries()) {
+        const isLow = values[column] < 0.01 && (this.rows[i - 1]?.values[column] ?? 0) < 0.01;
+        const [x, y] = [this.x(seconds, width), bottom - values[column] * (bottom - top)];
+        if (isLow || i === 0) to.moveTo(x, y);
+        else to.lineTo(x, y);
+      }
+      to.stroke();
+    }
+  }
+
+  private drawWords(to: CanvasRenderingContext2D, width: number, top: number): void {
+    to.font = "600 13px system-ui, sans-serif";
+    to.textAlign = "center";
+    for (const { label, end_s } of this.events) {
+      const right = this.x(end_s, width);
+      const half = to.measureText(label).width / 2 + 9;
+      const middle = Math.min(right, width - half - 4);
+      to.fillStyle = this.colour(label);
+      to.beginPath();
+      to.roundRect(middle - half, top + 2, 2 * half, 22, 11);
+      to.fill();
+      to.fillRect(right - 0.75, top - 6, 1.5, 9);
+      to.fillStyle = cssColour("--stage");
+      to.fillText(label, middle, top + 17.5);
+    }
+  }
+
+  private x(second: number, width: number): number {
+    return width * (1 - (this.seconds - second) / SPAN_S);
+  }
+
+  private drawBars(now: number): void {
+    const part = Math.max(0, Math.min(1, 1 - this.level / FLOOR_DB));
+    const meter = byId("level");
+    (meter.firstElementChild as HTMLElement).style.clipPath = `inset(0 ${100 * (1 - part)}% 0 0)`;
+    meter.setAttribute("aria-valuenow", Math.max(FLOOR_DB, this.level).toFixed(0));
+    this.bars.forEach(({ fill }, i) => {
+      this.shown[i] = Math.max(this.peak[i], this.shown[i] * 0.75);
+      fill.style.transform = `scaleX(${this.shown[i].toFixed(3)})`;
+    });
+    this.peak.fill(0);
+    if (now - this.last.numbers >= NUMBERS_MS) {
+      this.last.numbers = now;
+      this.bars.forEach(({ number }, i) => (number.textContent = this.shown[i].toFixed(2)));
+    }
+  }
+
+  private tellCosts(now: number): void {
+    const passed = now - this.last.stats;
+    if (passed < STATS_MS || this.costs.length === 0) return;
+    // Medians, since a clock also counts the time in which the processor was with others.
+    const heard = median(this.costs.map(({ busyMs, soundMs }) => busyMs / soundMs));
+    const drawn = (median(this.drawnMs) * this.drawnMs.length) / passed;
+    const share = heard + Math.min(1, drawn);
+    const delay = median(this.costs.map(({ delayMs }) => delayMs));
+    const [cpu, late] = [byId("cpu"), byId("delay")];
+    if (this.last.stats > 0) cpu.textContent = `${(100 * share).toFixed(1)} %`;
+    late.textContent = `${delay.toFixed(0)} ms`;
+    Object.assign(cpu.dataset, { heard, drawn }); // its two parts
+    late.dataset.ms = String(delay);
+    this.last.stats = now;
+    [this.costs, this.drawnMs] = [[], []];
+  }
+}
+
+function median(values: number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+}

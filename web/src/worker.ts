@@ -1,0 +1,167 @@
+/** The worker: the model, the detector and all that costs time, off the page's own thread. */
+import { detectorConfig, type DetectorConfig } from "./decoder";
+import { KwsError, messageOf } from "./errors";
+import { Live, Recording, type Ear } from "./listening";
+import type { Batch, FileHeard, Report, Request } from "./protocol";
+import { openSound, Undecodable } from "./soundfile";
+import { StreamModel } from "./stream";
+
+const REPORT_MS = 150; // from one report on a file to the next
+const MAX_WAITING_S = 2; // of sound that waits for this worker
+const BLOCK_S = 0.5;
+
+let ear: Ear | undefined;
+let own: DetectorConfig | undefined; // the model's settings
+let threshold: number | null = null;
+let live: Live | undefined;
+let recording: { of: Recording; last: FileHeard } | undefined;
+let fileJob = 0; // a later one ends those before
+let waitingS = 0;
+
+const report = (message: Report): void => postMessage(message);
+
+/** One after another: the model answers one call at a time, and events must keep their order. */
+let queue: Promise<unknown> = Promise.resolve();
+function enqueue<T>(job: () => Promise<T> | T): Promise<T> {
+  const done = queue.then(job);
+  queue = done.catch(() => undefined);
+  return done;
+}
+
+/** Let what else there is to do be done, live sound first of all. */
+const breathe = (): Promise<void> =>
+  new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+
+function configNow(config: DetectorConfig): DetectorConfig {
+  return threshold === null ? config : { ...config, threshold, thresholds: {} };
+}
+
+async function useModel({ name, bytes, settings }: Extract<Request, { kind: "model" }>): Promise<void> {
+  try {
+    const model = await StreamModel.load(bytes, name);
+    const { metadata } = model;
+    const words = metadata.labels.filter((label) => !settings.not_words.includes(label));
+    own = detectorConfig(settings.detector, metadata.detector, words, name);
+    await model.stream().process(new Float32Array(2 * metadata.hop)); // the first call is slow
+    const before = ear;
+    ear = { model, settings, config: configNow(own) };
+    live?.use(ear);
+    recording = undefined;
+    fileJob++;
+    await before?.model.release();
+    report({ kind: "model", name, metadata, words, config: own });
+  } catch (error) {
+    report({ kind: "failed", what: "model", name, message: messageOf(error) });
+  }
+}
+
+function useThreshold(value: number | null): void {
+  threshold = value;
+  if (!ear || !own) return;
+  ear = { ...ear, config: configNow(own) };
+  live?.use(ear);
+  if (recording) {
+    recording.of.judge(ear.config);
+    if (recording.last.isDone) report({ ...recording.last, events: recording.of.events });
+  }
+}
+
+function start(rate: number, port: MessagePort): void {
+  if (!ear) return;
+  const listening = new Live(ear, rate);
+  live = listening;
+  waitingS = 0;
+  port.onmessage = ({ data }: MessageEvent<Batch>) => {
+    if (live !== listening) return port.close();
+    const seconds = data.samples.length / rate;
+    if (waitingS + seconds > MAX_WAITING_S) {
+      return report({ kind: "note", message: "Some sound was lost: this device is too busy to keep up; close what else runs." });
+    }
+    waitingS += seconds;
+    void enqueue(async () => {
+      waitingS -= seconds;
+      if (live !== listening) return;
+      const { heard, note } = await listening.process(data);
+      if (heard) report(heard);
+      if (note) report({ kind: "note", message: note });
+    });
+  };
+}
+
+async function stop(heardOut: boolean): Promise<void> {
+  const heard = heardOut ? await live?.finish() : undefined;
+  live = undefined;
+  if (heard) report(heard);
+  report({ kind: "stopped" });
+}
+
+async function hearFile(id: number, name: string, open: () => ReturnType<typeof openSound>): Promise<void> {
+  const job = ++fileJob;
+  recording = undefined;
+  try {
+    const { rate, totalS, blocks } = await open();
+    if (!ear) throw new KwsError(`${name}: no model is loaded to hear it with; choose one above.`);
+    const of = new Recording(ear, rate);
+    const started = performance.now();
+    const tell = (isDone: boolean): void => {
+      const seconds = of.seconds;
+      const total = isDone ? seconds : Math.max(seconds, totalS ?? 0);
+      const tookMs = performance.now() - started;
+      const last: FileHeard = { kind: "file", id, seconds, total, isDone, tookMs, overview: of.overview.snapshot(), events: of.events };
+      recording = { of, last };
+      report(last);
+    };
+    let told = started;
+    for await (const whole of blocks) {
+      for (let at = 0; at < whole.length; at += BLOCK_S * rate) {
+        await enqueue(() => of.process(whole.subarray(at, at + BLOCK_S * rate)));
+        if (job !== fileJob) return;
+        if (performance.now() - told > REPORT_MS) {
+          tell(false);
+          told = performance.now();
+        }
+        await breathe();
+        if (job !== fileJob) return;
+      }
+    }
+    if (of.samples === 0) throw new KwsError(`${name}: holds no samples, expected some sound; fetch or record it again.`);
+    await enqueue(() => of.finish());
+    if (job === fileJob) tell(true);
+  } catch (error) {
+    if (job !== fileJob) return;
+    if (error instanceof Undecodable) return report({ kind: "decode", id });
+    const message = error instanceof KwsError ? error.message : `${name}: is damaged (${messageOf(error)}), fetch or record it again.`;
+    report({ kind: "failed", what: "file", name, message });
+  }
+}
+
+self.onmessage = ({ data }: MessageEvent<Request>) => {
+  switch (data.kind) {
+    case "model":
+      return enqueue(() => useModel(data));
+    case "threshold":
+      return enqueue(() => useThreshold(data.value));
+    case "start":
+      return enqueue(() => start(data.rate, data.port));
+    case "stop":
+      return enqueue(() => stop(data.heardOut));
+    case "file":
+      return hearFile(data.id, data.name, () => openSound(data.file, data.name));
+    case "samples": {
+      const blocks = (async function* () {
+        yield data.samples;
+      })();
+      const totalS = data.samples.length / data.rate;
+      return hearFile(data.id, data.name, async () => ({ rate: data.rate, totalS, blocks }));
+    }
+    case "cancel":
+      fileJob++;
+  }
+};
