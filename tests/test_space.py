@@ -241,11 +241,6 @@ def test_a_taken_port_is_an_error(server: Server) -> None:
     assert done.stderr.startswith(f"tiny-kws: port {port} of 127.0.0.1 cannot be used")
 
 
-def test_no_kind_of_app_is_wrong_use() -> None:
-    """`demo` needs to know which app."""
-    assert run_cli("demo").returncode == 2
-
-
 def test_unreadable_recordings_raise(tmp_path: Path, ears: dict[str, Ears]) -> None:
     """What is no sound is an AudioError before anything is drawn."""
     (tmp_path / "x.wav").write_bytes(b"")
