@@ -135,8 +135,12 @@ def train(
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = TrainConfig.precision,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is by default.")] = None,
 ) -> None:
-    """Train a network; the best checkpoint by validation accuracy is OUT/best.pt."""
+    """Train a network; the best checkpoint by validation accuracy is OUT/best.pt.
+
+    Under torchrun its processes train together: torchrun --nproc-per-node 2 -m tiny_kws train DATA --out OUT.
+    """
     from ..training.dataset import open_prepared
+    from ..training.ranks import is_first
     from ..training.train import EpochReport, StepReport, Watcher
     from ..training.train import train as run
 
@@ -184,7 +188,8 @@ def train(
         resume=resume,
         watcher=Watcher(on_step, on_epoch),
     )
-    print(f"{best}\nNext: tiny-kws evaluate {best} --data {data} --out {out / 'validation'}")
+    if is_first():
+        print(f"{best}\nNext: tiny-kws evaluate {best} --data {data} --out {out / 'validation'}")
 
 
 @app.command()
