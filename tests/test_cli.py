@@ -500,8 +500,8 @@ class StopError(Exception):
         ),
         (["--leave-out", "zero, bed,,zero"], TrainConfig(left_out=("bed", "zero"))),
         (
-            ["--model", "base", "--no-hard-negatives"],
-            replace(STREAM_TRAINING, streams=replace(StreamRecipe(), hard_negatives=0)),
+            ["--model", "base", "--hard-negatives"],
+            replace(STREAM_TRAINING, streams=replace(StreamRecipe(), hard_negatives=384)),
         ),
     ],
 )
@@ -560,6 +560,7 @@ def test_train_takes_a_network_by_name(
     ("options", "reason"),
     [
         (["--recipe", "streams"], "only the causal network can be trained on streams"),
+        (["--hard-negatives"], "found --hard-negatives with clips"),
         (["--leave-out", "bed,yes"], "yes is a keyword"),
         (["--leave-out", "bed,bird"], "has no clip of bird to train on"),
     ],

@@ -234,7 +234,6 @@ def test_hard_negatives_are_what_the_network_fires_at(prepared: PreparedData) ->
 
 def test_without_hard_negatives(prepared: PreparedData) -> None:
     """With none asked for, none are looked for."""
-    recipe = replace(RECIPE, hard_negatives=0)
-    training = StreamTraining(prepared, recipe, replace(CONFIG, streams=recipe), log_mels, CPU)
+    training = StreamTraining(prepared, RECIPE, CONFIG, log_mels, CPU)
     training.begin_epoch(CausalCNN(TINY).eval(), seeded())
     assert training.composer.hard is None

@@ -122,9 +122,9 @@ class StreamRecipe:
     """How streams to train on are composed (`training/compose.py`). Shares are of streams unless said otherwise."""
 
     seconds: float = 3.4
-    keyword_share: float = 0.6
+    keyword_share: float = 0.5
     """Of the slots of a second in streams of single words; the rest holds other words or nothing."""
-    empty_share: float = 0.35
+    empty_share: float = 0.4
     """Of the slots that hold no keyword."""
     fluent_share: float = 0.25
     """Streams of other words end to end, as in fluent speech."""
@@ -143,7 +143,7 @@ class StreamRecipe:
     latency_ms: float = 30.0
     """After the end of a keyword, from which on it is to be heard."""
     masked_bands: int = 8
-    hard_negatives: int = 384
+    hard_negatives: int = 0
     """Streams without keywords kept for an epoch: those in which the network was nearest to hear one; 0 for none."""
     candidates: int = 1536
     """Streams without keywords that they are chosen from."""
@@ -152,6 +152,10 @@ class StreamRecipe:
     hard_share: float = 0.05
     """Of a stream's answers; those at which a keyword was nearest to be heard where there is none are trained on."""
     no_keyword_weight: float = 2.0
+
+
+HARD_NEGATIVES = 384
+"""As many as are kept where they are asked for."""
 
 
 @dataclass(frozen=True)

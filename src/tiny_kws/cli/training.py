@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..artefact import find_model
-from ..config import CAUSAL_SIZES, SAMPLE_RATE, STREAM_TRAINING, PrepareConfig, TrainConfig
+from ..config import CAUSAL_SIZES, HARD_NEGATIVES, SAMPLE_RATE, STREAM_TRAINING, PrepareConfig, TrainConfig
 from ..detect import read_config
 from ..errors import UsageError
 from .console import app, complain, data_app, progress_bar
@@ -130,18 +130,19 @@ def train(
         Path | None, typer.Option("--from", help="Begin with the weights of this checkpoint, of the same network.")
     ] = None,
     hard_negatives: Annotated[
-        bool,
-        typer.Option(
-            "--hard-negatives/--no-hard-negatives", help="Of streams: look for what fires wrongly, each epoch anew."
-        ),
-    ] = True,
+        bool, typer.Option("--hard-negatives", help="Of streams: look for what fires wrongly before each epoch.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0)] = TrainConfig.seed,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = TrainConfig.precision,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is by default.")] = None,
 ) -> None:
-    """Train a network; the best checkpoint by validation accuracy is OUT/best.pt."""
+    """Train a network; the best checkpoint by validation accuracy is OUT/best.pt.
+
+    Under torchrun its processes train together: torchrun --nproc-per-node 2 -m tiny_kws train DATA --out OUT.
+    """
     from ..training.checkpoint import load_checkpoint
     from ..training.dataset import open_prepared
+    from ..training.ranks import is_first
     from ..training.train import EpochReport, StepReport, Watcher
     from ..training.train import train as run
 
@@ -176,8 +177,10 @@ def train(
         left_out=tuple(sorted({word.strip() for word in leave_out.split(",")} - {""})),
         **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]
     )
-    if config.streams is not None and not hard_negatives:
-        config = replace(config, streams=replace(config.streams, hard_negatives=0))
+    if hard_negatives:
+        if config.streams is None:
+            raise UsageError("found --hard-negatives with clips, expected a training on streams; add --recipe streams")
+        config = replace(config, streams=replace(config.streams, hard_negatives=HARD_NEGATIVES))
     size = CAUSAL_SIZES.get(model.value)
     best = run(
         open_prepared(data),
@@ -190,7 +193,8 @@ def train(
         watcher=Watcher(on_step, on_epoch),
         first=None if first is None else load_checkpoint(first),
     )
-    print(f"{best}\nNext: tiny-kws evaluate {best} --data {data} --out {out / 'validation'}")
+    if is_first():
+        print(f"{best}\nNext: tiny-kws evaluate {best} --data {data} --out {out / 'validation'}")
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""Augmentation of whole batches of waveforms; every draw comes from the generator passed in."""
+"""Augmentation of whole batches of waveforms; every draw comes from the generator passed in.
+
+Where a batch is shared with other processes, `share` says which of its rows are given; draws are for all of them.
+"""
 
 from __future__ import annotations
 
@@ -6,55 +9,66 @@ import torch
 from torch import Tensor
 
 from ..config import CLIP_SAMPLES, SAMPLE_RATE, TrainConfig
+from .ranks import Share
 
 
-def random_shift(audio: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
+def random_shift(audio: Tensor, max_shift: int, generator: torch.Generator, share: Share | None = None) -> Tensor:
     """Shift each row of (batch, samples) by -max_shift to max_shift samples, filling with zeros."""
     if max_shift == 0:
         return audio
     n_samples = audio.shape[1]
-    starts = _randint(2 * max_shift + 1, len(audio), generator, audio.device)
+    starts = _randint(2 * max_shift + 1, share or Share(len(audio)), generator, audio.device)
     padded = torch.nn.functional.pad(audio, (max_shift, max_shift))
     rows = torch.arange(len(audio), device=audio.device)
     return padded.unfold(1, n_samples, 1)[rows, starts]
 
 
 def add_noise(
-    audio: Tensor, noise: Tensor, probability: float, max_volume: float, generator: torch.Generator
+    audio: Tensor,
+    noise: Tensor,
+    probability: float,
+    max_volume: float,
+    generator: torch.Generator,
+    share: Share | None = None,
 ) -> Tensor:
     """Add to each row, with `probability`, a random stretch of `noise` (samples,) times a volume from U(0, max_volume).
 
     `noise` holds at least as many samples as a row, float32 in [-1, 1]. The sum is clipped to [-1, 1].
     """
-    starts = _randint(len(noise) - audio.shape[1] + 1, len(audio), generator, audio.device)
-    draw = torch.rand(2, len(audio), 1, generator=generator).to(audio.device)
-    volume = draw[0] * max_volume * (draw[1] < probability)
+    share = share or Share(len(audio))
+    starts = _randint(len(noise) - audio.shape[1] + 1, share, generator, audio.device)
+    draw = torch.rand(2, share.total, 1, generator=generator)
+    volumes, chances = (share.of(values).to(audio.device) for values in draw)
+    volume = volumes * max_volume * (chances < probability)
     return torch.clamp(audio + volume * noise.unfold(0, audio.shape[1], 1)[starts], -1.0, 1.0)
 
 
-def augment(audio: Tensor, noise: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
+def augment(
+    audio: Tensor, noise: Tensor, config: TrainConfig, generator: torch.Generator, share: Share | None = None
+) -> Tensor:
     """The reference recipe on (batch, 16000): shift, then background noise."""
     assert audio.shape[1] == CLIP_SAMPLES
-    shifted = random_shift(audio, round(config.shift_ms * SAMPLE_RATE / 1000), generator)
-    return add_noise(shifted, noise, config.noise_probability, config.noise_volume, generator)
+    shifted = random_shift(audio, round(config.shift_ms * SAMPLE_RATE / 1000), generator, share)
+    return add_noise(shifted, noise, config.noise_probability, config.noise_volume, generator, share)
 
 
-def mask_bands(features: Tensor, most: int, generator: torch.Generator) -> Tensor:
+def mask_bands(features: Tensor, most: int, generator: torch.Generator, share: Share | None = None) -> Tensor:
     """Set a stretch of mel bands of half of the rows of (batch, 1, mels, frames) to zero; widths from 1 to `most`.
 
     The frequency masks of SpecAugment (Park et al. 2019, arXiv:1904.08779). With `most` 0 nothing is masked.
     """
     if most == 0:
         return features
-    n_rows, n_mels = features.shape[0], features.shape[2]
+    share, n_mels = share or Share(len(features)), features.shape[2]
+    n_rows = share.total
     widths = 1 + torch.randint(most, (n_rows,), generator=generator)
     starts = torch.randint(n_mels, (n_rows,), generator=generator)
     widths *= torch.rand(n_rows, generator=generator) < 0.5
     bands = torch.arange(n_mels)
-    masked = (bands >= starts[:, None]) & (bands < (starts + widths)[:, None])
+    masked = share.of((bands >= starts[:, None]) & (bands < (starts + widths)[:, None]))
     return features.masked_fill(masked.to(features.device)[:, None, :, None], 0.0)
 
 
-def _randint(high: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+def _randint(high: int, share: Share, generator: torch.Generator, device: torch.device) -> Tensor:
     """Drawn on the CPU, so that a seed means the same on every device."""
-    return torch.randint(high, (count,), generator=generator).to(device)
+    return share.of(torch.randint(high, (share.total,), generator=generator)).to(device)

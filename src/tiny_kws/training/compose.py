@@ -2,7 +2,8 @@
 
 A network that listens hears more than clips: words cut by the window, what came before a word, speech that never
 stops. So it is trained on streams of a few seconds and told, for every answer within them, what there is to be heard.
-Every draw comes from the generator passed in, on the CPU, so that a seed means the same on every device.
+Every draw comes from the generator passed in, on the CPU, so that a seed means the same on every device. Where a batch
+is shared with other processes, all of it is drawn and the sound of a `Share` of its streams is made.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..config import CLIP_SAMPLES, LABELS, SAMPLE_RATE, SILENCE, UNKNOWN, Stream
 from ..errors import DataError
 from ..evaluation.mixing import find_word, room_response
 from .dataset import EXTRA, PreparedData, to_float
+from .ranks import Ranks, Share
 
 NO_KEYWORD = -1
 """The target of an answer at which no keyword may be heard."""
@@ -35,7 +37,8 @@ class Streams:
 
     `audio` is (batch, samples) in [-1, 1]. `targets` (batch, answers) holds a class, NO_KEYWORD or IGNORED for each
     answer, one at the end of every 20 ms. The clips that were set into the streams are classified as clips are: clip i
-    ends with the answer `answers[i]` of stream `rows[i]` and is of class `classes[i]`.
+    ends with the answer `answers[i]` of stream `rows[i]` and is of class `classes[i]`. They may be a share of a batch:
+    in all of it `n_clips` were set in, and a keyword is to be heard at `n_heard` answers.
     """
 
     audio: Tensor
@@ -43,6 +46,8 @@ class Streams:
     rows: Tensor
     answers: Tensor
     classes: Tensor
+    n_clips: int
+    n_heard: int
 
 
 class Composer:
@@ -96,33 +101,53 @@ class Composer:
     def _n_word_streams(self, n_streams: int) -> int:
         return n_streams - round(n_streams * self.recipe.fluent_share)
 
-    def negatives(self, n_streams: int, generator: torch.Generator) -> Tensor:
+    def negatives(self, n_streams: int, generator: torch.Generator, share: Share | None = None) -> Tensor:
         """Streams without keywords, (n_streams, samples): fluent speech, one other word after another, noise alone."""
-        audio = torch.zeros(n_streams, self.n_samples, device=self.device)
+        share = share or Share(n_streams)
         n_words = n_streams // 4
+        words, noise = share.block(0, n_words), share.block(n_words, n_words)
+        fluent = share.block(2 * n_words, n_streams - 2 * n_words)
         clips, starts = self._lay_out(torch.zeros(0, dtype=torch.long), n_words, generator)
-        audio[:n_words] = self._words(clips, starts, generator)[0]
-        audio[2 * n_words :] = self._fluent(n_streams - 2 * n_words, generator)
-        return self._add_noise(self._in_rooms(audio, generator), generator)
+        parts = [
+            self._words(clips, starts, generator, words)[0],
+            torch.zeros(len(noise), self.n_samples, device=self.device),
+            self._fluent(fluent, generator),
+        ]
+        return self._add_noise(self._in_rooms(torch.cat(parts), generator, share), generator, share)
 
-    def keep_hardest(self, audio: Tensor, scores: Tensor) -> None:
-        """Keep those of the streams `audio` (n, samples) with the highest `scores` (n,), to be mixed into batches."""
+    def keep_hardest(
+        self, audio: Tensor, scores: Tensor, share: Share | None = None, ranks: Ranks | None = None
+    ) -> None:
+        """Keep those of the streams `audio` (n, samples) with the highest `scores` (n,), to be mixed into batches.
+
+        Where each of `ranks` has its `share` of the streams, all keep the same, of all of them.
+        """
+        share, ranks = share or Share(len(scores)), ranks or Ranks()
+        scores = ranks.sum(share.spread(scores))
         kept = scores.topk(min(self.recipe.hard_negatives, len(scores))).indices
-        self.hard = (audio[kept] * 32767).round().to(torch.int16)
+        places = share.positions(kept.cpu()).to(audio.device)
+        own = places >= 0
+        hard = torch.zeros(len(kept), audio.shape[1], dtype=torch.int16, device=audio.device)
+        hard[own] = (audio[places[own]] * 32767).round().to(torch.int16)
+        self.hard = ranks.sum(hard.view(torch.int32)).view(torch.int16)  # all but one add zeros; Gloo has no int16
 
-    def compose(self, keywords: Tensor, n_streams: int, generator: torch.Generator) -> Streams:
+    def compose(
+        self, keywords: Tensor, n_streams: int, generator: torch.Generator, share: Share | None = None
+    ) -> Streams:
         """`n_streams` streams that hold the clips `keywords` (n,), numbers in the composer's own bank, once each."""
+        share = share or Share(n_streams)
         n_words = self._n_word_streams(n_streams)
         n_hard = 0 if self.hard is None else round((n_streams - n_words) * self.recipe.hard_negative_share)
         clips, starts = self._lay_out(keywords, n_words, generator)
-        words, speeds = self._words(clips, starts, generator)
-        audio = torch.cat([words, self._fluent(n_streams - n_words - n_hard, generator)])
-        audio = self._add_noise(self._in_rooms(audio, generator), generator)
+        words, speeds = self._words(clips, starts, generator, share.block(0, n_words))
+        audio = torch.cat([words, self._fluent(share.block(n_words, n_streams - n_words - n_hard), generator)])
+        new, old = share.block(0, n_streams - n_hard), share.block(n_streams - n_hard, n_hard)
+        audio = self._add_noise(self._in_rooms(audio, generator, new), generator, new)
         if self.hard is not None:
-            chosen = torch.randint(len(self.hard), (n_hard,), generator=generator).to(self.device)
-            again = self.hard[chosen].float() / 32768.0 * self._gain(n_hard, generator)[:, None]
+            chosen = old.of(torch.randint(len(self.hard), (n_hard,), generator=generator)).to(self.device)
+            again = self.hard[chosen].float() / 32768.0 * old.of(self._gain(n_hard, generator))[:, None]
             audio = torch.cat([audio, again.clamp(-1.0, 1.0)])
-        return Streams(audio, *self._what_is_heard(clips, starts, speeds, n_streams))
+        return self._what_is_heard(audio, clips, starts, speeds, share)
 
     def _lay_out(self, keywords: Tensor, n_streams: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Which clip, -1 for none, stands in each slot of each stream, and where it starts, in samples."""
@@ -137,14 +162,14 @@ class Composer:
         starts = torch.randint(-jitter, jitter + 1, clips.shape, generator=generator) + pitch * torch.arange(n_slots)
         return clips, starts
 
-    def _words(self, clips: Tensor, starts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Streams of the clips that were laid out, (streams, samples), and the speeds at which they are played."""
+    def _words(self, clips: Tensor, starts: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:
+        """Streams of the clips that were laid out, (streams, samples), and the speeds at which all are played."""
         speeds = self._uniform(*self.recipe.speeds, clips.numel(), generator).reshape(clips.shape)
-        audio = torch.zeros(len(clips), self.n_samples + 2 * MARGIN, device=self.device)
+        audio = torch.zeros(len(share), self.n_samples + 2 * MARGIN, device=self.device)
         for slot in range(clips.shape[1]):
-            sound = self._clips(clips[:, slot], speeds[:, slot])
-            sound *= self._gain(len(clips), generator)[:, None]
-            _add(audio, sound, starts[:, slot])
+            sound = self._clips(share.of(clips[:, slot]), share.of(speeds[:, slot]))
+            sound *= share.of(self._gain(len(clips), generator))[:, None]
+            _add(audio, sound, share.of(starts[:, slot]))
         return audio[:, MARGIN : MARGIN + self.n_samples], speeds
 
     def _clips(self, clips: Tensor, speeds: Tensor) -> Tensor:
@@ -152,32 +177,36 @@ class Composer:
         sound = _at_speed(self.bank[clips.clamp(min=0).to(self.device)].float() / 32768.0, speeds)
         return sound * (clips >= 0).to(self.device)[:, None]
 
-    def _fluent(self, n_streams: int, generator: torch.Generator) -> Tensor:
-        """Fluent speech, (n_streams, samples): words end to end, and running speech in half, where there is any."""
-        n_running = n_streams // 2 if len(self.speech) else 0
-        audio = torch.cat([self._end_to_end(n_streams - n_running, generator), self._running(n_running, generator)])
-        return audio * self._gain(n_streams, generator)[:, None]
+    def _fluent(self, share: Share, generator: torch.Generator) -> Tensor:
+        """Fluent speech, (streams, samples): words end to end, and running speech in half, where there is any."""
+        n_running = share.total // 2 if len(self.speech) else 0
+        n_words = share.total - n_running
+        words = self._end_to_end(share.block(0, n_words), generator)
+        audio = torch.cat([words, self._running(share.block(n_words, n_running), generator)])
+        return audio * share.of(self._gain(share.total, generator))[:, None]
 
-    def _running(self, n_streams: int, generator: torch.Generator) -> Tensor:
-        """Stretches of running speech, (n_streams, samples)."""
-        offsets = (torch.rand(n_streams, generator=generator) * len(self.speech)).long()
+    def _running(self, share: Share, generator: torch.Generator) -> Tensor:
+        """Stretches of running speech, (streams, samples)."""
+        offsets = share.of((torch.rand(share.total, generator=generator) * len(self.speech)).long())
         index = (offsets[:, None] + torch.arange(self.n_samples)) % max(1, len(self.speech))
         return self.speech[index.to(self.device)].float() / 32768.0
 
-    def _end_to_end(self, n_streams: int, generator: torch.Generator) -> Tensor:
-        """Other words end to end as in fluent speech, (n_streams, samples)."""
-        audio = torch.zeros(n_streams, self.n_samples + 2 * MARGIN, device=self.device)
+    def _end_to_end(self, share: Share, generator: torch.Generator) -> Tensor:
+        """Other words end to end as in fluent speech, (streams, samples)."""
+        n_streams = share.total
+        audio = torch.zeros(len(share), self.n_samples + 2 * MARGIN, device=self.device)
         at = torch.randint(-SAMPLE_RATE // 3, SAMPLE_RATE // 3, (n_streams,), generator=generator)
         while bool((at < self.n_samples).any()):
             clips = self.others[self._pick(self._by_word, n_streams, generator)]
             speeds = self._uniform(*self.recipe.fluent_speeds, n_streams, generator)
             begin, end = (self.spans[clips.to(self.device)].cpu() / speeds[:, None]).round().long().T
-            sound = self._clips(clips, speeds)
+            sound = self._clips(share.of(clips), share.of(speeds))
             n = torch.arange(sound.shape[1], device=self.device)
-            inside = (n >= begin[:, None].to(self.device)) & (n < end[:, None].to(self.device))
+            first, last = (share.of(values)[:, None].to(self.device) for values in (begin, end))
+            inside = (n >= first) & (n < last)
             sound = sound * inside
             rms = (sound.square().sum(1) / inside.sum(1).clamp(min=1)).sqrt().clamp(min=1e-4)
-            _add(audio, sound * (CLEAN_SPEECH_RMS / rms)[:, None], (at - begin).clamp(max=self.n_samples))
+            _add(audio, sound * (CLEAN_SPEECH_RMS / rms)[:, None], share.of((at - begin).clamp(max=self.n_samples)))
             pauses = torch.rand(n_streams, generator=generator) < self.recipe.pause_share
             gap = torch.where(
                 pauses, self._uniform(0.1, 0.5, n_streams, generator), self._uniform(-0.03, 0.06, n_streams, generator)
@@ -185,13 +214,16 @@ class Composer:
             at = at + (end - begin) + (gap * SAMPLE_RATE).long()
         return audio[:, MARGIN : MARGIN + self.n_samples]
 
-    def _in_rooms(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+    def _in_rooms(self, audio: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
         """A share of the streams (batch, samples) as heard in a room; half of these rooms measured, half made up."""
-        inside = torch.nonzero(torch.rand(len(audio), generator=generator) < self.recipe.room_share)[:, 0]
+        share = share or Share(len(audio))
+        inside = torch.nonzero(torch.rand(share.total, generator=generator) < self.recipe.room_share)[:, 0]
         measured = torch.rand(len(inside), generator=generator) < (0.5 if self._n_measured else 0.0)
         drawn = torch.rand(len(inside), generator=generator)
         made = self._n_measured + drawn * (len(self.rooms) - self._n_measured)
         rooms = torch.where(measured, drawn * self._n_measured, made).long()
+        inside = share.positions(inside)
+        inside, rooms = inside[inside >= 0], rooms[inside >= 0]
         if len(inside) == 0:
             return audio
         inside, n_fft = inside.to(self.device), _n_fft(self.n_samples)
@@ -200,32 +232,34 @@ class Composer:
         audio[inside] = torch.fft.irfft(spectra, n_fft)[:, : self.n_samples]
         return audio
 
-    def _add_noise(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+    def _add_noise(self, audio: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
         """Noise under the streams (batch, samples): at a drawn SNR, at a drawn faint level, or none; then clipped.
 
         A stream without any sound gets noise at a drawn level.
         """
-        n_streams = len(audio)
+        share = share or Share(len(audio))
+        n_streams = share.total
         which = self._pick(self._by_noise, n_streams, generator)
-        lengths = self._noise_lengths[which]
-        offsets = (torch.rand(n_streams, generator=generator) * lengths).long()
-        index = (offsets[:, None] + torch.arange(self.n_samples)) % lengths[:, None] + self._noise_starts[which, None]
-        noise = self.noise[index.to(self.device)].float() / 32768.0
+        offsets = (torch.rand(n_streams, generator=generator) * self._noise_lengths[which]).long()
+        which, offsets = share.of(which), share.of(offsets)
+        index = (offsets[:, None] + torch.arange(self.n_samples)) % self._noise_lengths[which, None]
+        noise = self.noise[(index + self._noise_starts[which, None]).to(self.device)].float() / 32768.0
         noise_rms = noise.square().mean(1).sqrt().clamp(min=1e-4)
         loud = _active_rms(audio)
-        at_snr = loud * _from_db(self._uniform(*self.recipe.snr_db, n_streams, generator)).to(self.device).reciprocal()
-        faint = noise_rms * self._uniform(0.0, 0.1, n_streams, generator).to(self.device)
-        alone = _from_db(self._uniform(-60.0, -12.0, n_streams, generator)).to(self.device)
-        kind = torch.rand(n_streams, generator=generator).to(self.device)
+        ratio = _from_db(self._uniform(*self.recipe.snr_db, n_streams, generator))
+        at_snr = loud * share.of(ratio).to(self.device).reciprocal()
+        faint = noise_rms * share.of(self._uniform(0.0, 0.1, n_streams, generator)).to(self.device)
+        alone = share.of(_from_db(self._uniform(-60.0, -12.0, n_streams, generator))).to(self.device)
+        kind = share.of(torch.rand(n_streams, generator=generator)).to(self.device)
         rms = torch.where(kind < self.recipe.noise_share, at_snr, faint)
         rms = torch.where(loud > 0, rms, alone)
         rms = torch.where(kind > 1.0 - self.recipe.clean_share, torch.zeros_like(rms), rms)
         return torch.clamp(audio + noise * (rms / noise_rms)[:, None], -1.0, 1.0)
 
-    def _what_is_heard(self, clips: Tensor, starts: Tensor, speeds: Tensor, n_streams: int) -> tuple[Tensor, ...]:
-        """Targets of every answer; stream, answer and class of every clip that was set in."""
+    def _what_is_heard(self, audio: Tensor, clips: Tensor, starts: Tensor, speeds: Tensor, share: Share) -> Streams:
+        """The streams `audio` with targets of every answer; stream, answer and class of every clip that was set in."""
         ends = (torch.arange(self.n_samples // self.hop) + 1.0) * self.hop
-        targets = torch.full((n_streams, len(ends)), NO_KEYWORD)
+        targets = torch.full((share.total, len(ends)), NO_KEYWORD)
         classes = torch.where(clips >= 0, self.classes[clips.clamp(min=0)], LABELS.index(SILENCE))
         words = self.spans.cpu()[clips.clamp(min=0)] / speeds[..., None] + starts[..., None]
         is_keyword = (classes > LABELS.index(UNKNOWN))[..., None]
@@ -237,9 +271,17 @@ class Composer:
         for slot in range(clips.shape[1]):
             targets[: len(clips)] = torch.where(whole[:, slot], classes[:, slot, None], targets[: len(clips)])
         answers = ((starts + SAMPLE_RATE) / self.hop).round().long() - 1
-        rows = torch.arange(len(clips))[:, None].expand_as(clips)
-        flat = (rows.flatten(), answers.clamp(0, len(ends) - 1).flatten(), classes.flatten())
-        return tuple(values.to(self.device) for values in (targets, *flat))
+        rows = share.positions(torch.arange(len(clips)))[:, None].expand_as(clips)
+        own = rows >= 0
+        return Streams(
+            audio,
+            targets=share.of(targets).to(self.device),
+            rows=rows[own].to(self.device),
+            answers=answers.clamp(0, len(ends) - 1)[own].to(self.device),
+            classes=classes[own].to(self.device),
+            n_clips=clips.numel(),
+            n_heard=int((targets > LABELS.index(UNKNOWN)).sum()),
+        )
 
     def _pick(self, cumulative: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """`count` indices drawn by weight."""
@@ -262,7 +304,7 @@ def _add(audio: Tensor, sound: Tensor, starts: Tensor) -> None:
 
 def _at_speed(clips: Tensor, speeds: Tensor) -> Tensor:
     """Clips (batch, samples) played at `speeds` (batch,), by linear interpolation, padded to the slowest."""
-    n_out = int(clips.shape[1] / float(speeds.min()))
+    n_out = int(clips.shape[1] / float(speeds.min())) if len(speeds) else clips.shape[1]
     at = torch.arange(n_out, device=clips.device) * speeds.to(clips.device)[:, None]
     inside = at < clips.shape[1] - 1
     before = at.long().clamp(max=clips.shape[1] - 2)

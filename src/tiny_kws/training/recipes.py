@@ -16,6 +16,7 @@ from .augment import augment, mask_bands
 from .compose import NO_KEYWORD, Composer
 from .dataset import PreparedData
 from .models import CausalCNN, Network
+from .ranks import Ranks
 
 Features = Callable[[Tensor], Tensor]
 """Audio (batch, samples) to normalised features (batch, 1, mels, frames)."""
@@ -23,7 +24,11 @@ Bank = npt.NDArray[np.int16] | Tensor
 
 
 class Recipe(Protocol):
-    """One way to train. An epoch is a pass over `n_items`, `per_step` of them at a time."""
+    """One way to train. An epoch is a pass over `n_items`, `per_step` of them at a time.
+
+    Where several processes train together, each is asked for the same steps, draws the same from its generator, and
+    works on its share of the rows.
+    """
 
     n_items: int
     per_step: int
@@ -32,14 +37,25 @@ class Recipe(Protocol):
         """What is to be done before each epoch, given the network that is kept; draws from `generator`."""
 
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Loss and accuracy, both scalars, of a step with the training clips `items` (n,); draws from `generator`."""
+        """Loss and accuracy, both scalars, of a step with the training clips `items` (n,); draws from `generator`.
+
+        Those of several processes add up to those of the step.
+        """
 
 
 class ClipRecipe:
     """The reference: single clips, shifted, with background noise; cross-entropy."""
 
-    def __init__(self, data: PreparedData, bank: Bank, config: TrainConfig, features: Features, device: torch.device):
-        self.config, self.features, self.device = config, features, device
+    def __init__(
+        self,
+        data: PreparedData,
+        bank: Bank,
+        config: TrainConfig,
+        features: Features,
+        device: torch.device,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.config, self.features, self.device, self.ranks = config, features, device, ranks or Ranks()
         self.bank, self.rows = bank, data.rows("training")
         self.targets = torch.from_numpy(data.targets(self.rows)).to(device)
         self.noise = torch.from_numpy(data.noise).to(device).float() / 32768.0
@@ -50,11 +66,14 @@ class ClipRecipe:
 
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """As `Recipe.loss`."""
+        share = self.ranks.share(len(items))
+        items = share.of(items)
         audio = fetch(self.bank, self.rows[items.numpy()], self.device)
         targets = self.targets[items.to(self.device)]
-        logits = model(self.features(augment(audio, self.noise, self.config, generator))).float()
-        loss = nn.functional.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
-        return loss, (logits.argmax(1) == targets).float().mean()
+        logits = model(self.features(augment(audio, self.noise, self.config, generator, share))).float()
+        return mean_loss(logits, targets, share.total, self.config.label_smoothing), accuracy(
+            logits, targets, share.total
+        )
 
 
 class StreamTraining:
@@ -66,9 +85,15 @@ class StreamTraining:
     """
 
     def __init__(
-        self, data: PreparedData, recipe: StreamRecipe, config: TrainConfig, features: Features, device: torch.device
-    ):
-        self.recipe, self.config, self.features = recipe, config, features
+        self,
+        data: PreparedData,
+        recipe: StreamRecipe,
+        config: TrainConfig,
+        features: Features,
+        device: torch.device,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.recipe, self.config, self.features, self.ranks = recipe, config, features, ranks or Ranks()
         self.composer = Composer(data, recipe, CausalCNN.HOP, device)
         self.n_items = len(self.composer.keywords)
         self.per_step = self.composer.n_keywords(config.batch_size)
@@ -79,31 +104,34 @@ class StreamTraining:
         found = []
         if self.recipe.hard_negatives == 0:
             return
+        size = self.config.batch_size
+        share = self.ranks.share(math.ceil(self.recipe.candidates / size) * size)
         with torch.inference_mode():
-            for _ in range(0, self.recipe.candidates, self.config.batch_size):
-                audio = self.composer.negatives(self.config.batch_size, generator)
+            for start in range(0, share.total, size):
+                audio = self.composer.negatives(size, generator, share.block(start, size))
                 heard = self._hardest(_no_keyword_loss(model.answer_all(self.features(audio)).float()))
                 found.append((audio, heard.mean(1)))
-        self.composer.keep_hardest(*map(torch.cat, zip(*found, strict=True)))
+        audio, scores = map(torch.cat, zip(*found, strict=True))
+        self.composer.keep_hardest(audio, scores, share, self.ranks)
 
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """As `Recipe.loss`; the accuracy is that at the ends of clips."""
         assert isinstance(model, CausalCNN)
         keywords = self.composer.keywords[items]
-        streams = self.composer.compose(keywords, self.config.batch_size, generator)
-        features = mask_bands(self.features(streams.audio), self.recipe.masked_bands, generator)
+        share = self.ranks.share(self.config.batch_size)
+        streams = self.composer.compose(keywords, share.total, generator, share)
+        features = mask_bands(self.features(streams.audio), self.recipe.masked_bands, generator, share)
         logits = model.answer_all(features).float()
         smoothing = self.config.label_smoothing
         at_clips = logits[streams.rows, streams.answers]
         keyword = streams.targets > LABELS.index(UNKNOWN)
-        loss = nn.functional.cross_entropy(at_clips, streams.classes, label_smoothing=smoothing)
-        if bool(keyword.any()):  # a last batch of few keywords may hold none whole, of which the mean is not a number
-            heard = nn.functional.cross_entropy(logits[keyword], streams.targets[keyword], label_smoothing=smoothing)
-            loss = loss + heard
+        loss = mean_loss(at_clips, streams.classes, streams.n_clips, smoothing)
+        if streams.n_heard:  # a last batch of few keywords may hold none whole, of which there is no mean
+            loss = loss + mean_loss(logits[keyword], streams.targets[keyword], streams.n_heard, smoothing)
         none = _no_keyword_loss(logits)
         none = torch.where(streams.targets == NO_KEYWORD, none, torch.zeros_like(none))
-        loss = loss + self.recipe.no_keyword_weight * self._hardest(none).mean()
-        return loss, (at_clips.argmax(1) == streams.classes).float().mean()
+        loss = loss + self.recipe.no_keyword_weight * self._hardest(none).mean() * (len(none) / share.total)
+        return loss, accuracy(at_clips, streams.classes, streams.n_clips)
 
     def _hardest(self, losses: Tensor) -> Tensor:
         """The largest of the losses (streams, answers) of each stream."""
@@ -113,6 +141,18 @@ class StreamTraining:
 def _no_keyword_loss(logits: Tensor) -> Tensor:
     """Minus the log of the probability that it is no keyword, (..., classes) to (...)."""
     return -torch.logsumexp(logits.log_softmax(-1)[..., : LABELS.index(UNKNOWN) + 1], -1)
+
+
+def mean_loss(logits: Tensor, targets: Tensor, total: int, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of `logits` (n, classes) summed and divided by `total`; the mean, where these are all there are."""
+    kind = "mean" if len(targets) else "sum"  # the mean of none is not a number
+    loss = nn.functional.cross_entropy(logits, targets, reduction=kind, label_smoothing=label_smoothing)
+    return loss * (len(targets) / total)
+
+
+def accuracy(logits: Tensor, targets: Tensor, total: int) -> Tensor:
+    """How many of `logits` (n, classes) are right, divided by `total`."""
+    return (logits.argmax(1) == targets).float().sum() / total
 
 
 def fetch(bank: Bank, rows: npt.NDArray[np.intp], device: torch.device) -> Tensor:

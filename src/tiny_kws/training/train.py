@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from ..config import LABELS, TrainConfig
@@ -27,7 +29,8 @@ from .dataset import PreparedData
 from .events import write_events
 from .features import LogMel, normalize
 from .models import CausalCNN, Network
-from .recipes import Bank, ClipRecipe, Recipe, StreamTraining, fetch
+from .ranks import Ranks, share_batch_norm, together
+from .recipes import Bank, ClipRecipe, Recipe, StreamTraining, accuracy, fetch, mean_loss
 
 EVAL_BATCH = 256
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -86,13 +89,17 @@ def train(
     Each epoch leaves `last.pt`, `best.pt`, `history.json` and `learning_curve.png` in `out`, each whole or absent, and
     appends to the TensorBoard events there. With `resume`, goes on from `last.pt`; on one machine the weights end as if
     never interrupted. With `first`, training begins from the weights of that checkpoint.
-    Raises UsageError if `out` already holds a training that is not resumed, is another's, or is being written.
+
+    Processes that torchrun started train together, each on its share of every batch, to the loss curve of one but for
+    rounding and dropout, which each draws for itself. The first alone writes, reads `last.pt`, and calls the watcher.
+    Raises UsageError if `out` already holds a training that is not resumed, is another's, or is being written, and if
+    processes do not train on the same.
     """
-    with exclusive(out):
-        run = _Run(data, out, architecture, model_config or {}, config or TrainConfig(), device, first)
+    with together(device) as (ranks, own_device), exclusive(out) if ranks.first else nullcontext():
+        run = _Run(data, out, architecture, model_config or {}, config or TrainConfig(), own_device, ranks, first)
         run.start(resume)
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):  # for exact resuming
-            run.train(watcher or Watcher())
+            run.train(watcher if watcher and ranks.first else Watcher())
     return out / "best.pt"
 
 
@@ -142,21 +149,33 @@ def iterate_batches(bank: Bank, rows: npt.NDArray[np.intp], size: int, device: t
         yield fetch(bank, rows[start : start + size], device)
 
 
-def feature_stats(log_mel: LogMel, batches: Iterator[Tensor]) -> dict[str, float]:
-    """The one mean and standard deviation over all features of all `batches`.
+def feature_stats(log_mel: LogMel, batches: Iterator[Tensor], ranks: Ranks | None = None) -> dict[str, float]:
+    """The one mean and standard deviation over all features of all `batches`, those of all `ranks` together.
 
     A causal front end is shifted by digital silence instead of the mean: then zeros before a recording are silence.
     """
-    count, total, squares = 0, 0.0, 0.0
+    count, total, squares = 0.0, 0.0, 0.0
     with torch.inference_mode():
         for audio in batches:
             features = log_mel(audio).cpu().double()
             count += features.numel()
             total += float(features.sum())
             squares += float(features.square().sum())
+    count, total, squares = (ranks or Ranks()).sum_numbers(count, total, squares)
     mean = total / count
     std = math.sqrt(squares / count - mean**2)
     return {"mean": mean if log_mel.config.centered else math.log(log_mel.config.log_offset), "std": std}
+
+
+class _Loss(nn.Module):
+    """What the gradient is taken of, as a module that can be wrapped: numbers of clips to the recipe's loss."""
+
+    def __init__(self, recipe: Recipe, model: Network) -> None:
+        super().__init__()
+        self.recipe, self.model = recipe, model
+
+    def forward(self, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return self.recipe.loss(self.model, items, generator)
 
 
 class _Run:
@@ -170,10 +189,11 @@ class _Run:
         model_config: dict[str, Any],
         config: TrainConfig,
         device: str | None,
-        first: Checkpoint | None,
+        ranks: Ranks | None = None,
+        first: Checkpoint | None = None,
     ) -> None:
         data = data.without(config.left_out)
-        self.data, self.out, self.config = data, out, config
+        self.data, self.out, self.config, self.ranks = data, out, config, ranks or Ranks()
         self.device = find_device(device)
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -187,6 +207,8 @@ class _Run:
         self.first, self.first_sha256 = first, "" if first is None else first.sha256
         if first is not None:
             _begin_from(first, model)
+        if self.ranks.count > 1:
+            share_batch_norm(model)
         self.model = model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -197,13 +219,22 @@ class _Run:
             self.average = AveragedModel(self.model, avg_fn=_average(config.average_decay), use_buffers=True)
         self.log_mel = LogMel(feature_config_of(architecture)).to(self.device)
         self.rows = {split: data.rows(split) for split in ("training", "validation")}
-        self.targets = {
-            split: torch.from_numpy(data.targets(rows)).to(self.device) for split, rows in self.rows.items()
-        }
+        self.ranks.check_same(
+            data=self.data.manifest["clips_sha256"],
+            settings=(asdict(config), self.bfloat16, architecture, asdict(self.model.config), self.first_sha256),
+        )
+        if self.ranks.count > min(config.batch_size, len(self.rows["validation"])):
+            raise UsageError(
+                f"found {self.ranks.count} processes for batches of {config.batch_size} and "
+                f"{len(self.rows['validation'])} validation clips, expected no more than one for each; start fewer"
+            )
         self.bank: Bank = data.bank
         if self.device.type != "cpu":
             self.bank = torch.from_numpy(np.array(data.bank)).to(self.device)
         self.recipe = self._make_recipe()
+        self.loss: nn.Module = _Loss(self.recipe, self.model)
+        if self.ranks.count > 1:
+            self.loss = DistributedDataParallel(self.loss)
         self.steps = math.ceil(self.recipe.n_items / self.recipe.per_step)
         self.history: list[dict[str, float]] = []
         self.stats: dict[str, float] = {}
@@ -211,23 +242,25 @@ class _Run:
     def _make_recipe(self) -> Recipe:
         streams = self.config.streams
         if streams is None:
-            return ClipRecipe(self.data, self.bank, self.config, self._features, self.device)
+            return ClipRecipe(self.data, self.bank, self.config, self._features, self.device, self.ranks)
         if not isinstance(self.model, CausalCNN):
             raise UsageError("only the causal network can be trained on streams; train this one on clips")
-        return StreamTraining(self.data, streams, self.config, self._features, self.device)
+        return StreamTraining(self.data, streams, self.config, self._features, self.device, self.ranks)
 
     def start(self, resume: bool) -> None:
         """Begin afresh, or go on from the last whole epoch."""
-        last = self.out / "last.pt"
-        if last.exists() and not resume:
+        path = self.out / "last.pt"
+        exists = self.ranks.first and path.exists()
+        if exists and not resume:
             raise UsageError(f"{self.out}: holds a training already; go on with --resume or name another folder")
-        if last.exists():
-            self._restore(read_torch(last), last)
+        last = self.ranks.from_first(read_torch(path) if exists else None)
+        if last is not None:
+            self._restore(last, path)
         elif self.first is not None:
             self.stats = dict(self.first.stats)  # the weights are made for features of this scale
         else:
-            batches = iterate_batches(self.bank, self.rows["training"], EVAL_BATCH, self.device)
-            self.stats = feature_stats(self.log_mel, batches)
+            batches = iterate_batches(self.bank, self._own("training"), EVAL_BATCH, self.device)
+            self.stats = feature_stats(self.log_mel, batches, self.ranks)
 
     def train(self, watcher: Watcher) -> None:
         """The epochs that are left."""
@@ -250,54 +283,63 @@ class _Run:
         total = torch.zeros(2, device=self.device)
         started, seen = time.perf_counter(), 0
         with torch.random.fork_rng():
-            torch.manual_seed(_epoch_seed(self.config.seed, epoch))  # dropout draws from torch's own generator
+            # Dropout draws from torch's own generator.
+            torch.manual_seed(_epoch_seed(self.config.seed, epoch) + self.ranks.rank)
             for step, batch in enumerate(torch.split(order, self.recipe.per_step)):
                 rate = _cosine(self.config.learning_rate, epoch + step / self.steps, self.config.epochs)
                 rate *= min(1.0, (epoch * self.steps + step + 1) / max(1, self.config.warmup_steps))
                 total += self._step(batch, rate, order_generator) * len(batch)
                 seen += len(batch)
                 if step % PROGRESS_STEPS == 0 or step + 1 == self.steps:
-                    loss, accuracy = (total / seen).tolist()
+                    loss, accurate = (self.ranks.sum(total) / seen).tolist()
                     speed = (time.perf_counter() - started) / (step + 1)
                     left = speed * ((self.config.epochs - epoch) * self.steps - step - 1)
                     watcher.on_step(
-                        StepReport(epoch + 1, self.config.epochs, step + 1, self.steps, loss, accuracy, left)
+                        StepReport(epoch + 1, self.config.epochs, step + 1, self.steps, loss, accurate, left)
                     )
-        loss, accuracy = (total / seen).tolist()
+        loss, accurate = (self.ranks.sum(total) / seen).tolist()
         if not math.isfinite(loss):
             raise ModelError(f"the training loss became {loss} in epoch {epoch + 1}; lower the learning rate")
         speed = seen / (time.perf_counter() - started)
         val_loss, val_acc = self._validate()
-        return EpochReport(epoch + 1, loss, accuracy, val_loss, val_acc, rate, round(speed, 1))
+        return EpochReport(epoch + 1, loss, accurate, val_loss, val_acc, rate, round(speed, 1))
 
     def _step(self, items: Tensor, learning_rate: float, generator: torch.Generator) -> Tensor:
-        """One step of the optimizer on the training clips `items`; mean loss and accuracy (2,)."""
+        """One step of the optimizer on the training clips `items`; this process's part of loss and accuracy (2,)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            loss, accuracy = self.recipe.loss(self.model, items, generator)
+            loss, accurate = self.loss(items, generator)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss * self.ranks.count).backward()  # of the gradients of several processes the mean is taken
         if self.config.max_gradient_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return torch.stack([loss.detach(), accuracy])
+        return torch.stack([loss.detach(), accurate])
 
     def _features(self, audio: Tensor) -> Tensor:
+        if len(audio) == 0:  # the share of a process in a last batch; no Fourier transform takes it
+            config = self.log_mel.config
+            return torch.zeros(0, 1, config.n_mels, config.n_frames(audio.shape[1]), device=self.device)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return normalize(self.log_mel(audio), self.stats).contiguous(memory_format=self.memory_format)
 
     def _validate(self) -> tuple[float, float]:
         """Loss (without label smoothing) and accuracy on the validation split, in float32."""
-        model = self._kept().eval()
+        model, total, rows = self._kept().eval(), len(self.rows["validation"]), self._own("validation")
         with torch.inference_mode():
-            batches = iterate_batches(self.bank, self.rows["validation"], EVAL_BATCH, self.device)
+            batches = iterate_batches(self.bank, rows, EVAL_BATCH, self.device)
             logits = torch.cat([model(self._features(audio)) for audio in batches])
-            targets = self.targets["validation"]
-            loss = nn.functional.cross_entropy(logits, targets)
-            return float(loss), float((logits.argmax(1) == targets).float().mean())
+            targets = torch.from_numpy(self.data.targets(rows)).to(self.device)
+            found = torch.stack([mean_loss(logits, targets, total), accuracy(logits, targets, total)])
+            loss, accurate = self.ranks.sum(found).tolist()
+            return loss, accurate
+
+    def _own(self, split: str) -> npt.NDArray[np.intp]:
+        """This process's share of the rows of a split."""
+        return self.rows[split][self.ranks.rank :: self.ranks.count]
 
     def _kept(self) -> Network:
         """What is validated and saved: the average of the weights, if there is one."""
@@ -323,6 +365,8 @@ class _Run:
 
     def _save(self) -> None:
         """Best before last: if killed between the two, the epoch is run again and the best written as before."""
+        if not self.ranks.first:
+            return
         checkpoint = self._checkpoint().to_dict()
         accuracies = [line["val_acc"] for line in self.history]
         if accuracies[-1] > max(accuracies[:-1], default=-1.0):
@@ -333,6 +377,8 @@ class _Run:
         save_torch(self.out / "last.pt", last)
 
     def _report(self, events: list[dict[str, float]], append: bool) -> None:
+        if not self.ranks.first:
+            return
         write_events(events, self.out / "tensorboard" / "events.out.tfevents", append)
         if self.history:
             write_json(self.out / "history.json", self.history)
