@@ -171,6 +171,7 @@ def evaluate(
 
     if (data is None) == (test is None):
         raise UsageError("expected either --data PREPARED or --test FOLDER, found both or none")
+    report.require_matplotlib()
     snrs_db = _snrs(snr, noise)
     predictor = _open_predictor(find_model(model, "clip"))
     clips, unreadable = _open_clips(data, split, test)

@@ -103,9 +103,10 @@ def evaluate_stream(
 ) -> None:
     """Count misses and false alarms an hour over long recordings with labelled words."""
     from ..evaluation import rates, streams
-    from ..evaluation.report import plot_det, streams_table
+    from ..evaluation.report import plot_det, require_matplotlib, streams_table
     from ..files import sha256_of, write_json
 
+    require_matplotlib()
     loaded = open_model(model)
     settings = detector_config(loaded, config, None)
     recordings, problems = streams.read_manifest(manifest, loaded.labels)

@@ -27,6 +27,11 @@ def new_figure(size: tuple[float, float]) -> Figure:
     return Figure(figsize=size, layout="constrained")
 
 
+def require_matplotlib() -> None:
+    """Raise ModuleNotFoundError before the work for a figure begins, not after it, if matplotlib is not installed."""
+    import matplotlib.figure  # noqa: F401, PLC0415
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all; the same figure gives the same bytes."""
     buffer = io.BytesIO()
@@ -126,6 +131,7 @@ class DetectionPlot:
     """A recording of any length in one picture, gathered block by block: waveform, probabilities of `words`, events."""
 
     def __init__(self, decoder: Decoder) -> None:
+        require_matplotlib()
         self.words, self._hop_s = decoder.words, decoder.hop_s
         self._wave, self._averages = Peaks(2), Peaks(len(decoder.words))
         self._duration_s = 0.0

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..config import LABELS, TrainConfig
 from ..errors import ModelError, UsageError
-from ..evaluation.report import plot_learning_curve
+from ..evaluation.report import plot_learning_curve, require_matplotlib
 from ..files import write_json
 from ..locks import exclusive
 from .checkpoint import DS_CNN, Checkpoint, build_model, feature_config_of, load_weights, read_torch, save_torch
@@ -95,6 +95,7 @@ def train(
     Raises UsageError if `out` already holds a training that is not resumed, is another's, or is being written, and if
     processes do not train on the same.
     """
+    require_matplotlib()
     with together(device) as (ranks, own_device), exclusive(out) if ranks.first else nullcontext():
         run = _Run(data, out, architecture, model_config or {}, config or TrainConfig(), own_device, ranks, first)
         run.start(resume)
