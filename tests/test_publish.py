@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def test_dry_run_writes_what_would_be_uploaded(tmp_path: Path) -> None:
     publish.write_all(publish.collect(None, MODELS / "ds-cnn"), "ada/ds-cnn", out)
     artefacts = ["ds-cnn.int8.onnx", "ds-cnn.onnx"]
     others = ["README.md", "SHA256SUMS", "best.pt", "confusion_matrix.png", "history.json", "learning_curve.png"]
-    assert names_in(out / "model") == sorted([*artefacts, *others, "metrics.json"])
+    assert names_in(out / "model") == sorted([*artefacts, *others, "metrics.json", "robustness.png"])
     assert names_in(out / "space") == sorted([*artefacts, *SPACE])
     for folder in (out / "model", out / "space"):
         lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
@@ -93,9 +94,11 @@ def test_no_number_on_the_card_that_was_not_measured() -> None:
     parts = publish.collect("listener", MODELS / "listener")
     card = model_card(parts.facts, "ada/listener")
     about = [json.dumps([vars(one.metadata), one.n_bytes]) for one in parts.facts.artefacts]
-    known = numbers(" ".join([*about, *map(json.dumps, parts.facts.streams.values())]))
+    known = numbers(" ".join([*about, *map(json.dumps, (*parts.facts.clips.values(), *parts.facts.streams.values()))]))
     clips = parts.facts.artefacts[0].metadata.data["clips"]
     known |= {str(sum(counts.values())) for counts in clips.values()}
+    for noises in (measured["robustness"]["by_noise"] for measured in parts.facts.clips.values()):
+        known |= {str(mean(at["accuracy"] for at in levels.values())) for levels in noises.values()}
     known |= {str(number) for number in (0, 1, 2, 95, 256, 48, 10)}  # percent of intervals, SHA-256, rates aimed at
     told = re.sub(r"`[^`]*`|\(streams/[^)]*\)|hf://\S+|snr\d+", "", card)
     missing = {text for text in numbers(told) if not any(is_rounded(text, number) for number in known)}
