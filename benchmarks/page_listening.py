@@ -31,7 +31,7 @@ OPTIONS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
 ]  # fmt: skip
-THREADS = {"DedicatedWorker": "worker", "AudioWorklet": "audio thread"}
+THREADS = {"DedicatedWorker": "worker", "Realtime AudioW": "audio thread"}
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
