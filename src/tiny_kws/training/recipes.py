@@ -101,9 +101,9 @@ class StreamTraining:
     def begin_epoch(self, model: Network, generator: torch.Generator) -> None:
         """Look for hard negatives: streams without keywords in which the network as it is comes near to hear one."""
         assert isinstance(model, CausalCNN)
-        found = []
         if self.recipe.hard_negatives == 0:
             return
+        found = []
         size = self.config.batch_size
         share = self.ranks.share(math.ceil(self.recipe.candidates / size) * size)
         with torch.inference_mode():
