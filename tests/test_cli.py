@@ -19,7 +19,7 @@ import pytest
 import soundfile as sf
 
 from tiny_kws import __version__, cli
-from tiny_kws.config import CAUSAL_SIZES, LABELS, STREAM_TRAINING, StreamRecipe, TrainConfig
+from tiny_kws.config import CAUSAL_SIZES, LABELS, STREAM_TRAINING, WINDOW_TRAINING, StreamRecipe, TrainConfig
 from tiny_kws.runtime import Classifier
 
 from .helpers import command_line, environment, exported, run_cli, trained_like, wav_bytes, write_sound
@@ -498,6 +498,7 @@ class StopError(Exception):
             ["--recipe", "streams", "--batch-size", "8", "--learning-rate", "0.1", "--seed", "2"],
             replace(STREAM_TRAINING, batch_size=8, learning_rate=0.1, seed=2),
         ),
+        (["--model", "small", "--recipe", "windows", "--epochs", "2"], replace(WINDOW_TRAINING, epochs=2)),
         (["--leave-out", "zero, bed,,zero"], TrainConfig(left_out=("bed", "zero"))),
         (
             ["--model", "base", "--hard-negatives"],

@@ -9,23 +9,19 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
 
 from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, LABELS, SAMPLE_RATE, SILENCE, UNKNOWN, StreamRecipe
 from tiny_kws.errors import DataError
-from tiny_kws.training import compose as room
-from tiny_kws.training.compose import IGNORED, NO_KEYWORD, Composer, Streams, made_room
-from tiny_kws.training.dataset import EXTRA, Clip, PreparedData, material_file
+from tiny_kws.training import sounds as room
+from tiny_kws.training.compose import IGNORED, NO_KEYWORD, Composer, Streams
+from tiny_kws.training.dataset import PreparedData, material_file
+
+from .tones import BEGIN, END, LEVEL, rms_db, seeded, strength, write_data
 
 HOP = 320
-BEGIN, END = 4000, 8000
-"""Of the tone in each clip, in samples."""
-
-LEVEL = 0.2
-OTHERS_HZ = 400
 CPU = torch.device("cpu")
 PLAIN = StreamRecipe(
     empty_share=1.0,
@@ -42,64 +38,16 @@ PLAIN = StreamRecipe(
 VARIED = replace(StreamRecipe(), made_rooms=4)
 
 
-def hz_of(label: int) -> int:
-    """The tone of a class."""
-    return OTHERS_HZ if label == LABELS.index(UNKNOWN) else 1000 + 200 * label
-
-
-def tone(label: int) -> npt.NDArray[np.int16]:
-    time_s = np.arange(CLIP_SAMPLES) / SAMPLE_RATE
-    sound = LEVEL * np.sin(2 * np.pi * hz_of(label) * time_s)
-    sound[:BEGIN] = sound[END:] = 0
-    return np.rint(32768 * sound).astype(np.int16)
-
-
-NO_SPEECH = np.zeros(0, np.int16)
-
-
-def write_data(folder: Path, labels: list[str], speech: npt.NDArray[np.int16] = NO_SPEECH) -> PreparedData:
-    """Prepared data of one tone for each of `labels`, with white noise, a noise of a second and a measured room."""
-    rng = np.random.default_rng(0)
-    clips = [
-        Clip("training" if i % 2 else EXTRA, label, f"word {i % 3}" if label == UNKNOWN else label, "", f"{i}")
-        for i, label in enumerate(labels)
-    ]
-    bank = np.stack([tone(LABELS.index(label)) for label in labels])
-    noise, short = (np.rint(3000 * rng.standard_normal(n)).astype(np.int16) for n in (50_000, 16_000))
-    response = 20_000 * np.exp(-np.arange(4000) / 400) * rng.standard_normal(4000)
-    response[:51] = [*[0.0] * 50, 32_000]
-    room = np.rint(response).clip(-32_768, 32_767).astype(np.int16)
-    material = {"noise": short, "rooms": room, "speech": speech}
-    for kind, pcm in material.items():
-        np.save(folder / material_file(kind), pcm)
-    listed = {
-        kind: [{"file": kind, "group": kind, "samples": len(pcm)}] if len(pcm) else [] for kind, pcm in material.items()
-    }
-    return PreparedData(folder, bank, noise, clips, {"material": listed})
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """A clip of each keyword, six of other words."""
     return write_data(tmp_path_factory.mktemp("tones"), [*KEYWORDS, *[UNKNOWN] * 6])
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def composed(data: PreparedData, recipe: StreamRecipe, n_streams: int = 8, seed: int = 0) -> Streams:
     """Streams that hold all keywords of `data`."""
     composer = Composer(data, recipe, HOP, CPU)
     return composer.compose(composer.keywords, n_streams, seeded(seed))
-
-
-def strength(audio: Tensor, label: int) -> Tensor:
-    """How often the tone of a class is in streams (batch, samples): 1 for one clip of it."""
-    time_s = torch.arange(audio.shape[1], dtype=torch.float64) / SAMPLE_RATE
-    wave = 2 * torch.pi * hz_of(label) * time_s
-    energy = (audio.double() @ torch.stack([wave.cos(), wave.sin()], 1)).square().sum(1)
-    return energy / (LEVEL * (END - BEGIN) / 2) ** 2
 
 
 def of_one_keyword(streams: Streams) -> list[tuple[Tensor, Tensor, int]]:
@@ -116,11 +64,6 @@ def of_one_keyword(streams: Streams) -> list[tuple[Tensor, Tensor, int]]:
 def ends(streams: Streams) -> Tensor:
     """When each answer is given, in samples."""
     return HOP * (1 + torch.arange(streams.targets.shape[1]))
-
-
-def rms_db(audio: Tensor) -> Tensor:
-    """Level of each row, dB of full scale."""
-    return 10 * torch.log10(audio.double().square().mean(1))
 
 
 # Draws
@@ -320,7 +263,7 @@ def test_half_of_the_rooms_are_measured(data: PreparedData) -> None:
 def test_made_rooms() -> None:
     """A made-up response has an energy of 1 and begins with its direct sound; each is another."""
     rng = np.random.default_rng(0)
-    rooms = [made_room(rng) for _ in range(20)]
+    rooms = [room.made_room(rng) for _ in range(20)]
     for response in rooms:
         assert response.shape == (8000,)
         assert float(np.square(response, dtype=np.float64).sum()) == pytest.approx(1.0, abs=1e-4)

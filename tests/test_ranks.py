@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from tiny_kws.config import StreamRecipe, TrainConfig
+from tiny_kws.config import StreamRecipe, TrainConfig, WindowRecipe
 from tiny_kws.errors import UsageError
 from tiny_kws.training.augment import augment, mask_bands
 from tiny_kws.training.checkpoint import read_torch
@@ -45,6 +45,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any], TrainConfig]] = {
     "one left": ("ds-cnn", {"width": 8, "dropout": 0.0}, replace(CLIPS, batch_size=71)),
     "streams": ("causal-cnn", {"stem_channels": 2, "width": 8, "n_blocks": 1, "dropout": 0.0}, STREAMS),
 }
+TRAININGS["windows"] = (*TRAININGS["streams"][:2], replace(STREAMS, streams=None, windows=WindowRecipe(made_rooms=4)))
 TOGETHER = """
 import pickle, sys
 from pathlib import Path

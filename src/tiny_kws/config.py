@@ -118,8 +118,29 @@ CAUSAL_SIZES = {
 
 
 @dataclass(frozen=True)
-class StreamRecipe:
-    """How streams to train on are composed (`training/compose.py`). Shares are of streams unless said otherwise."""
+class SoundRecipe:
+    """How the sound of training is varied (`training/sounds.py`); what single windows and streams have in common."""
+
+    rare_word_clips: int = 60
+    """Every other word is drawn as often as every other; one with fewer clips than this by its clips."""
+    speeds: tuple[float, float] = (0.9, 1.1)
+    fluent_speeds: tuple[float, float] = (0.9, 1.3)
+    pause_share: float = 0.2
+    """Of the words in fluent speech that a pause follows."""
+    level_db: tuple[float, float] = (-12.0, 6.0)
+    room_share: float = 0.35
+    made_rooms: int = 300
+    noise_share: float = 0.55
+    """Noise at an SNR drawn from `snr_db`; in the others it is faint, but for `clean_share` without any."""
+    snr_db: tuple[float, float] = (-3.0, 30.0)
+    clean_share: float = 0.08
+    masked_bands: int = 8
+    masked_frames: int = 0
+
+
+@dataclass(frozen=True)
+class StreamRecipe(SoundRecipe):
+    """How streams to train on are composed. Shares are of streams unless said otherwise."""
 
     seconds: float = 3.4
     keyword_share: float = 0.5
@@ -128,21 +149,8 @@ class StreamRecipe:
     """Of the slots that hold no keyword."""
     fluent_share: float = 0.25
     """Streams of other words end to end, as in fluent speech."""
-    pause_share: float = 0.2
-    """Of the words in fluent speech that a pause follows."""
-    rare_word_clips: int = 60
-    speeds: tuple[float, float] = (0.9, 1.1)
-    fluent_speeds: tuple[float, float] = (0.9, 1.3)
-    level_db: tuple[float, float] = (-12.0, 6.0)
-    room_share: float = 0.35
-    made_rooms: int = 300
-    noise_share: float = 0.55
-    """Noise at an SNR drawn from `snr_db`; in the others it is faint, but for `clean_share` without any."""
-    snr_db: tuple[float, float] = (-3.0, 30.0)
-    clean_share: float = 0.08
     latency_ms: float = 30.0
     """After the end of a keyword, from which on it is to be heard."""
-    masked_bands: int = 8
     hard_negatives: int = 0
     """Streams without keywords kept for an epoch: those in which the network was nearest to hear one; 0 for none."""
     candidates: int = 1536
@@ -152,6 +160,21 @@ class StreamRecipe:
     hard_share: float = 0.05
     """Of a stream's answers; those at which a keyword was nearest to be heard where there is none are trained on."""
     no_keyword_weight: float = 2.0
+
+
+@dataclass(frozen=True)
+class WindowRecipe(SoundRecipe):
+    """How windows of one second to train on are composed: a keyword, another word, fluent speech, or no word at all.
+
+    Shares are of the windows of a batch; what is left holds no word.
+    """
+
+    keyword_share: float = 0.7
+    other_share: float = 0.14
+    fluent_share: float = 0.08
+    shift_ms: float = 150.0
+    """Words lie off the middle of the window by up to so much, but whole within it."""
+    masked_frames: int = 10
 
 
 HARD_NEGATIVES = 384
@@ -178,6 +201,12 @@ class TrainConfig:
     """Longer gradients are shortened to it; 0 leaves them."""
     average_decay: float = 0.0
     """Of the moving average of the weights that is validated and kept; 0 keeps the weights themselves."""
+    teacher_weight: float = 0.5
+    """Of what a teacher says, where there is one, against the labels."""
+    temperature: float = 2.0
+    """That divides the logits of teacher and network before they are compared."""
+    windows: WindowRecipe | None = None
+    """Train on composed windows by this recipe instead of single clips."""
     streams: StreamRecipe | None = None
     """Train on composed streams by this recipe instead of single clips."""
     left_out: tuple[str, ...] = ()
@@ -196,6 +225,19 @@ STREAM_TRAINING = TrainConfig(
     streams=StreamRecipe(),
 )
 """The recipe of the causal network; a batch is of streams, an epoch a pass over the keyword clips."""
+
+WINDOW_TRAINING = TrainConfig(
+    epochs=60,
+    batch_size=64,
+    learning_rate=4e-3,
+    weight_decay=1e-3,
+    label_smoothing=0.05,
+    warmup_steps=300,
+    max_gradient_norm=5.0,
+    average_decay=0.999,
+    windows=WindowRecipe(),
+)
+"""The recipe of the causal networks' first training; a batch is of windows, an epoch a pass over the keyword clips."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..artefact import find_model
-from ..config import CAUSAL_SIZES, HARD_NEGATIVES, SAMPLE_RATE, STREAM_TRAINING, PrepareConfig, TrainConfig
+from ..config import (
+    CAUSAL_SIZES,
+    HARD_NEGATIVES,
+    SAMPLE_RATE,
+    STREAM_TRAINING,
+    WINDOW_TRAINING,
+    PrepareConfig,
+    TrainConfig,
+)
 from ..detect import read_config
 from ..errors import UsageError
 from .console import app, complain, data_app, progress_bar
@@ -34,7 +42,11 @@ class Recipe(str, Enum):
     """What a network can be trained on."""
 
     clips = "clips"
+    windows = "windows"
     streams = "streams"
+
+
+RECIPES = {Recipe.clips: TrainConfig(), Recipe.windows: WINDOW_TRAINING, Recipe.streams: STREAM_TRAINING}
 
 
 @data_app.command("download")
@@ -108,7 +120,8 @@ def train(
     model: Annotated[Network, typer.Option("--model", help="The network; all but ds-cnn stream.")] = Network.ds_cnn,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole epoch, exactly.")] = False,
     recipe: Annotated[
-        Recipe | None, typer.Option("--recipe", help="clips, or streams (the default, but for ds-cnn, which cannot).")
+        Recipe | None,
+        typer.Option("--recipe", help="clips (the default of ds-cnn), windows, or streams (of the others)."),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help=f"{TrainConfig.epochs} by clips, {STREAM_TRAINING.epochs} by streams.")
@@ -128,6 +141,9 @@ def train(
     ] = "",
     first: Annotated[
         Path | None, typer.Option("--from", help="Begin with the weights of this checkpoint, of the same network.")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="Of windows: learn also from what this checkpoint says.")
     ] = None,
     hard_negatives: Annotated[
         bool, typer.Option("--hard-negatives", help="Of streams: look for what fires wrongly before each epoch.")
@@ -171,7 +187,7 @@ def train(
         recipe = Recipe.clips if model == Network.ds_cnn else Recipe.streams
     asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     config = replace(
-        STREAM_TRAINING if recipe == Recipe.streams else TrainConfig(),
+        RECIPES[recipe],
         seed=seed,
         precision=precision,
         left_out=tuple(sorted({word.strip() for word in leave_out.split(",")} - {""})),
@@ -192,6 +208,7 @@ def train(
         resume=resume,
         watcher=Watcher(on_step, on_epoch),
         first=None if first is None else load_checkpoint(first),
+        teacher=None if teacher is None else load_checkpoint(teacher),
     )
     if is_first():
         print(f"{best}\nNext: tiny-kws evaluate {best} --data {data} --out {out / 'validation'}")

@@ -57,16 +57,24 @@ def mask_bands(features: Tensor, most: int, generator: torch.Generator, share: S
 
     The frequency masks of SpecAugment (Park et al. 2019, arXiv:1904.08779). With `most` 0 nothing is masked.
     """
+    return _mask(features, 2, most, generator, share)
+
+
+def mask_frames(features: Tensor, most: int, generator: torch.Generator, share: Share | None = None) -> Tensor:
+    """The time masks of SpecAugment: as `mask_bands`, but a stretch of frames."""
+    return _mask(features, 3, most, generator, share)
+
+
+def _mask(features: Tensor, dim: int, most: int, generator: torch.Generator, share: Share | None) -> Tensor:
     if most == 0:
         return features
-    share, n_mels = share or Share(len(features)), features.shape[2]
-    n_rows = share.total
-    widths = 1 + torch.randint(most, (n_rows,), generator=generator)
-    starts = torch.randint(n_mels, (n_rows,), generator=generator)
-    widths *= torch.rand(n_rows, generator=generator) < 0.5
-    bands = torch.arange(n_mels)
-    masked = share.of((bands >= starts[:, None]) & (bands < (starts + widths)[:, None]))
-    return features.masked_fill(masked.to(features.device)[:, None, :, None], 0.0)
+    share, size = share or Share(len(features)), features.shape[dim]
+    widths = 1 + torch.randint(most, (share.total,), generator=generator)
+    starts = torch.randint(size, (share.total,), generator=generator)
+    widths *= torch.rand(share.total, generator=generator) < 0.5
+    places = torch.arange(size)
+    masked = share.of((places >= starts[:, None]) & (places < (starts + widths)[:, None])).to(features.device)
+    return features.masked_fill(masked[:, None, :, None] if dim == 2 else masked[:, None, None], 0.0)
 
 
 def _randint(high: int, share: Share, generator: torch.Generator, device: torch.device) -> Tensor:

@@ -11,15 +11,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..config import LABELS, UNKNOWN, StreamRecipe, TrainConfig
-from .augment import augment, mask_bands
+from ..config import LABELS, UNKNOWN, StreamRecipe, TrainConfig, WindowRecipe
+from .augment import augment, mask_bands, mask_frames
 from .compose import NO_KEYWORD, Composer
 from .dataset import PreparedData
 from .models import CausalCNN, Network
 from .ranks import Ranks
+from .windows import WindowComposer
 
 Features = Callable[[Tensor], Tensor]
 """Audio (batch, samples) to normalised features (batch, 1, mels, frames)."""
+Teacher = Callable[[Tensor], Tensor]
+"""Normalised features to logits (batch, classes), without gradients."""
 Bank = npt.NDArray[np.int16] | Tensor
 
 
@@ -76,6 +79,48 @@ class ClipRecipe:
         )
 
 
+class WindowTraining:
+    """Composed windows of one second; cross-entropy.
+
+    With a `teacher`, features to logits, a part of the loss is the divergence from what it says (Hinton et al. 2015,
+    arXiv:1503.02531). It hears the whole window, of which bands and frames are masked for the network that learns.
+    """
+
+    def __init__(
+        self,
+        data: PreparedData,
+        recipe: WindowRecipe,
+        config: TrainConfig,
+        features: Features,
+        device: torch.device,
+        ranks: Ranks | None = None,
+        teacher: Teacher | None = None,
+    ) -> None:
+        self.recipe, self.config, self.features, self.ranks = recipe, config, features, ranks or Ranks()
+        self.teacher = teacher
+        self.composer = WindowComposer(data, recipe, device)
+        self.n_items = len(self.composer.keywords)
+        self.per_step = self.composer.n_keywords(config.batch_size)
+
+    def begin_epoch(self, model: Network, generator: torch.Generator) -> None:
+        """Nothing."""
+
+    def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """As `Recipe.loss`."""
+        recipe = self.recipe
+        share = self.ranks.share(self.config.batch_size)
+        audio, targets = self.composer.compose(self.composer.keywords[items], share.total, generator, share)
+        whole = self.features(audio)
+        masked = mask_bands(whole, recipe.masked_bands, generator, share)
+        logits = model(mask_frames(masked, recipe.masked_frames, generator, share)).float()
+        loss = mean_loss(logits, targets, share.total, self.config.label_smoothing)
+        if self.teacher is not None:
+            weight = self.config.teacher_weight
+            said = self.teacher(whole).float()
+            loss = (1 - weight) * loss + weight * divergence(logits, said, share.total, self.config.temperature)
+        return loss, accuracy(logits, targets, share.total)
+
+
 class StreamTraining:
     """Composed streams; every answer within them counts.
 
@@ -121,6 +166,7 @@ class StreamTraining:
         share = self.ranks.share(self.config.batch_size)
         streams = self.composer.compose(keywords, share.total, generator, share)
         features = mask_bands(self.features(streams.audio), self.recipe.masked_bands, generator, share)
+        features = mask_frames(features, self.recipe.masked_frames, generator, share)
         logits = model.answer_all(features).float()
         smoothing = self.config.label_smoothing
         at_clips = logits[streams.rows, streams.answers]
@@ -148,6 +194,15 @@ def mean_loss(logits: Tensor, targets: Tensor, total: int, label_smoothing: floa
     kind = "mean" if len(targets) else "sum"  # the mean of none is not a number
     loss = nn.functional.cross_entropy(logits, targets, reduction=kind, label_smoothing=label_smoothing)
     return loss * (len(targets) / total)
+
+
+def divergence(logits: Tensor, said: Tensor, total: int, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of `logits` from the teacher's, both softened, summed and divided by `total`.
+
+    Times the square of the temperature, so that its gradient is of one size with that of a cross-entropy.
+    """
+    own, other = (torch.log_softmax(values / temperature, -1) for values in (logits, said))
+    return nn.functional.kl_div(own, other, reduction="sum", log_target=True) * (temperature**2 / total)
 
 
 def accuracy(logits: Tensor, targets: Tensor, total: int) -> Tensor:

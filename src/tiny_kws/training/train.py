@@ -30,7 +30,7 @@ from .events import write_events
 from .features import LogMel, normalize
 from .models import CausalCNN, Network
 from .ranks import Ranks, share_batch_norm, together
-from .recipes import Bank, ClipRecipe, Recipe, StreamTraining, accuracy, fetch, mean_loss
+from .recipes import Bank, ClipRecipe, Recipe, StreamTraining, WindowTraining, accuracy, fetch, mean_loss
 
 EVAL_BATCH = 256
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -83,12 +83,14 @@ def train(
     resume: bool = False,
     watcher: Watcher | None = None,
     first: Checkpoint | None = None,
+    teacher: Checkpoint | None = None,
 ) -> Path:
     """Train on `data` and return the path of the best checkpoint, `out`/best.pt (highest validation accuracy).
 
     Each epoch leaves `last.pt`, `best.pt`, `history.json` and `learning_curve.png` in `out`, each whole or absent, and
     appends to the TensorBoard events there. With `resume`, goes on from `last.pt`; on one machine the weights end as if
-    never interrupted. With `first`, training begins from the weights of that checkpoint.
+    never interrupted. With `first`, training begins from the weights of that checkpoint; with `teacher`, a network of
+    the same front end, training on windows is also towards what it says.
 
     Processes that torchrun started train together, each on its share of every batch, to the loss curve of one but for
     rounding and dropout, which each draws for itself. The first alone writes, reads `last.pt`, and calls the watcher.
@@ -97,7 +99,9 @@ def train(
     """
     require_matplotlib()
     with together(device) as (ranks, own_device), exclusive(out) if ranks.first else nullcontext():
-        run = _Run(data, out, architecture, model_config or {}, config or TrainConfig(), own_device, ranks, first)
+        run = _Run(
+            data, out, architecture, model_config or {}, config or TrainConfig(), own_device, ranks, first, teacher
+        )
         run.start(resume)
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):  # for exact resuming
             run.train(watcher if watcher and ranks.first else Watcher())
@@ -192,6 +196,7 @@ class _Run:
         device: str | None,
         ranks: Ranks | None = None,
         first: Checkpoint | None = None,
+        teacher: Checkpoint | None = None,
     ) -> None:
         data = data.without(config.left_out)
         self.data, self.out, self.config, self.ranks = data, out, config, ranks or Ranks()
@@ -208,6 +213,10 @@ class _Run:
         self.first, self.first_sha256 = first, "" if first is None else first.sha256
         if first is not None:
             _begin_from(first, model)
+        self.teacher = teacher
+        if teacher is not None:
+            _check_teacher(teacher, architecture, config)
+            teacher.model.to(self.device).eval().requires_grad_(False)
         if self.ranks.count > 1:
             share_batch_norm(model)
         self.model = model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
@@ -219,10 +228,11 @@ class _Run:
             # Young averages forget faster: then the first, bad weights do not linger.
             self.average = AveragedModel(self.model, avg_fn=_average(config.average_decay), use_buffers=True)
         self.log_mel = LogMel(feature_config_of(architecture)).to(self.device)
+        self.quick_log_mel = LogMel(feature_config_of(architecture), torch.float32).to(self.device)
         self.rows = {split: data.rows(split) for split in ("training", "validation")}
         self.ranks.check_same(
             data=self.data.manifest["clips_sha256"],
-            settings=(asdict(config), self.bfloat16, architecture, asdict(self.model.config), self.first_sha256),
+            settings=(asdict(config), self.bfloat16, architecture, asdict(self.model.config), *self._others().values()),
         )
         if self.ranks.count > min(config.batch_size, len(self.rows["validation"])):
             raise UsageError(
@@ -241,7 +251,10 @@ class _Run:
         self.stats: dict[str, float] = {}
 
     def _make_recipe(self) -> Recipe:
-        streams = self.config.streams
+        windows, streams = self.config.windows, self.config.streams
+        if windows is not None:
+            said = None if self.teacher is None else self._said
+            return WindowTraining(self.data, windows, self.config, self._features, self.device, self.ranks, said)
         if streams is None:
             return ClipRecipe(self.data, self.bank, self.config, self._features, self.device, self.ranks)
         if not isinstance(self.model, CausalCNN):
@@ -325,7 +338,21 @@ class _Run:
             config = self.log_mel.config
             return torch.zeros(0, 1, config.n_mels, config.n_frames(audio.shape[1]), device=self.device)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return normalize(self.log_mel(audio), self.stats).contiguous(memory_format=self.memory_format)
+            log_mel = self.quick_log_mel if self.model.training else self.log_mel
+            return normalize(log_mel(audio), self.stats).contiguous(memory_format=self.memory_format)
+
+    def _said(self, features: Tensor) -> Tensor:
+        """What the teacher says to features that are scaled for the network that learns."""
+        assert self.teacher is not None
+        with torch.no_grad():
+            return self.teacher.model(normalize(features * self.stats["std"] + self.stats["mean"], self.teacher.stats))  # type: ignore[no-any-return]
+
+    def _others(self) -> dict[str, str]:
+        """The checkpoints that this training begins from and learns from."""
+        return {
+            "first_sha256": self.first_sha256,
+            "teacher_sha256": "" if self.teacher is None else self.teacher.sha256,
+        }
 
     def _validate(self) -> tuple[float, float]:
         """Loss (without label smoothing) and accuracy on the validation split, in float32."""
@@ -360,7 +387,7 @@ class _Run:
             data={
                 **{key: manifest.get(key) for key in DATA_KEYS},
                 "left_out": list(self.config.left_out),
-                "first_sha256": self.first_sha256,
+                **self._others(),
             },
         )
 
@@ -394,6 +421,8 @@ class _Run:
             differing.append("the list of clips")
         if last.get("model_config") != asdict(self.model.config):
             differing.append("the network")
+        if data.get("teacher_sha256", "") != self._others()["teacher_sha256"]:
+            differing.append("the teacher")
         if differing:
             raise UsageError(
                 f"{path}: was started with other settings ({', '.join(differing)}), expected the same; "
@@ -411,6 +440,17 @@ class _Run:
             raise ModelError(
                 f"{path}: is no training to go on with ({error}); start again in another folder"
             ) from error
+
+
+def _check_teacher(teacher: Checkpoint, architecture: str, config: TrainConfig) -> None:
+    """Raise UsageError unless the network that is trained on windows can learn from the teacher."""
+    if config.windows is None:
+        raise UsageError("found a teacher with another recipe, expected a training on windows; add --recipe windows")
+    if teacher.feature_config != feature_config_of(architecture) or teacher.labels != LABELS:
+        raise UsageError(
+            f"the teacher ({teacher.sha256[:12]}) has another front end or other labels, expected those of the network "
+            "that is to learn"
+        )
 
 
 def _begin_from(first: Checkpoint, model: Network) -> None:

@@ -1,0 +1,289 @@
+"""Windows of one second: what they hold, where in them, and what a network is told of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tiny_kws.config import (
+    CLIP_SAMPLES,
+    KEYWORDS,
+    LABELS,
+    SILENCE,
+    UNKNOWN,
+    WINDOW_TRAINING,
+    CausalCNNConfig,
+    TrainConfig,
+    WindowRecipe,
+)
+from tiny_kws.errors import UsageError
+from tiny_kws.training.checkpoint import Checkpoint
+from tiny_kws.training.dataset import PreparedData
+from tiny_kws.training.models import DSCNN, CausalCNN
+from tiny_kws.training.ranks import Share
+from tiny_kws.training.recipes import WindowTraining, divergence
+from tiny_kws.training.train import train
+from tiny_kws.training.windows import WindowComposer
+
+from .tones import BEGIN, END, OTHERS_HZ, hz_of, rms_db, seeded, strength, write_data
+
+CPU = torch.device("cpu")
+PLAIN = WindowRecipe(
+    speeds=(1.0, 1.0),
+    fluent_speeds=(1.0, 1.0),
+    level_db=(0.0, 0.0),
+    room_share=0.0,
+    made_rooms=4,
+    clean_share=1.0,
+    masked_bands=0,
+    masked_frames=0,
+    keyword_share=0.5,
+    other_share=0.2,
+    fluent_share=0.2,
+)
+"""Words alone, as they were recorded: of 20 windows 10 hold keywords, 4 other words, 4 fluent speech, 2 nothing."""
+
+VARIED = replace(WindowRecipe(), made_rooms=4, keyword_share=0.5, other_share=0.2, fluent_share=0.2)
+N = 20
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """A clip of each keyword, six of other words."""
+    return write_data(tmp_path_factory.mktemp("tones"), [*KEYWORDS, *[UNKNOWN] * 6])
+
+
+def composed(
+    data: PreparedData, recipe: WindowRecipe, seed: int = 0, share: Share | None = None
+) -> tuple[Tensor, Tensor]:
+    composer = WindowComposer(data, recipe, CPU)
+    return composer.compose(composer.keywords, N, seeded(seed), share)
+
+
+def sounding(window: Tensor) -> tuple[int, int]:
+    """First and last sample of a window that is not zero."""
+    places = torch.nonzero(window.abs() > 1e-4)[:, 0]
+    return int(places[0]), int(places[-1])
+
+
+def test_windows_hold_what_they_are_said_to(data: PreparedData) -> None:
+    """Every keyword once, under its own class; other words and fluent speech are unknown; the rest is silent."""
+    audio, classes = composed(data, PLAIN)
+    assert audio.shape == (N, CLIP_SAMPLES)
+    names = [LABELS[i] for i in classes.tolist()]
+    assert sorted(names[:10]) == sorted(KEYWORDS)
+    assert names[10:] == [UNKNOWN] * 8 + [SILENCE] * 2
+    for row in range(14):
+        assert float(strength(audio[row : row + 1], int(classes[row]))) == pytest.approx(1.0, abs=0.05)
+    for row in range(14, 18):
+        assert (audio[row].abs() > 1e-4).float().mean() > 0.5  # one word fills a quarter
+        assert int(torch.fft.rfft(audio[row]).abs().argmax()) == pytest.approx(OTHERS_HZ, abs=8)
+    assert not audio[18:].any()
+
+
+def test_words_are_shifted_and_stay_whole(data: PreparedData) -> None:
+    """Words lie where they were recorded give or take the shift, differently in each window."""
+    audio, _ = composed(data, PLAIN)
+    shifts = np.array([sounding(window)[0] - BEGIN for window in audio[:14]])
+    assert np.abs(shifts).max() <= 2400 + 20
+    assert np.ptp(shifts) > 2400
+    far, _ = composed(data, replace(PLAIN, shift_ms=2000.0))
+    for window in far[:14]:
+        first, last = sounding(window)
+        assert last - first == pytest.approx(END - BEGIN, abs=40)  # not cut by the window's ends
+    at_ends = [sounding(window) for window in far[:14]]
+    assert any(first < 800 for first, _ in at_ends)
+    assert any(last > CLIP_SAMPLES - 800 for _, last in at_ends)
+
+
+def test_speed(data: PreparedData) -> None:
+    """At twice the speed a word lasts half as long and is an octave higher."""
+    audio, classes = composed(data, replace(PLAIN, speeds=(2.0, 2.0)))
+    for window, label in zip(audio[:10], classes[:10].tolist(), strict=True):
+        first, last = sounding(window)
+        assert last - first == pytest.approx((END - BEGIN) / 2, abs=40)
+        peak = int(torch.fft.rfft(window).abs().argmax())
+        assert peak == pytest.approx(2 * hz_of(label), abs=4)
+
+
+def test_noise_rooms_and_levels_vary(data: PreparedData) -> None:
+    """With all that varies, windows stay in range, no two are alike, and only few are without any sound."""
+    audio, _ = composed(data, VARIED)
+    assert audio.isfinite().all()
+    assert audio.abs().max() <= 1.0
+    assert len({window.numpy().tobytes() for window in audio}) >= N - 2
+    assert np.ptp(rms_db(audio[:10]).numpy()) > 6
+
+
+def test_draws_follow_from_the_seed(data: PreparedData) -> None:
+    """Equal seeds give equal windows, another seed others; torch's own generator is left alone."""
+    state = torch.random.get_rng_state()
+    first, again, other = composed(data, VARIED, 1), composed(data, VARIED, 1), composed(data, VARIED, 2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_shares_make_up_the_batch(data: PreparedData, count: int) -> None:
+    """What several processes compose, each its share, is what one composes."""
+    audio, classes = composed(data, VARIED)
+    for rank in range(count):
+        share = Share(N, rank, count)
+        own_audio, own_classes = composed(data, VARIED, share=share)
+        assert torch.equal(own_classes, share.of(classes))
+        assert torch.allclose(own_audio, share.of(audio), atol=1e-5)
+
+
+def test_a_last_batch_of_few_keywords(data: PreparedData) -> None:
+    """An epoch ends with a batch that is as large as the others; what keywords it lacks are windows without words."""
+    composer = WindowComposer(data, PLAIN, CPU)
+    audio, classes = composer.compose(composer.keywords[:3], N, seeded())
+    assert len(audio) == len(classes) == N
+    assert (classes > LABELS.index(UNKNOWN)).sum() == 3
+
+
+# Training
+
+
+class Said(CausalCNN):
+    """A network that says what it is told, (batch, classes) logits, whatever it hears."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(CausalCNNConfig(stem_channels=2, width=8, n_blocks=1))
+        self.logits = logits
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.logits
+
+
+def features_of(audio: Tensor) -> Tensor:
+    return torch.ones(len(audio), 1, 64, 100)
+
+
+def config_of(**changes: object) -> TrainConfig:
+    return replace(WINDOW_TRAINING, batch_size=N, windows=PLAIN, label_smoothing=0.0, **changes)  # type: ignore[arg-type]
+
+
+def test_the_loss_is_the_cross_entropy(data: PreparedData) -> None:
+    """Of windows and their classes, in the order in which they are composed."""
+    training = WindowTraining(data, PLAIN, config_of(), features_of, CPU)
+    assert (training.n_items, training.per_step) == (10, 10)
+    _, classes = training.composer.compose(training.composer.keywords, N, seeded())
+    logits = torch.randn(N, len(LABELS), generator=seeded(1))
+    loss, accurate = training.loss(Said(logits), torch.arange(10), seeded())
+    assert loss.item() == pytest.approx(nn.functional.cross_entropy(logits, classes).item())
+    assert accurate.item() == pytest.approx((logits.argmax(1) == classes).float().mean().item())
+
+
+def test_the_teacher_has_its_part_of_the_loss(data: PreparedData) -> None:
+    """Weight 1: the divergence from the teacher alone, none where both say the same; weight 0: the labels alone."""
+    own, other = (torch.randn(N, len(LABELS), generator=seeded(seed)) for seed in (1, 2))
+
+    def loss(weight: float, said: Tensor) -> float:
+        config = config_of(teacher_weight=weight)
+        training = WindowTraining(data, PLAIN, config, features_of, CPU, teacher=lambda features: said)
+        return training.loss(Said(own), torch.arange(10), seeded())[0].item()
+
+    plain = WindowTraining(data, PLAIN, config_of(), features_of, CPU)
+    labels = plain.loss(Said(own), torch.arange(10), seeded())[0].item()
+    assert loss(1.0, own + 3.0) == pytest.approx(0.0, abs=1e-5)
+    assert loss(0.0, other) == pytest.approx(labels)
+    assert loss(0.25, other) == pytest.approx(0.75 * labels + 0.25 * loss(1.0, other))
+
+
+def test_the_divergence() -> None:
+    """That of Kullback and Leibler between the softened distributions, times the temperature squared, a mean."""
+    own, other = torch.tensor([[0.0, 2.0], [1.0, 1.0]]), torch.tensor([[2.0, 0.0], [1.0, 1.0]])
+    p, q = torch.softmax(other / 2, -1), torch.softmax(own / 2, -1)
+    assert divergence(own, other, 2, 2.0).item() == pytest.approx(4 * float((p * (p / q).log()).sum()) / 2)
+
+
+def test_the_teacher_hears_what_is_masked(data: PreparedData) -> None:
+    """Masks are for the network that learns."""
+    heard = []
+
+    def teacher(features: Tensor) -> Tensor:
+        heard.append(features)
+        return torch.zeros(len(features), len(LABELS))
+
+    class Student(Said):
+        def forward(self, features: Tensor) -> Tensor:
+            heard.append(features)
+            return self.logits
+
+    recipe = replace(PLAIN, masked_bands=8, masked_frames=10)
+    training = WindowTraining(data, recipe, config_of(), features_of, CPU, teacher=teacher)
+    training.loss(Student(torch.zeros(N, len(LABELS))), torch.arange(10), seeded())
+    masked, whole = heard
+    assert (whole == 1).all()
+    assert 0 < (masked == 0).float().mean() < 0.5
+    assert (masked == 0).all(2).any()  # frames, in all bands
+    assert (masked == 0).all(3).any()  # bands, in all frames
+
+
+TINY = {"stem_channels": 2, "width": 8, "n_blocks": 1}
+SHORT = replace(WINDOW_TRAINING, epochs=2, batch_size=N, windows=replace(PLAIN, masked_bands=4), precision="float32")
+
+
+def teacher_of(model: CausalCNN | DSCNN) -> Checkpoint:
+    from tiny_kws.training.checkpoint import CAUSAL_CNN, DS_CNN, feature_config_of
+
+    name = CAUSAL_CNN if isinstance(model, CausalCNN) else DS_CNN
+    return Checkpoint(model, LABELS, {"mean": -13.8, "std": 4.0}, feature_config_of(name), sha256="0123456789abcdef")
+
+
+def test_a_teacher_changes_what_is_learnt_and_stands_in_the_checkpoint(prepared: PreparedData, tmp_path: Path) -> None:
+    """The same training with a teacher ends elsewhere; it cannot be resumed without the teacher."""
+    from tiny_kws.training.checkpoint import load_checkpoint
+
+    torch.manual_seed(0)
+    teacher = teacher_of(CausalCNN(CausalCNNConfig(stem_channels=2, width=16, n_blocks=1)))
+    before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
+    alone = load_checkpoint(train(prepared, tmp_path / "alone", "causal-cnn", TINY, SHORT, device="cpu"))
+    taught = load_checkpoint(
+        train(prepared, tmp_path / "taught", "causal-cnn", TINY, SHORT, device="cpu", teacher=teacher)
+    )
+    assert taught.data["teacher_sha256"] == teacher.sha256
+    assert alone.data["teacher_sha256"] == ""
+    assert alone.history[0]["train_loss"] != taught.history[0]["train_loss"]
+    for name, value in teacher.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    with pytest.raises(UsageError, match="teacher"):
+        train(prepared, tmp_path / "taught", "causal-cnn", TINY, SHORT, device="cpu", resume=True)
+
+
+def test_teachers_that_cannot_teach(prepared: PreparedData, tmp_path: Path) -> None:
+    """One with another front end, and one for a recipe without windows, are refused before anything is written."""
+    with pytest.raises(UsageError, match="front end"):
+        train(prepared, tmp_path / "a", "causal-cnn", TINY, SHORT, device="cpu", teacher=teacher_of(DSCNN(width=8)))
+    causal = teacher_of(CausalCNN(CausalCNNConfig(stem_channels=2, width=8, n_blocks=1)))
+    with pytest.raises(UsageError, match="windows"):
+        train(prepared, tmp_path / "b", "causal-cnn", TINY, TrainConfig(epochs=1), device="cpu", teacher=causal)
+    assert not (tmp_path / "a" / "last.pt").exists()
+
+
+def test_a_training_by_windows_is_resumed_exactly(prepared: PreparedData, tmp_path: Path) -> None:
+    """Broken off after an epoch and gone on with, it ends with the weights of one that was not."""
+    from tiny_kws.training.checkpoint import load_checkpoint
+    from tiny_kws.training.train import EpochReport, Watcher
+
+    class BrokenOffError(Exception):
+        pass
+
+    def stop(report: EpochReport) -> None:
+        raise BrokenOffError
+
+    whole = load_checkpoint(train(prepared, tmp_path / "whole", "causal-cnn", TINY, SHORT, device="cpu"))
+    with pytest.raises(BrokenOffError):
+        train(prepared, tmp_path / "halves", "causal-cnn", TINY, SHORT, device="cpu", watcher=Watcher(on_epoch=stop))
+    train(prepared, tmp_path / "halves", "causal-cnn", TINY, SHORT, device="cpu", resume=True)
+    halves = load_checkpoint(tmp_path / "halves" / "best.pt")
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, halves.model.state_dict()[name]), name
