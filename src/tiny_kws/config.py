@@ -249,6 +249,10 @@ class PrepareConfig:
     seed: int = 0
 
 
+CLIPS_PER_SHARD = 2048
+"""Of prepared data written as tar archives: about 66 MB each."""
+
+
 @dataclass(frozen=True)
 class DetectorConfig:
     """How probabilities over time become events; see `tiny_kws.detect.Decoder`. Thresholds are probabilities.

@@ -13,6 +13,7 @@ import typer
 from ..artefact import find_model
 from ..config import (
     CAUSAL_SIZES,
+    CLIPS_PER_SHARD,
     HARD_NEGATIVES,
     SAMPLE_RATE,
     STREAM_TRAINING,
@@ -104,6 +105,23 @@ def data_prepare(
         for message in manifest["unreadable"]:
             complain(message, 1)
         raise typer.Exit(1)
+
+
+@data_app.command("shard")
+def data_shard(
+    prepared: Annotated[Path, typer.Argument(help="Prepared data.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the shards; to be trained on as prepared data.")],
+    clips_per_shard: Annotated[int, typer.Option(min=1, help="One clip is 33 kB.")] = CLIPS_PER_SHARD,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of clips.")] = 0,
+) -> None:
+    """Write prepared data as WebDataset tar shards, for data larger than memory; train on them as on prepared data."""
+    from ..training.dataset import open_prepared
+    from ..training.shards import write_shards
+
+    with progress_bar("writing shards") as progress:
+        names = write_shards(open_prepared(prepared), out, clips_per_shard, seed, progress)
+    print(f"{len(names)} shards in {out}")
+    print(f"Next: tiny-kws train {out} --out runs/ds-cnn")
 
 
 def _source_line(bill: dict[str, Any]) -> str:

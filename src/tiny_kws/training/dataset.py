@@ -29,6 +29,7 @@ from ..config import CLIP_SAMPLES, KEYWORDS, LABELS, OTHER_WORDS, SAMPLE_RATE, S
 from ..errors import DataError, KwsError, UsageError
 from ..evaluation.clips import BATCH_CLIPS, ClipSet, batched
 from ..files import whole_folder, write_bytes, write_json
+from .shards import INDEX, ShardBank, open_shards
 from .sources import Recording, Sources, credits_csv, gather, read_sources
 
 Pcm = npt.NDArray[np.int16]
@@ -71,10 +72,10 @@ class Clip:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A prepared folder, opened: the bank is memory-mapped (clips, 16000) int16, `clips` names its rows."""
+    """A prepared folder, opened: the bank is (clips, 16000) int16, memory-mapped or shards; `clips` names its rows."""
 
     folder: Path
-    bank: Pcm
+    bank: Pcm | ShardBank
     noise: Pcm
     clips: list[Clip]
     manifest: dict[str, Any]
@@ -178,7 +179,8 @@ def open_prepared(folder: Path) -> PreparedData:
             raise DataError(f"{folder}: prepared in format {found}, expected {FORMAT}; prepare the data again")
         with (folder / "clips.csv").open(newline="", encoding="utf-8") as file:
             clips = [Clip(**line) for line in csv.DictReader(file)]
-        bank = np.load(folder / "bank.npy", mmap_mode="r")
+        sharded = (folder / INDEX).exists()
+        bank = open_shards(folder) if sharded else np.load(folder / "bank.npy", mmap_mode="r")
         noise = np.load(folder / "noise.npy")
     except (OSError, ValueError, TypeError, AttributeError, EOFError, csv.Error) as error:
         raise DataError(

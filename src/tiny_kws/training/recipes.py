@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from ..config import LABELS, UNKNOWN, StreamRecipe, TrainConfig, WindowRecipe
 from .augment import augment, mask_bands, mask_frames
+from .bank import Bank, fetch
 from .compose import NO_KEYWORD, Composer
 from .dataset import PreparedData
 from .models import CausalCNN, Network
@@ -23,7 +22,6 @@ Features = Callable[[Tensor], Tensor]
 """Audio (batch, samples) to normalised features (batch, 1, mels, frames)."""
 Teacher = Callable[[Tensor], Tensor]
 """Normalised features to logits (batch, classes), without gradients."""
-Bank = npt.NDArray[np.int16] | Tensor
 
 
 class Recipe(Protocol):
@@ -208,12 +206,3 @@ def divergence(logits: Tensor, said: Tensor, total: int, temperature: float) -> 
 def accuracy(logits: Tensor, targets: Tensor, total: int) -> Tensor:
     """How many of `logits` (n, classes) are right, divided by `total`."""
     return (logits.argmax(1) == targets).float().sum() / total
-
-
-def fetch(bank: Bank, rows: npt.NDArray[np.intp], device: torch.device) -> Tensor:
-    """The clips at `rows` of an int16 bank as float32 audio in [-1, 1]; the bank may lie on the device already."""
-    if isinstance(bank, Tensor):
-        pcm = bank[torch.from_numpy(rows).to(bank.device)]
-    else:
-        pcm = torch.from_numpy(bank[rows]).to(device)
-    return pcm.float() / 32768.0

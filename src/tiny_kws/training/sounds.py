@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..config import CLIP_SAMPLES, LABELS, SAMPLE_RATE, SILENCE, UNKNOWN, SoundRecipe
 from ..errors import DataError
 from ..evaluation.mixing import find_word, room_response
+from .bank import fetch, on_device
 from .dataset import EXTRA, PreparedData, to_float
 from .ranks import Share
 
@@ -40,7 +41,9 @@ class Sounds:
                 f"{data.folder}: found a word in {len(found)} of {len(rows)} training clips, expected keywords and "
                 "other words among them; train on clips, or prepare more"
             )
-        self.bank = torch.from_numpy(data.bank[[i for i, _ in found]]).to(device)
+        rows_found = np.array([i for i, _ in found], np.intp)
+        self._bank = on_device(data.bank, rows_found, device)
+        self._rows = np.arange(len(found)) if isinstance(self._bank, Tensor) else rows_found
         self.spans = torch.tensor([span for _, span in found], device=device)
         clips = [data.clips[i] for i, _ in found]
         self.classes = torch.tensor([LABELS.index(clip.label) for clip in clips])
@@ -63,9 +66,13 @@ class Sounds:
         self._n_measured = len(measured)
         self.speech = torch.from_numpy(np.concatenate([np.zeros(0, np.int16), *data.material("speech")])).to(device)
 
+    def _recorded(self, clips: Tensor) -> Tensor:
+        """Clips as they were recorded, (n, 16000) in [-1, 1]."""
+        return fetch(self._bank, self._rows[clips.numpy()], self.device)
+
     def _clips(self, clips: Tensor, speeds: Tensor) -> Tensor:
         """Clips at `speeds`, (n, samples); zeros for clip -1."""
-        sound = _at_speed(self.bank[clips.clamp(min=0).to(self.device)].float() / 32768.0, speeds)
+        sound = _at_speed(self._recorded(clips.clamp(min=0)), speeds)
         return sound * (clips >= 0).to(self.device)[:, None]
 
     def _fluent(self, share: Share, generator: torch.Generator) -> Tensor:

@@ -24,13 +24,14 @@ from ..errors import ModelError, UsageError
 from ..evaluation.report import plot_learning_curve, require_matplotlib
 from ..files import write_json
 from ..locks import exclusive
+from .bank import Bank, fetch, on_device
 from .checkpoint import DS_CNN, Checkpoint, build_model, feature_config_of, load_weights, read_torch, save_torch
 from .dataset import PreparedData
 from .events import write_events
 from .features import LogMel, normalize
 from .models import CausalCNN, Network
 from .ranks import Ranks, share_batch_norm, together
-from .recipes import Bank, ClipRecipe, Recipe, StreamTraining, WindowTraining, accuracy, fetch, mean_loss
+from .recipes import ClipRecipe, Recipe, StreamTraining, WindowTraining, accuracy, mean_loss
 
 EVAL_BATCH = 256
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -239,9 +240,7 @@ class _Run:
                 f"found {self.ranks.count} processes for batches of {config.batch_size} and "
                 f"{len(self.rows['validation'])} validation clips, expected no more than one for each; start fewer"
             )
-        self.bank: Bank = data.bank
-        if self.device.type != "cpu":
-            self.bank = torch.from_numpy(np.array(data.bank)).to(self.device)
+        self.bank: Bank = on_device(data.bank, None, self.device)
         self.recipe = self._make_recipe()
         self.loss: nn.Module = _Loss(self.recipe, self.model)
         if self.ranks.count > 1:

@@ -56,5 +56,5 @@ class WindowComposer(Sounds):
         )
         gain = share.of(self._gain(len(clips), generator))
         speeds, starts = (share.of(values)[:, None].to(self.device) for values in (speeds, starts))
-        sound = self.bank[share.of(clips).to(self.device)].float() * (gain[:, None] / 32768.0)
+        sound = self._recorded(share.of(clips)) * gain[:, None]
         return resampled(sound, (torch.arange(self.n_samples, device=self.device) - starts) * speeds)

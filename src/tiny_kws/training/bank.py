@@ -1,0 +1,31 @@
+"""Where training clips lie: a memory-mapped array, shards, or a tensor on the device."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .shards import ShardBank
+
+Bank = npt.NDArray[np.int16] | ShardBank | Tensor
+
+
+def on_device(bank: npt.NDArray[np.int16] | ShardBank, rows: npt.NDArray[np.intp] | None, device: torch.device) -> Bank:
+    """The `rows` (default: all) of a bank as a tensor on a GPU; a CPU and shards give rows when they are asked for.
+
+    Shards may be larger than any memory.
+    """
+    if device.type == "cpu" or isinstance(bank, ShardBank):
+        return bank
+    return torch.from_numpy(np.array(bank if rows is None else bank[rows])).to(device)
+
+
+def fetch(bank: Bank, rows: npt.NDArray[np.intp], device: torch.device) -> Tensor:
+    """The clips at `rows` of an int16 bank as float32 audio in [-1, 1]; the bank may lie on the device already."""
+    if isinstance(bank, Tensor):
+        pcm = bank[torch.from_numpy(rows).to(bank.device)]
+    else:
+        pcm = torch.from_numpy(bank[rows]).to(device)
+    return pcm.float() / 32768.0
