@@ -46,6 +46,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any], TrainConfig]] = {
     "streams": ("causal-cnn", {"stem_channels": 2, "width": 8, "n_blocks": 1, "dropout": 0.0}, STREAMS),
 }
 TRAININGS["windows"] = (*TRAININGS["streams"][:2], replace(STREAMS, streams=None, windows=WindowRecipe(made_rooms=4)))
+TRAININGS["mixed"] = (*TRAININGS["streams"][:2], replace(TRAININGS["windows"][2], streams=RECIPE))
 TOGETHER = """
 import pickle, sys
 from pathlib import Path

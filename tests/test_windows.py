@@ -14,20 +14,24 @@ from tiny_kws.config import (
     CLIP_SAMPLES,
     KEYWORDS,
     LABELS,
+    MIXED_TRAINING,
     SILENCE,
     UNKNOWN,
     WINDOW_TRAINING,
     CausalCNNConfig,
+    FeatureConfig,
+    StreamRecipe,
     TrainConfig,
     WindowRecipe,
 )
 from tiny_kws.errors import UsageError
-from tiny_kws.training.checkpoint import Checkpoint
+from tiny_kws.training.checkpoint import CAUSAL_CNN, DS_CNN, Checkpoint, feature_config_of, load_checkpoint
 from tiny_kws.training.dataset import PreparedData
+from tiny_kws.training.features import LogMel, normalize
 from tiny_kws.training.models import DSCNN, CausalCNN
 from tiny_kws.training.ranks import Share
-from tiny_kws.training.recipes import WindowTraining, divergence
-from tiny_kws.training.train import train
+from tiny_kws.training.recipes import MixedTraining, StreamTraining, WindowTraining, divergence
+from tiny_kws.training.train import EpochReport, Watcher, train
 from tiny_kws.training.windows import WindowComposer
 
 from .tones import BEGIN, END, OTHERS_HZ, hz_of, rms_db, seeded, strength, write_data
@@ -167,6 +171,11 @@ def features_of(audio: Tensor) -> Tensor:
     return torch.ones(len(audio), 1, 64, 100)
 
 
+def log_mels(audio: Tensor) -> Tensor:
+    with torch.no_grad():
+        return normalize(LogMel(FeatureConfig(centered=False))(audio), {"mean": -13.8, "std": 5.0})
+
+
 def config_of(**changes: object) -> TrainConfig:
     return replace(WINDOW_TRAINING, batch_size=N, windows=PLAIN, label_smoothing=0.0, **changes)  # type: ignore[arg-type]
 
@@ -233,16 +242,12 @@ SHORT = replace(WINDOW_TRAINING, epochs=2, batch_size=N, windows=replace(PLAIN, 
 
 
 def teacher_of(model: CausalCNN | DSCNN) -> Checkpoint:
-    from tiny_kws.training.checkpoint import CAUSAL_CNN, DS_CNN, feature_config_of
-
     name = CAUSAL_CNN if isinstance(model, CausalCNN) else DS_CNN
     return Checkpoint(model, LABELS, {"mean": -13.8, "std": 4.0}, feature_config_of(name), sha256="0123456789abcdef")
 
 
 def test_a_teacher_changes_what_is_learnt_and_stands_in_the_checkpoint(prepared: PreparedData, tmp_path: Path) -> None:
     """The same training with a teacher ends elsewhere; it cannot be resumed without the teacher."""
-    from tiny_kws.training.checkpoint import load_checkpoint
-
     torch.manual_seed(0)
     teacher = teacher_of(CausalCNN(CausalCNNConfig(stem_channels=2, width=16, n_blocks=1)))
     before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
@@ -271,8 +276,6 @@ def test_teachers_that_cannot_teach(prepared: PreparedData, tmp_path: Path) -> N
 
 def test_a_training_by_windows_is_resumed_exactly(prepared: PreparedData, tmp_path: Path) -> None:
     """Broken off after an epoch and gone on with, it ends with the weights of one that was not."""
-    from tiny_kws.training.checkpoint import load_checkpoint
-    from tiny_kws.training.train import EpochReport, Watcher
 
     class BrokenOffError(Exception):
         pass
@@ -287,3 +290,43 @@ def test_a_training_by_windows_is_resumed_exactly(prepared: PreparedData, tmp_pa
     halves = load_checkpoint(tmp_path / "halves" / "best.pt")
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, halves.model.state_dict()[name]), name
+
+
+# Windows and streams together
+
+STREAMS = StreamRecipe(seconds=2.4, made_rooms=4)
+MIXED = replace(MIXED_TRAINING, epochs=2, batch_size=8, windows=PLAIN, streams=STREAMS, precision="float32")
+
+
+def test_a_mixed_step_is_both(data: PreparedData) -> None:
+    """Its loss is that of the windows of some keywords and of the streams of the others, drawn one after the other."""
+    config = replace(MIXED, batch_size=8, label_smoothing=0.1)
+    mixed = MixedTraining(data, PLAIN, STREAMS, config, log_mels, CPU)
+    assert mixed.n_items == 10
+    assert mixed.per_step == mixed.windows.per_step + mixed.streams.per_step == 4 + 3
+    torch.manual_seed(0)
+    model = CausalCNN(CausalCNNConfig(stem_channels=2, width=8, n_blocks=1)).eval()
+    items = torch.arange(7)
+    loss, accurate = mixed.loss(model, items, seeded())
+    generator = seeded()
+    of_windows = WindowTraining(data, PLAIN, config, log_mels, CPU).loss(model, items[:4], generator)
+    without = replace(config, batch_size=4, label_smoothing=0.0)
+    of_streams = StreamTraining(data, STREAMS, without, log_mels, CPU).loss(model, items[4:], generator)
+    assert loss.item() == pytest.approx(of_windows[0].item() + of_streams[0].item(), rel=1e-5)
+    assert accurate.item() == of_windows[1].item()
+
+
+def test_mixed_training_goes_on_from_weights(prepared: PreparedData, tmp_path: Path) -> None:
+    """It changes the weights and leaves the statistics of batch norm, which is frozen, as they came."""
+    first = load_checkpoint(train(prepared, tmp_path / "first", "causal-cnn", TINY, SHORT, device="cpu"))
+    before = {name: value.clone() for name, value in first.model.state_dict().items()}
+    last = load_checkpoint(train(prepared, tmp_path / "mixed", "causal-cnn", TINY, MIXED, device="cpu", first=first))
+    changed = {name for name, value in last.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert "fc.weight" in changed
+    assert not {name for name in changed if "running" in name}
+    assert last.data["first_sha256"] == first.sha256
+
+
+def test_only_the_causal_network_hears_streams(prepared: PreparedData, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="causal"):
+        train(prepared, tmp_path / "a", "ds-cnn", {"width": 8}, MIXED, device="cpu")

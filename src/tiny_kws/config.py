@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from .errors import ModelError
@@ -201,6 +201,8 @@ class TrainConfig:
     """Longer gradients are shortened to it; 0 leaves them."""
     average_decay: float = 0.0
     """Of the moving average of the weights that is validated and kept; 0 keeps the weights themselves."""
+    frozen_batch_norm: bool = False
+    """Normalise by the statistics that the first checkpoint came with, and leave them as they are."""
     teacher_weight: float = 0.5
     """Of what a teacher says, where there is one, against the labels."""
     temperature: float = 2.0
@@ -208,7 +210,7 @@ class TrainConfig:
     windows: WindowRecipe | None = None
     """Train on composed windows by this recipe instead of single clips."""
     streams: StreamRecipe | None = None
-    """Train on composed streams by this recipe instead of single clips."""
+    """Train on composed streams by this recipe instead of single clips; beside `windows`, if both are given."""
     left_out: tuple[str, ...] = ()
     """Other words that training does not hear, so that words never heard can be measured."""
 
@@ -238,6 +240,16 @@ WINDOW_TRAINING = TrainConfig(
     windows=WindowRecipe(),
 )
 """The recipe of the causal networks' first training; a batch is of windows, an epoch a pass over the keyword clips."""
+
+MIXED_TRAINING = replace(
+    WINDOW_TRAINING,
+    epochs=10,
+    learning_rate=1.5e-3,
+    warmup_steps=100,
+    frozen_batch_norm=True,
+    streams=StreamRecipe(),
+)
+"""Their second: on windows and half as many streams in each step, from the weights of the first."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ..config import (
     CAUSAL_SIZES,
     CLIPS_PER_SHARD,
     HARD_NEGATIVES,
+    MIXED_TRAINING,
     SAMPLE_RATE,
     STREAM_TRAINING,
     WINDOW_TRAINING,
@@ -45,9 +46,15 @@ class Recipe(str, Enum):
     clips = "clips"
     windows = "windows"
     streams = "streams"
+    mixed = "mixed"
 
 
-RECIPES = {Recipe.clips: TrainConfig(), Recipe.windows: WINDOW_TRAINING, Recipe.streams: STREAM_TRAINING}
+RECIPES = {
+    Recipe.clips: TrainConfig(),
+    Recipe.windows: WINDOW_TRAINING,
+    Recipe.streams: STREAM_TRAINING,
+    Recipe.mixed: MIXED_TRAINING,
+}
 
 
 @data_app.command("download")

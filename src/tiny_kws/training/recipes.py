@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -180,6 +181,40 @@ class StreamTraining:
     def _hardest(self, losses: Tensor) -> Tensor:
         """The largest of the losses (streams, answers) of each stream."""
         return losses.topk(math.ceil(self.recipe.hard_share * losses.shape[1]), 1).values
+
+
+class MixedTraining:
+    """Windows and half as many streams in each step, each with its own loss.
+
+    Streams teach where a word is whole and what is none; windows keep what is known of words.
+    """
+
+    def __init__(
+        self,
+        data: PreparedData,
+        windows: WindowRecipe,
+        streams: StreamRecipe,
+        config: TrainConfig,
+        features: Features,
+        device: torch.device,
+        ranks: Ranks | None = None,
+        teacher: Teacher | None = None,
+    ) -> None:
+        self.windows = WindowTraining(data, windows, config, features, device, ranks, teacher)
+        of_streams = replace(config, batch_size=math.ceil(config.batch_size / 2), label_smoothing=0.0)
+        self.streams = StreamTraining(data, streams, of_streams, features, device, ranks)
+        self.n_items = self.windows.n_items
+        self.per_step = self.windows.per_step + self.streams.per_step
+
+    def begin_epoch(self, model: Network, generator: torch.Generator) -> None:
+        """As of streams."""
+        self.streams.begin_epoch(model, generator)
+
+    def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """As `Recipe.loss`; the accuracy is that of windows."""
+        n_windows = math.ceil(len(items) * self.windows.per_step / self.per_step)
+        loss, accurate = self.windows.loss(model, items[:n_windows], generator)
+        return loss + self.streams.loss(model, items[n_windows:], generator)[0], accurate
 
 
 def _no_keyword_loss(logits: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
@@ -31,7 +32,7 @@ from .events import write_events
 from .features import LogMel, normalize
 from .models import CausalCNN, Network
 from .ranks import Ranks, share_batch_norm, together
-from .recipes import ClipRecipe, Recipe, StreamTraining, WindowTraining, accuracy, mean_loss
+from .recipes import ClipRecipe, MixedTraining, Recipe, StreamTraining, WindowTraining, accuracy, mean_loss
 
 EVAL_BATCH = 256
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -251,14 +252,17 @@ class _Run:
 
     def _make_recipe(self) -> Recipe:
         windows, streams = self.config.windows, self.config.streams
-        if windows is not None:
-            said = None if self.teacher is None else self._said
-            return WindowTraining(self.data, windows, self.config, self._features, self.device, self.ranks, said)
-        if streams is None:
-            return ClipRecipe(self.data, self.bank, self.config, self._features, self.device, self.ranks)
-        if not isinstance(self.model, CausalCNN):
+        if streams is not None and not isinstance(self.model, CausalCNN):
             raise UsageError("only the causal network can be trained on streams; train this one on clips")
-        return StreamTraining(self.data, streams, self.config, self._features, self.device, self.ranks)
+        common = (self.config, self._features, self.device, self.ranks)
+        said = None if self.teacher is None else self._said
+        if windows is not None and streams is not None:
+            return MixedTraining(self.data, windows, streams, *common, said)
+        if windows is not None:
+            return WindowTraining(self.data, windows, *common, said)
+        if streams is None:
+            return ClipRecipe(self.data, self.bank, *common)
+        return StreamTraining(self.data, streams, *common)
 
     def start(self, resume: bool) -> None:
         """Begin afresh, or go on from the last whole epoch."""
@@ -291,7 +295,7 @@ class _Run:
         order_generator = torch.Generator().manual_seed(_epoch_seed(self.config.seed, epoch))
         if epoch:  # a network that has learnt nothing knows nothing hard
             self.recipe.begin_epoch(self._kept().eval(), order_generator)
-        self.model.train()
+        self._to_training()
         order = torch.randperm(self.recipe.n_items, generator=order_generator)
         total = torch.zeros(2, device=self.device)
         started, seen = time.perf_counter(), 0
@@ -316,6 +320,13 @@ class _Run:
         speed = seen / (time.perf_counter() - started)
         val_loss, val_acc = self._validate()
         return EpochReport(epoch + 1, loss, accurate, val_loss, val_acc, rate, round(speed, 1))
+
+    def _to_training(self) -> None:
+        self.model.train()
+        if self.config.frozen_batch_norm:
+            for layer in self.model.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()
 
     def _step(self, items: Tensor, learning_rate: float, generator: torch.Generator) -> Tensor:
         """One step of the optimizer on the training clips `items`; this process's part of loss and accuracy (2,)."""
