@@ -19,7 +19,15 @@ import pytest
 import soundfile as sf
 
 from tiny_kws import __version__, cli
-from tiny_kws.config import CAUSAL_SIZES, LABELS, STREAM_TRAINING, WINDOW_TRAINING, StreamRecipe, TrainConfig
+from tiny_kws.config import (
+    CAUSAL_SIZES,
+    LABELS,
+    MIXED_TRAINING,
+    STREAM_TRAINING,
+    WINDOW_TRAINING,
+    StreamRecipe,
+    TrainConfig,
+)
 from tiny_kws.runtime import Classifier
 
 from .helpers import command_line, environment, exported, run_cli, trained_like, wav_bytes, write_sound
@@ -492,7 +500,8 @@ class StopError(Exception):
     ("options", "expected"),
     [
         ([], TrainConfig()),
-        (["--model", "causal-cnn"], STREAM_TRAINING),
+        (["--model", "causal-cnn"], WINDOW_TRAINING),
+        (["--model", "base", "--recipe", "mixed"], MIXED_TRAINING),
         (["--model", "causal-cnn", "--recipe", "clips", "--epochs", "3"], TrainConfig(epochs=3)),
         (
             ["--recipe", "streams", "--batch-size", "8", "--learning-rate", "0.1", "--seed", "2"],
@@ -501,7 +510,7 @@ class StopError(Exception):
         (["--model", "small", "--recipe", "windows", "--epochs", "2"], replace(WINDOW_TRAINING, epochs=2)),
         (["--leave-out", "zero, bed,,zero"], TrainConfig(left_out=("bed", "zero"))),
         (
-            ["--model", "base", "--hard-negatives"],
+            ["--model", "base", "--recipe", "streams", "--hard-negatives"],
             replace(STREAM_TRAINING, streams=replace(StreamRecipe(), hard_negatives=384)),
         ),
     ],
@@ -513,7 +522,7 @@ def test_train_takes_the_recipe_and_what_is_asked(
     options: list[str],
     expected: TrainConfig,
 ) -> None:
-    """The causal network is trained on streams unless asked otherwise; options change the recipe's own settings."""
+    """The causal network is trained on windows unless asked otherwise; options change the recipe's own settings."""
     from tiny_kws.training import train as room
 
     def stop(*_: Any, config: TrainConfig, **__: Any) -> Path:
@@ -561,7 +570,7 @@ def test_train_takes_a_network_by_name(
     ("options", "reason"),
     [
         (["--recipe", "streams"], "only the causal network can be trained on streams"),
-        (["--hard-negatives"], "found --hard-negatives with clips"),
+        (["--hard-negatives"], "found --hard-negatives without streams"),
         (["--leave-out", "bed,yes"], "yes is a keyword"),
         (["--leave-out", "bed,bird"], "has no clip of bird to train on"),
     ],

@@ -31,7 +31,7 @@ from tiny_kws.training.features import LogMel, normalize
 from tiny_kws.training.models import DSCNN, CausalCNN
 from tiny_kws.training.ranks import Share
 from tiny_kws.training.recipes import MixedTraining, StreamTraining, WindowTraining, divergence
-from tiny_kws.training.train import EpochReport, Watcher, train
+from tiny_kws.training.train import EpochReport, Watcher, _Run, train
 from tiny_kws.training.windows import WindowComposer
 
 from .tones import BEGIN, END, OTHERS_HZ, hz_of, rms_db, seeded, strength, write_data
@@ -253,10 +253,10 @@ def test_a_teacher_changes_what_is_learnt_and_stands_in_the_checkpoint(prepared:
     before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
     alone = load_checkpoint(train(prepared, tmp_path / "alone", "causal-cnn", TINY, SHORT, device="cpu"))
     taught = load_checkpoint(
-        train(prepared, tmp_path / "taught", "causal-cnn", TINY, SHORT, device="cpu", teacher=teacher)
+        train(prepared, tmp_path / "taught", "causal-cnn", TINY, SHORT, device="cpu", teachers=[teacher])
     )
-    assert taught.data["teacher_sha256"] == teacher.sha256
-    assert alone.data["teacher_sha256"] == ""
+    assert taught.data["teachers_sha256"] == [teacher.sha256]
+    assert alone.data["teachers_sha256"] == []
     assert alone.history[0]["train_loss"] != taught.history[0]["train_loss"]
     for name, value in teacher.model.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -264,13 +264,28 @@ def test_a_teacher_changes_what_is_learnt_and_stands_in_the_checkpoint(prepared:
         train(prepared, tmp_path / "taught", "causal-cnn", TINY, SHORT, device="cpu", resume=True)
 
 
+def test_several_teachers_are_averaged(prepared: PreparedData, tmp_path: Path) -> None:
+    """Two that say the opposite, on the whole, say nothing."""
+    model = CausalCNN(CausalCNNConfig(stem_channels=2, width=8, n_blocks=1))
+    opposite = CausalCNN(model.config)
+    opposite.load_state_dict({
+        name: -value if name.startswith("fc.") else value for name, value in model.state_dict().items()
+    })  # fmt: skip
+    teachers = [teacher_of(model), teacher_of(opposite)]
+    run = _Run(prepared, tmp_path, "causal-cnn", TINY, SHORT, "cpu", teachers=teachers)
+    run.start(resume=False)
+    features = torch.randn(3, 1, 64, 100, generator=seeded())
+    assert run._said(features).abs().max() < 1e-5
+    assert teachers[0].model(features).abs().max() > 1e-3
+
+
 def test_teachers_that_cannot_teach(prepared: PreparedData, tmp_path: Path) -> None:
     """One with another front end, and one for a recipe without windows, are refused before anything is written."""
     with pytest.raises(UsageError, match="front end"):
-        train(prepared, tmp_path / "a", "causal-cnn", TINY, SHORT, device="cpu", teacher=teacher_of(DSCNN(width=8)))
+        train(prepared, tmp_path / "a", "causal-cnn", TINY, SHORT, device="cpu", teachers=[teacher_of(DSCNN(width=8))])
     causal = teacher_of(CausalCNN(CausalCNNConfig(stem_channels=2, width=8, n_blocks=1)))
     with pytest.raises(UsageError, match="windows"):
-        train(prepared, tmp_path / "b", "causal-cnn", TINY, TrainConfig(epochs=1), device="cpu", teacher=causal)
+        train(prepared, tmp_path / "b", "causal-cnn", TINY, TrainConfig(epochs=1), device="cpu", teachers=[causal])
     assert not (tmp_path / "a" / "last.pt").exists()
 
 
@@ -325,6 +340,24 @@ def test_mixed_training_goes_on_from_weights(prepared: PreparedData, tmp_path: P
     assert "fc.weight" in changed
     assert not {name for name in changed if "running" in name}
     assert last.data["first_sha256"] == first.sha256
+
+
+def test_mixed_training_needs_weights_to_go_on_from(prepared: PreparedData, tmp_path: Path) -> None:
+    """From scratch there are no statistics of batch norm that could be left as they came."""
+    with pytest.raises(UsageError, match="--from"):
+        train(prepared, tmp_path / "mixed", "causal-cnn", TINY, MIXED, device="cpu")
+
+
+def test_the_last_epoch_can_be_kept(prepared: PreparedData, tmp_path: Path) -> None:
+    """Whatever the validation accuracy; otherwise the best of them is kept."""
+    config = replace(SHORT, epochs=4, learning_rate=0.2)
+    trained = {}
+    for keep in (False, True):
+        best = train(prepared, tmp_path / str(keep), "causal-cnn", TINY, replace(config, keep_last=keep), device="cpu")
+        trained[keep] = load_checkpoint(best)
+    accuracies = [line["val_acc"] for line in load_checkpoint(tmp_path / "True" / "best.pt").history]
+    assert trained[True].epoch == 4
+    assert trained[False].epoch == 1 + int(np.argmax(accuracies))
 
 
 def test_only_the_causal_network_hears_streams(prepared: PreparedData, tmp_path: Path) -> None:

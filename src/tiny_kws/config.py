@@ -201,6 +201,8 @@ class TrainConfig:
     """Longer gradients are shortened to it; 0 leaves them."""
     average_decay: float = 0.0
     """Of the moving average of the weights that is validated and kept; 0 keeps the weights themselves."""
+    keep_last: bool = False
+    """Keep the last epoch as the best, instead of the one with the highest validation accuracy, which is of clips."""
     frozen_batch_norm: bool = False
     """Normalise by the statistics that the first checkpoint came with, and leave them as they are."""
     teacher_weight: float = 0.5
@@ -246,6 +248,7 @@ MIXED_TRAINING = replace(
     epochs=10,
     learning_rate=1.5e-3,
     warmup_steps=100,
+    keep_last=True,
     frozen_batch_norm=True,
     streams=StreamRecipe(),
 )

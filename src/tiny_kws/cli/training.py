@@ -146,29 +146,28 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole epoch, exactly.")] = False,
     recipe: Annotated[
         Recipe | None,
-        typer.Option("--recipe", help="clips (the default of ds-cnn), windows, or streams (of the others)."),
+        typer.Option("--recipe", help="clips (for ds-cnn by default), windows (for the others), streams, or mixed."),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help=f"{TrainConfig.epochs} by clips, {STREAM_TRAINING.epochs} by streams.")
+        int | None,
+        typer.Option(
+            min=1, help=f"By default {', '.join(f'{its.epochs} by {kind.value}' for kind, its in RECIPES.items())}."
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=2, help=f"{TrainConfig.batch_size} clips, or {STREAM_TRAINING.batch_size} streams."),
+        typer.Option(min=2, help="Clips, windows or streams of a step; there are half as many streams beside windows."),
     ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0, help=f"{TrainConfig.learning_rate} by clips, {STREAM_TRAINING.learning_rate} by streams."
-        ),
-    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="At its peak.")] = None,
     leave_out: Annotated[
         str, typer.Option("--leave-out", help="Other words to keep out of the training, by commas: bed,four.")
     ] = "",
     first: Annotated[
         Path | None, typer.Option("--from", help="Begin with the weights of this checkpoint, of the same network.")
     ] = None,
-    teacher: Annotated[
-        Path | None, typer.Option("--teacher", help="Of windows: learn also from what this checkpoint says.")
+    teachers: Annotated[
+        list[Path] | None,
+        typer.Option("--teacher", help="Of windows: learn also from what this checkpoint says, or several on average."),
     ] = None,
     hard_negatives: Annotated[
         bool, typer.Option("--hard-negatives", help="Of streams: look for what fires wrongly before each epoch.")
@@ -209,7 +208,7 @@ def train(
         )
 
     if recipe is None:
-        recipe = Recipe.clips if model == Network.ds_cnn else Recipe.streams
+        recipe = Recipe.clips if model == Network.ds_cnn else Recipe.windows
     asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     config = replace(
         RECIPES[recipe],
@@ -220,7 +219,7 @@ def train(
     )
     if hard_negatives:
         if config.streams is None:
-            raise UsageError("found --hard-negatives with clips, expected a training on streams; add --recipe streams")
+            raise UsageError("found --hard-negatives without streams, expected a training on some; add --recipe mixed")
         config = replace(config, streams=replace(config.streams, hard_negatives=HARD_NEGATIVES))
     size = CAUSAL_SIZES.get(model.value)
     best = run(
@@ -233,9 +232,12 @@ def train(
         resume=resume,
         watcher=Watcher(on_step, on_epoch),
         first=None if first is None else load_checkpoint(first),
-        teacher=None if teacher is None else load_checkpoint(teacher),
+        teachers=[load_checkpoint(path) for path in teachers or ()],
     )
-    if is_first():
+    if is_first() and recipe == Recipe.windows and model != Network.ds_cnn:
+        listen = f"tiny-kws train {data} --model {model.value} --recipe mixed --from {best} --out {out}-listening"
+        print(f"{best}\nNext, so that it listens: {listen}")
+    elif is_first():
         print(f"{best}\nNext: tiny-kws evaluate {best} --data {data} --out {out / 'validation'}")
 
 

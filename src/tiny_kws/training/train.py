@@ -6,7 +6,7 @@ import ctypes
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,14 +85,16 @@ def train(
     resume: bool = False,
     watcher: Watcher | None = None,
     first: Checkpoint | None = None,
-    teacher: Checkpoint | None = None,
+    teachers: Sequence[Checkpoint] = (),
 ) -> Path:
-    """Train on `data` and return the path of the best checkpoint, `out`/best.pt (highest validation accuracy).
+    """Train on `data` and return the path of the best checkpoint, `out`/best.pt.
+
+    That is the epoch with the highest validation accuracy, or the last, as `config` says.
 
     Each epoch leaves `last.pt`, `best.pt`, `history.json` and `learning_curve.png` in `out`, each whole or absent, and
     appends to the TensorBoard events there. With `resume`, goes on from `last.pt`; on one machine the weights end as if
-    never interrupted. With `first`, training begins from the weights of that checkpoint; with `teacher`, a network of
-    the same front end, training on windows is also towards what it says.
+    never interrupted. With `first`, training begins from the weights of that checkpoint; with `teachers`, networks of
+    the same front end, training on windows is also towards what they say, the mean of their logits.
 
     Processes that torchrun started train together, each on its share of every batch, to the loss curve of one but for
     rounding and dropout, which each draws for itself. The first alone writes, reads `last.pt`, and calls the watcher.
@@ -102,7 +104,7 @@ def train(
     require_matplotlib()
     with together(device) as (ranks, own_device), exclusive(out) if ranks.first else nullcontext():
         run = _Run(
-            data, out, architecture, model_config or {}, config or TrainConfig(), own_device, ranks, first, teacher
+            data, out, architecture, model_config or {}, config or TrainConfig(), own_device, ranks, first, teachers
         )
         run.start(resume)
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):  # for exact resuming
@@ -198,7 +200,7 @@ class _Run:
         device: str | None,
         ranks: Ranks | None = None,
         first: Checkpoint | None = None,
-        teacher: Checkpoint | None = None,
+        teachers: Sequence[Checkpoint] = (),
     ) -> None:
         data = data.without(config.left_out)
         self.data, self.out, self.config, self.ranks = data, out, config, ranks or Ranks()
@@ -215,8 +217,8 @@ class _Run:
         self.first, self.first_sha256 = first, "" if first is None else first.sha256
         if first is not None:
             _begin_from(first, model)
-        self.teacher = teacher
-        if teacher is not None:
+        self.teachers = teachers
+        for teacher in teachers:
             _check_teacher(teacher, architecture, config)
             teacher.model.to(self.device).eval().requires_grad_(False)
         if self.ranks.count > 1:
@@ -255,7 +257,7 @@ class _Run:
         if streams is not None and not isinstance(self.model, CausalCNN):
             raise UsageError("only the causal network can be trained on streams; train this one on clips")
         common = (self.config, self._features, self.device, self.ranks)
-        said = None if self.teacher is None else self._said
+        said = self._said if self.teachers else None
         if windows is not None and streams is not None:
             return MixedTraining(self.data, windows, streams, *common, said)
         if windows is not None:
@@ -275,6 +277,8 @@ class _Run:
             self._restore(last, path)
         elif self.first is not None:
             self.stats = dict(self.first.stats)  # the weights are made for features of this scale
+        elif self.config.frozen_batch_norm:
+            raise UsageError("found no weights to go on from, expected the checkpoint of a first training; add --from")
         else:
             batches = iterate_batches(self.bank, self._own("training"), EVAL_BATCH, self.device)
             self.stats = feature_stats(self.log_mel, batches, self.ranks)
@@ -352,16 +356,17 @@ class _Run:
             return normalize(log_mel(audio), self.stats).contiguous(memory_format=self.memory_format)
 
     def _said(self, features: Tensor) -> Tensor:
-        """What the teacher says to features that are scaled for the network that learns."""
-        assert self.teacher is not None
+        """What the teachers say, on average, to features that are scaled for the network that learns."""
         with torch.no_grad():
-            return self.teacher.model(normalize(features * self.stats["std"] + self.stats["mean"], self.teacher.stats))  # type: ignore[no-any-return]
+            log_mels = features * self.stats["std"] + self.stats["mean"]
+            logits = [teacher.model(normalize(log_mels, teacher.stats)) for teacher in self.teachers]
+            return torch.stack(logits).mean(0)
 
-    def _others(self) -> dict[str, str]:
+    def _others(self) -> dict[str, Any]:
         """The checkpoints that this training begins from and learns from."""
         return {
             "first_sha256": self.first_sha256,
-            "teacher_sha256": "" if self.teacher is None else self.teacher.sha256,
+            "teachers_sha256": [teacher.sha256 for teacher in self.teachers],
         }
 
     def _validate(self) -> tuple[float, float]:
@@ -407,7 +412,7 @@ class _Run:
             return
         checkpoint = self._checkpoint().to_dict()
         accuracies = [line["val_acc"] for line in self.history]
-        if accuracies[-1] > max(accuracies[:-1], default=-1.0):
+        if self.config.keep_last or accuracies[-1] > max(accuracies[:-1], default=-1.0):
             save_torch(self.out / "best.pt", checkpoint)
         last = {**checkpoint, "optimizer": self.optimizer.state_dict()}
         if self.average is not None:
@@ -431,8 +436,8 @@ class _Run:
             differing.append("the list of clips")
         if last.get("model_config") != asdict(self.model.config):
             differing.append("the network")
-        if data.get("teacher_sha256", "") != self._others()["teacher_sha256"]:
-            differing.append("the teacher")
+        if data.get("teachers_sha256", []) != self._others()["teachers_sha256"]:
+            differing.append("the teachers")
         if differing:
             raise UsageError(
                 f"{path}: was started with other settings ({', '.join(differing)}), expected the same; "
@@ -455,7 +460,7 @@ class _Run:
 def _check_teacher(teacher: Checkpoint, architecture: str, config: TrainConfig) -> None:
     """Raise UsageError unless the network that is trained on windows can learn from the teacher."""
     if config.windows is None:
-        raise UsageError("found a teacher with another recipe, expected a training on windows; add --recipe windows")
+        raise UsageError("found a teacher with another recipe, expected windows; add --recipe windows or mixed")
     if teacher.feature_config != feature_config_of(architecture) or teacher.labels != LABELS:
         raise UsageError(
             f"the teacher ({teacher.sha256[:12]}) has another front end or other labels, expected those of the network "
