@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tiny_kws.config import CLIP_SAMPLES, TrainConfig
-from tiny_kws.training.augment import add_noise, augment, mask_bands, random_shift
+from tiny_kws.training.augment import add_noise, augment, mask_bands, mask_frames, random_shift
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -222,3 +222,15 @@ def test_masks_follow_from_the_generator() -> None:
     copy = before.clone()
     mask_bands(before, 8, seeded())
     assert torch.equal(before, copy)
+
+
+def test_frames_are_masked_as_bands_are() -> None:
+    """The same draws mask frames in place of bands: half of the rows, one stretch, in all bands."""
+    before = torch.ones(400, 1, 64, 64)
+    bands, frames = mask_bands(before, 10, seeded()), mask_frames(before, 10, seeded())
+    assert torch.equal(frames, bands.transpose(2, 3))
+    wide = mask_frames(torch.ones(4000, 1, 64, 100), 10, seeded())
+    masked = (wide == 0).all(2)[:, 0]
+    assert masked.sum(1).max() == 10
+    assert bool(masked.any(0).all())
+    assert torch.equal(mask_frames(before, 0, seeded()), before)

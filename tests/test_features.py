@@ -160,6 +160,17 @@ def test_autocast_changes_nothing() -> None:
     assert torch.equal(found, expected)
 
 
+def test_single_precision_is_close() -> None:
+    """The quick front end of training is within 4e-3 of the exact one, even beside a loud tone."""
+    time_s = torch.arange(CLIP_SAMPLES) / SAMPLE_RATE
+    loud_tone = 0.9 * torch.sin(2 * math.pi * 440 * time_s)
+    noise = 0.1 * torch.randn(CLIP_SAMPLES, generator=torch.Generator().manual_seed(0))
+    for audio in (loud_tone, noise, torch.zeros(CLIP_SAMPLES)):
+        quick, exact = LogMel(precision=torch.float32)(audio), LogMel()(audio)
+        assert quick.dtype == torch.float32
+        assert (quick - exact).abs().max() < 4e-3
+
+
 def test_front_end_has_no_weights() -> None:
     """The front end adds nothing to a state dict, so it never disagrees with the code."""
     assert LogMel().state_dict() == {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..artefact import Metadata, bundled_files, find_model
+from ..artefact import DEFAULT_MODELS, Metadata, bundled_files, find_model
 from ..audio import name_of
 from ..errors import KwsError, UsageError
 from .console import PROGRESS_FROM, ModelOption, app, complain, gather, progress_bar
@@ -72,7 +72,7 @@ def _as_dict(result: Classification, top: int) -> dict[str, Any]:
 def info(
     model: Annotated[
         str, typer.Argument(help="An artefact, a checkpoint, a bundled model's name, or hf://USER/NAME.")
-    ] = "ds-cnn",
+    ] = DEFAULT_MODELS["clip"],
     as_json: Annotated[bool, typer.Option("--json", help="All there is to know, as JSON.")] = False,
 ) -> None:
     """Say what a model is: labels, size, multiply-accumulates, front end, training, validation."""

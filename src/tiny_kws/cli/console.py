@@ -31,7 +31,7 @@ PROGRESS_FROM = 20
 Progress = Callable[[int, int], None]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="An .onnx artefact, a bundled model's name (default: ds-cnn), or hf://USER/NAME."),
+    typer.Option("--model", help="An .onnx artefact, a bundled model's name (default: base), or hf://USER/NAME."),
 ]
 
 

@@ -44,7 +44,7 @@ class LogMel(nn.Module):
     25 ms periodic Hann window, 10 ms hop, power spectrum, natural log of (mel + log_offset). One second
     of audio in [-1, 1] gives (batch, 1, 64, 101) by default; see `FeatureConfig` for where frames lie.
     The transform runs in float64 where the device has it: beside a loud tone, float32 rounding alone
-    moves the quiet bands by up to 2e-3. With `precision` float32 it takes less than half the time, which is for
+    moves the quiet bands by up to 4e-3. With `precision` float32 it takes less than half the time, which is for
     training, where sound is varied by far more than that.
 
     >>> LogMel()(torch.zeros(2, 16000)).shape
