@@ -311,7 +311,6 @@ def test_a_training_by_windows_is_resumed_exactly(prepared: PreparedData, tmp_pa
 
 STREAMS = StreamRecipe(seconds=2.4, made_rooms=4)
 MIXED = replace(MIXED_TRAINING, epochs=2, batch_size=8, windows=PLAIN, streams=STREAMS, precision="float32")
-assert MIXED.first_weight > 0
 
 
 def test_a_mixed_step_is_both(data: PreparedData) -> None:
@@ -341,49 +340,6 @@ def test_mixed_training_goes_on_from_weights(prepared: PreparedData, tmp_path: P
     assert "fc.weight" in changed
     assert not {name for name in changed if "running" in name}
     assert last.data["first_sha256"] == first.sha256
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
-def test_the_first_weights_are_averaged_with_the_last(prepared: PreparedData, tmp_path: Path, weight: float) -> None:
-    """What is kept lies between what was learnt and what was there before; training goes on as without."""
-    first = load_checkpoint(train(prepared, tmp_path / "first", "causal-cnn", TINY, SHORT, device="cpu"))
-    states = {}
-    for name, share in (("without", 0.0), ("with", weight)):
-        config = replace(MIXED, first_weight=share)
-        out = tmp_path / name
-        states[name] = load_checkpoint(
-            train(prepared, out, "causal-cnn", TINY, config, device="cpu", first=first)
-        ).model
-    for name, before in first.model.state_dict().items():
-        learnt, kept = (states[which].state_dict()[name] for which in ("without", "with"))
-        expected = learnt.lerp(before, weight) if before.is_floating_point() else learnt
-        assert torch.allclose(kept, expected, atol=1e-6), name
-
-
-def test_mixed_training_is_resumed_exactly(prepared: PreparedData, tmp_path: Path) -> None:
-    """Broken off and gone on with, without the first checkpoint, it ends with the weights of one that was not."""
-    first = load_checkpoint(train(prepared, tmp_path / "first", "causal-cnn", TINY, SHORT, device="cpu"))
-    whole = load_checkpoint(train(prepared, tmp_path / "whole", "causal-cnn", TINY, MIXED, device="cpu", first=first))
-
-    def stop(report: EpochReport) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(
-            prepared,
-            tmp_path / "b",
-            "causal-cnn",
-            TINY,
-            MIXED,
-            device="cpu",
-            first=first,
-            watcher=Watcher(on_epoch=stop),
-        )
-    train(prepared, tmp_path / "b", "causal-cnn", TINY, MIXED, device="cpu", resume=True)
-    halves = load_checkpoint(tmp_path / "b" / "best.pt")
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, halves.model.state_dict()[name]), name
-    assert halves.data["first_sha256"] == first.sha256
 
 
 def test_mixed_training_needs_weights_to_go_on_from(prepared: PreparedData, tmp_path: Path) -> None:

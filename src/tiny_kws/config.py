@@ -201,8 +201,6 @@ class TrainConfig:
     """Longer gradients are shortened to it; 0 leaves them."""
     average_decay: float = 0.0
     """Of the moving average of the weights that is validated and kept; 0 keeps the weights themselves."""
-    first_weight: float = 0.0
-    """Of the weights of the first checkpoint in those that are validated and kept: a mean of before and after."""
     keep_last: bool = False
     """Keep the last epoch as the best, instead of the one with the highest validation accuracy, which is of clips."""
     frozen_batch_norm: bool = False
@@ -249,9 +247,7 @@ MIXED_TRAINING = replace(
     WINDOW_TRAINING,
     epochs=10,
     learning_rate=1.5e-3,
-    label_smoothing=0.0,
     warmup_steps=100,
-    first_weight=0.35,
     keep_last=True,
     frozen_batch_norm=True,
     streams=StreamRecipe(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import math
 import sys
@@ -216,11 +215,8 @@ class _Run:
             torch.manual_seed(config.seed)
             model = build_model(architecture, {"n_classes": len(LABELS), **model_config}, "the model asked for")
         self.first, self.first_sha256 = first, "" if first is None else first.sha256
-        self.first_state: dict[str, Tensor] = {}
         if first is not None:
             _begin_from(first, model)
-            if config.first_weight:
-                self.first_state = {name: value.clone() for name, value in model.state_dict().items()}
         self.teachers = teachers
         for teacher in teachers:
             _check_teacher(teacher, architecture, config)
@@ -281,7 +277,7 @@ class _Run:
             self._restore(last, path)
         elif self.first is not None:
             self.stats = dict(self.first.stats)  # the weights are made for features of this scale
-        elif self.config.frozen_batch_norm or self.config.first_weight:
+        elif self.config.frozen_batch_norm:
             raise UsageError("found no weights to go on from, expected the checkpoint of a first training; add --from")
         else:
             batches = iterate_batches(self.bank, self._own("training"), EVAL_BATCH, self.device)
@@ -388,20 +384,9 @@ class _Run:
         """This process's share of the rows of a split."""
         return self.rows[split][self.ranks.rank :: self.ranks.count]
 
-    def _learnt(self) -> Network:
-        """The average of the weights, if there is one."""
-        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
-
     def _kept(self) -> Network:
-        """What is validated and saved: what is learnt, or its mean with the first weights."""
-        learnt, weight = self._learnt(), self.config.first_weight
-        if not weight:
-            return learnt
-        kept, state, first = copy.deepcopy(learnt), learnt.state_dict(), self.first_state
-        numbers = [name for name, value in state.items() if value.is_floating_point()]
-        mean = {name: state[name].lerp(first[name].to(self.device), weight) for name in numbers}
-        kept.load_state_dict({**state, **mean})
-        return kept
+        """What is validated and saved: the average of the weights, if there is one."""
+        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
 
     def _checkpoint(self) -> Checkpoint:
         manifest = self.data.manifest
@@ -432,8 +417,6 @@ class _Run:
         last = {**checkpoint, "optimizer": self.optimizer.state_dict()}
         if self.average is not None:
             last |= {"trained_state": self.model.state_dict(), "n_averaged": self.average.n_averaged}
-        if self.config.first_weight:
-            last |= {"learnt_state": self._learnt().state_dict(), "first_state": self.first_state}
         save_torch(self.out / "last.pt", last)
 
     def _report(self, events: list[dict[str, float]], append: bool) -> None:
@@ -461,8 +444,7 @@ class _Run:
                 "resume with those or name another folder"
             )
         try:
-            load_weights(self._learnt(), last.get("learnt_state", last["model_state"]), str(path))
-            self.first_state = dict(last.get("first_state", {}))
+            load_weights(self._kept(), last["model_state"], str(path))
             if self.average is not None:
                 load_weights(self.model, last["trained_state"], str(path))
                 self.average.n_averaged.copy_(last["n_averaged"])
