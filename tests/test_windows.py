@@ -342,6 +342,24 @@ def test_mixed_training_goes_on_from_weights(prepared: PreparedData, tmp_path: P
     assert last.data["first_sha256"] == first.sha256
 
 
+def test_mixed_training_is_resumed_exactly(prepared: PreparedData, tmp_path: Path) -> None:
+    """Broken off and gone on with, without the first checkpoint, it ends with the weights of one that was not."""
+    first = load_checkpoint(train(prepared, tmp_path / "first", "causal-cnn", TINY, SHORT, device="cpu"))
+    whole = load_checkpoint(train(prepared, tmp_path / "whole", "causal-cnn", TINY, MIXED, device="cpu", first=first))
+
+    def stop(report: EpochReport) -> None:
+        raise KeyboardInterrupt
+
+    out, watcher = tmp_path / "halves", Watcher(on_epoch=stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(prepared, out, "causal-cnn", TINY, MIXED, device="cpu", first=first, watcher=watcher)
+    train(prepared, out, "causal-cnn", TINY, MIXED, device="cpu", resume=True)
+    halves = load_checkpoint(out / "best.pt")
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, halves.model.state_dict()[name]), name
+    assert halves.data["first_sha256"] == first.sha256
+
+
 def test_mixed_training_needs_weights_to_go_on_from(prepared: PreparedData, tmp_path: Path) -> None:
     """From scratch there are no statistics of batch norm that could be left as they came."""
     with pytest.raises(UsageError, match="--from"):

@@ -247,6 +247,7 @@ MIXED_TRAINING = replace(
     WINDOW_TRAINING,
     epochs=10,
     learning_rate=1.5e-3,
+    label_smoothing=0.0,
     warmup_steps=100,
     keep_last=True,
     frozen_batch_norm=True,
