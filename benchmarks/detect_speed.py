@@ -23,7 +23,7 @@ from tiny_kws.config import KEYWORDS, SAMPLE_RATE
 from tiny_kws.evaluation.clips import processor_name
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-MODELS = ("base", "small", "micro", "ds-cnn", "ds-cnn.int8")
+MODELS = ("listener", "base", "small", "micro", "ds-cnn", "ds-cnn.int8")
 
 
 def words_in_noise(n_samples: int) -> Samples:

@@ -220,7 +220,7 @@ def assets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, artefact_path: Path)
     """A folder of bundled models: the default clip and stream models, and a clip model called other."""
     folder = tmp_path / "assets"
     folder.mkdir()
-    for name in ("base.onnx", "other.onnx", "base.stream.onnx"):
+    for name in ("base.onnx", "other.onnx", "listener.stream.onnx"):
         (folder / name).write_bytes(artefact_path.read_bytes())
     (folder / "notes.txt").write_text("no model")
     monkeypatch.setattr(artefact, "_assets", lambda: folder)
@@ -230,13 +230,13 @@ def assets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, artefact_path: Path)
 def test_bundled_models_have_names(assets: Path) -> None:
     """The bundled models of a kind are the artefacts of that kind among the assets, by name."""
     assert artefact.bundled_models() == ["base", "other"]
-    assert artefact.bundled_models("stream") == ["base"]
+    assert artefact.bundled_models("stream") == ["listener"]
 
 
 def test_the_default_model_needs_no_name(assets: Path) -> None:
     """No name at all means the package's own model of the kind that is wanted."""
     assert find_model(None) == assets / "base.onnx"
-    assert find_model(None, "stream") == assets / "base.stream.onnx"
+    assert find_model(None, "stream") == assets / "listener.stream.onnx"
 
 
 def test_a_bundled_model_is_found_by_name(assets: Path) -> None:

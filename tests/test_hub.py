@@ -243,27 +243,27 @@ def test_without_huggingface_hub(sound: Path) -> None:
 
 def test_the_command_line_takes_names(hub: Hub, sound: Path) -> None:
     """classify, detect and info take a name of the Hub; info says how to pin it."""
-    commit = hub.add("ada/base", artefacts("base.onnx", "base.stream.onnx")).refs["main"]
-    done = run_cli("classify", sound, "--model", "hf://ada/base", "--json")
+    commit = hub.add("ada/listener", artefacts("listener.onnx", "listener.stream.onnx")).refs["main"]
+    done = run_cli("classify", sound, "--model", "hf://ada/listener", "--json")
     assert (done.returncode, done.stderr) == (0, "")
-    done = run_cli("detect", sound, "--model", "hf://ada/base")
+    done = run_cli("detect", sound, "--model", "hf://ada/listener")
     assert (done.returncode, done.stderr) == (0, "")
-    told = json.loads(run_cli("info", "hf://ada/base", "--json").stdout)
-    assert (told["pinned"], told["kind"]) == (f"hf://ada/base@{commit}", "clip")
-    assert f"pinned                  hf://ada/base@{commit}" in run_cli("info", "hf://ada/base").stdout
+    told = json.loads(run_cli("info", "hf://ada/listener", "--json").stdout)
+    assert (told["pinned"], told["kind"]) == (f"hf://ada/listener@{commit}", "clip")
+    assert f"pinned                  hf://ada/listener@{commit}" in run_cli("info", "hf://ada/listener").stdout
     done = run_cli("classify", sound, "--model", "hf://ada/other")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert run_cli("classify", sound, "--model", "hf://base").returncode == 2
+    assert run_cli("classify", sound, "--model", "hf://listener").returncode == 2
 
 
 def test_streams_come_first_for_detecting(hub: Hub, sound: Path) -> None:
     """A detector takes the stream artefact of a repository that has both."""
-    hub.add("ada/base", artefacts("base.onnx", "base.stream.onnx"))
+    hub.add("ada/listener", artefacts("listener.onnx", "listener.stream.onnx"))
     code = "import sys, tiny_kws; print(tiny_kws.Detector(sys.argv[1]).model.path.name)"
-    command = [sys.executable, "-c", code, "hf://ada/base"]
+    command = [sys.executable, "-c", code, "hf://ada/listener"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300, check=True)
-    assert done.stdout == "base.stream.onnx\n"
+    assert done.stdout == "listener.stream.onnx\n"
 
 
 def test_export_takes_a_checkpoint_from_the_hub(hub: Hub, checkpoint_path: Path, tmp_path: Path) -> None:

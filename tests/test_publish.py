@@ -67,9 +67,9 @@ def test_dry_run_writes_what_would_be_uploaded(tmp_path: Path) -> None:
 
 def test_the_same_twice(tmp_path: Path) -> None:
     """Two runs write the same bytes."""
-    parts = publish.collect("base", MODELS / "base")
+    parts = publish.collect("listener", MODELS / "listener")
     for name in ("a", "b"):
-        publish.write_all(parts, "ada/base", tmp_path / name)
+        publish.write_all(parts, "ada/listener", tmp_path / name)
     assert names_in(tmp_path / "a") == names_in(tmp_path / "b")
     for name in names_in(tmp_path / "a"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -91,8 +91,8 @@ def test_a_model_of_ones_own(checkpoint_path: Path, tmp_path: Path) -> None:
 
 def test_no_number_on_the_card_that_was_not_measured() -> None:
     """Every number of a card stands in the artefact's metadata, its size or the measurements."""
-    parts = publish.collect("base", MODELS / "base")
-    card = model_card(parts.facts, "ada/base")
+    parts = publish.collect("listener", MODELS / "listener")
+    card = model_card(parts.facts, "ada/listener")
     about = [json.dumps([vars(one.metadata), one.n_bytes]) for one in parts.facts.artefacts]
     known = numbers(" ".join([*about, *map(json.dumps, (*parts.facts.clips.values(), *parts.facts.streams.values()))]))
     clips = parts.facts.artefacts[0].metadata.data["clips"]
@@ -117,14 +117,14 @@ def is_rounded(text: str, number: str) -> bool:
 
 
 def test_the_card_of_streams() -> None:
-    """It tells misses by condition and label, with intervals and latency; sources with licence."""
-    card = model_card(publish.collect("base", MODELS / "base").facts, "ada/base")
+    """The listener's card tells misses by condition and label, with intervals and latency; sources with licence."""
+    card = model_card(publish.collect("listener", MODELS / "listener").facts, "ada/listener")
     assert "| false alarms an hour aimed at | clean | 20 dB SNR | 10 dB SNR | 5 dB SNR | 0 dB SNR |" in card
     assert "| 10 | 18.3 % (14 to 23) |" in card
     assert "latency from the end of the word: p50 69 ms" in card
     assert "| Room responses | rooms | CC BY 4.0 (12); MIT (37) |" in card
     assert "(credits.csv)" in card
-    assert 'tiny_kws.Detector("hf://ada/base")' in card
+    assert 'tiny_kws.Detector("hf://ada/listener")' in card
 
 
 def test_the_card_of_clips() -> None:

@@ -54,7 +54,7 @@ class Server:
     url: str
     asked: Path
 
-    def hear(self, path: Path | None, model: str = "base", threshold: float = 0.98) -> Any:
+    def hear(self, path: Path | None, model: str = "listener", threshold: float = 0.98) -> Any:
         from gradio_client import handle_file
 
         given = None if path is None else handle_file(str(path))
@@ -120,13 +120,13 @@ def test_a_picture_of_any_length(n_samples: int) -> None:
 def test_every_bundled_model_can_be_chosen(ears: dict[str, Ears]) -> None:
     """All bundled models are offered, the default one for streams first."""
     assert sorted(ears) == sorted(bundled_models("clip"))
-    assert next(iter(ears)) == "base"
+    assert next(iter(ears)) == "listener"
 
 
 def test_artefacts_beside_the_app_come_alone(tmp_path: Path, ears: dict[str, Ears]) -> None:
     """A folder with artefacts offers these and no bundled ones."""
-    for artefact in (ears["base"].classifier.path, ears["base"].listener.path):
-        (tmp_path / f"mine{artefact.name.removeprefix('base')}").write_bytes(artefact.read_bytes())
+    for artefact in (ears["listener"].classifier.path, ears["listener"].listener.path):
+        (tmp_path / f"mine{artefact.name.removeprefix('listener')}").write_bytes(artefact.read_bytes())
     found = open_ears(tmp_path)
     assert list(found) == ["mine"]
     assert found["mine"].listener.metadata.kind == "stream"
@@ -134,7 +134,7 @@ def test_artefacts_beside_the_app_come_alone(tmp_path: Path, ears: dict[str, Ear
 
 def test_hears_a_word(tmp_path: Path, ears: dict[str, Ears]) -> None:
     """Of a recording of one word it tells the word, and finds it once."""
-    heard, told = heard_in(tmp_path, EXAMPLES_FOLDER / "yes.wav", ears["base"])
+    heard, told = heard_in(tmp_path, EXAMPLES_FOLDER / "yes.wav", ears["listener"])
     assert next(iter(heard.top)) == "yes"
     assert [event.label for event in heard.events] == ["yes"]
     assert told == []
@@ -245,7 +245,7 @@ def test_unreadable_recordings_raise(tmp_path: Path, ears: dict[str, Ears]) -> N
     """What is no sound is an AudioError before anything is drawn."""
     (tmp_path / "x.wav").write_bytes(b"")
     with pytest.raises(AudioError, match="is empty"):
-        heard_in(tmp_path, tmp_path / "x.wav", ears["base"])
+        heard_in(tmp_path, tmp_path / "x.wav", ears["listener"])
 
 
 def test_the_space_only_calls_the_app() -> None:

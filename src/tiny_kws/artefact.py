@@ -19,7 +19,7 @@ from .errors import ModelError
 
 FORMAT = 1
 METADATA_KEY = "tiny_kws"
-DEFAULT_MODELS = {"clip": "base", "stream": "base"}
+DEFAULT_MODELS = {"clip": "base", "stream": "listener"}
 SUFFIXES = {"clip": ".onnx", "stream": ".stream.onnx"}
 MAX_BYTES = 64 * 2**20  # far above any keyword model, far below what would fill a memory
 UNSIGNED = "0" * 64

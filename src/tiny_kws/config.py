@@ -231,7 +231,7 @@ STREAM_TRAINING = TrainConfig(
 """The recipe of the causal network; a batch is of streams, an epoch a pass over the keyword clips."""
 
 WINDOW_TRAINING = TrainConfig(
-    epochs=60,
+    epochs=30,
     batch_size=64,
     learning_rate=4e-3,
     weight_decay=1e-3,

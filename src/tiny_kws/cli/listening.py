@@ -25,7 +25,7 @@ from .console import app, complain, gather
 
 StreamModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="An .onnx artefact, a bundled model's name (default: base), or hf://USER/NAME."),
+    typer.Option("--model", help="An .onnx artefact, a bundled model's name (default: listener), or hf://USER/NAME."),
 ]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Detector settings, a file of `calibrate`.")]
 ThresholdOption = Annotated[
