@@ -251,5 +251,5 @@ def test_a_model_is_found_by_path(assets: Path, artefact_path: Path) -> None:
 
 def test_a_missing_model_error_lists_the_bundled_ones(assets: Path) -> None:
     """Who asks for a model that is not there hears which there are."""
-    with pytest.raises(ModelError, match=r"bundled one \(ds-cnn, other\)"):
+    with pytest.raises(ModelError, match=r"bundled one \(base, other\)"):
         find_model("nothing", "clip")

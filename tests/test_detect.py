@@ -41,7 +41,7 @@ HEARING = DetectorConfig(
 )
 """For trained models: so low a threshold that some events are sure to come."""
 
-any_model = pytest.mark.parametrize("name", ["causal-cnn", "ds-cnn"])
+any_model = pytest.mark.parametrize("name", ["small", "ds-cnn"])
 
 
 def track(*values: float, column: int = YES) -> Rows:
@@ -80,7 +80,7 @@ def spoken(names: list[str], pause_s: float = 1.0) -> Samples:
 @pytest.fixture(scope="module")
 def models() -> dict[str, StreamModel | Classifier]:
     """The bundled models: one that streams, one that slides."""
-    return {name: open_model(name) for name in ("causal-cnn", "ds-cnn")}
+    return {name: open_model(name) for name in ("small", "ds-cnn")}
 
 
 # Decoder: what is an event
@@ -336,17 +336,17 @@ def test_the_defaults_make_sense() -> None:
 def test_a_settings_file_comes_back(models: dict[str, StreamModel | Classifier], tmp_path: Path) -> None:
     """What `write_config` writes, `read_config` reads, for the same network however it was exported."""
     config = DetectorConfig(80.0, 160.0, 0.7, {"yes": 0.6, "go": 0.95}, 60.0, 0.4, 900.0)
-    write_config(tmp_path / "room.json", config, models["causal-cnn"], {"misses": 0.05})
-    assert read_config(tmp_path / "room.json", models["causal-cnn"].metadata) == config
-    assert read_config(tmp_path / "room.json", Classifier("causal-cnn").metadata) == config
+    write_config(tmp_path / "room.json", config, models["small"], {"misses": 0.05})
+    assert read_config(tmp_path / "room.json", models["small"].metadata) == config
+    assert read_config(tmp_path / "room.json", Classifier("small").metadata) == config
     assert json.loads((tmp_path / "room.json").read_text())["expected"] == {"misses": 0.05}
 
 
 def test_a_settings_file_of_another_model(models: dict[str, StreamModel | Classifier], tmp_path: Path) -> None:
     """Settings made for one network are refused for another, and both are named."""
     write_config(tmp_path / "room.json", PLAIN, models["ds-cnn"])
-    with pytest.raises(UsageError, match="made for the model 'ds-cnn' and not for this 'causal-cnn'"):
-        read_config(tmp_path / "room.json", models["causal-cnn"].metadata)
+    with pytest.raises(UsageError, match="made for the model 'ds-cnn' and not for this 'small'"):
+        read_config(tmp_path / "room.json", models["small"].metadata)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_a_missing_settings_file(models: dict[str, StreamModel | Classifier], tm
 def test_an_artefact_carries_its_settings(tmp_path: Path) -> None:
     """A detector takes the settings that its artefact carries, and the package's for what it does not carry."""
     carried = {"threshold": 0.31, "thresholds": {"yes": 0.5}}
-    path = changed_artefact(find_model("causal-cnn", "stream"), tmp_path / "own.stream.onnx", detector=carried)
+    path = changed_artefact(find_model("small", "stream"), tmp_path / "own.stream.onnx", detector=carried)
     expected = DetectorConfig(threshold=0.31, thresholds={"yes": 0.5})
     assert Detector(path).config == config_of(StreamModel(path)) == expected
     assert Detector(path, PLAIN).config == PLAIN
@@ -401,7 +401,7 @@ def test_an_artefact_carries_its_settings(tmp_path: Path) -> None:
 )
 def test_an_artefact_with_foreign_settings(tmp_path: Path, carried: Any) -> None:
     """Settings in an artefact that make no sense are the artefact's fault, and say so."""
-    path = changed_artefact(find_model("causal-cnn", "stream"), tmp_path / "own.stream.onnx", detector=carried)
+    path = changed_artefact(find_model("small", "stream"), tmp_path / "own.stream.onnx", detector=carried)
     with pytest.raises(ModelError, match=r"own\.stream\.onnx"):
         Detector(path)
 
@@ -477,7 +477,7 @@ class Echo:
 @pytest.fixture
 def echo(models: dict[str, StreamModel | Classifier], monkeypatch: pytest.MonkeyPatch) -> Detector:
     """A detector whose network is an Echo."""
-    detector = Detector(models["causal-cnn"], replace(PLAIN, threshold=0.9))
+    detector = Detector(models["small"], replace(PLAIN, threshold=0.9))
     monkeypatch.setattr(detector, "posteriors", Echo())
     monkeypatch.setattr(detector, "decoder", Decoder(LABELS, HOP_S, detector.config))
     return detector
@@ -555,13 +555,13 @@ def test_events_come_with_their_block(echo: Detector) -> None:
 
 def test_watching(models: dict[str, StreamModel | Classifier]) -> None:
     """A watcher is shown every block, with the averages that the decoder judges by, and changes no event."""
-    detector = Detector(models["causal-cnn"], HEARING)
+    detector = Detector(models["small"], HEARING)
     audio = spoken(["yes", "go"])
     seen: list[tuple[Samples, Any]] = []
     blocks = list(pieces(audio, [5_000, 1, 12_345]))
     events = list(detector.detect_blocks(blocks, lambda block, averages: seen.append((block, averages))))
     np.testing.assert_array_equal(np.concatenate([block for block, _ in seen]), audio)
-    stream = models["causal-cnn"].stream()  # type: ignore[union-attr]
+    stream = models["small"].stream()  # type: ignore[union-attr]
     expected = Decoder(LABELS, detector.decoder.hop_s, HEARING).smooth(stream.process(audio))
     np.testing.assert_array_equal(np.concatenate([averages for _, averages in seen]), expected)
     assert events == list(detector.detect(audio))
@@ -595,10 +595,10 @@ def test_words_are_heard_in_their_order(models: dict[str, StreamModel | Classifi
 
 def test_both_kinds_of_artefact(models: dict[str, StreamModel | Classifier]) -> None:
     """A stream artefact goes by its own hop, a clip artefact slides by the one of the settings."""
-    stream, clip = (Detector(models[name], replace(HEARING, hop_ms=250)) for name in ("causal-cnn", "ds-cnn"))
+    stream, clip = (Detector(models[name], replace(HEARING, hop_ms=250)) for name in ("small", "ds-cnn"))
     assert isinstance(stream.posteriors, Stream)
     assert isinstance(clip.posteriors, SlidingWindow)
-    assert stream.decoder.hop_s == models["causal-cnn"].metadata.hop / SAMPLE_RATE
+    assert stream.decoder.hop_s == models["small"].metadata.hop / SAMPLE_RATE
     assert clip.decoder.hop_s == 0.25
     assert stream.labels == clip.labels == LABELS
 
@@ -608,7 +608,7 @@ def test_both_kinds_of_artefact(models: dict[str, StreamModel | Classifier]) -> 
 )
 def test_bad_chunks_change_nothing(models: dict[str, StreamModel | Classifier], bad: npt.NDArray[Any]) -> None:
     """A chunk that is no sound, or of another rate, is refused; the stream goes on as if it had not come."""
-    detector, audio = Detector(models["causal-cnn"], HEARING), spoken(["stop"])
+    detector, audio = Detector(models["small"], HEARING), spoken(["stop"])
     expected = list(detector.detect(audio))
     events = detector.process(audio[:12_345])
     with pytest.raises(AudioError):

@@ -570,7 +570,7 @@ def test_a_missing_model(run: Run, recording: Path) -> None:
     """A model that is not there is named, with those that are, of both kinds."""
     done = run("detect", recording, "--model", "nothing.onnx")
     assert (done.status, done.out) == (1, "")
-    assert "causal-cnn" in done.complaint
+    assert "small" in done.complaint
     assert "ds-cnn" in done.complaint
 
 

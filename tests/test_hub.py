@@ -107,7 +107,7 @@ def test_a_revision_and_a_file(hub: Hub, sound: Path) -> None:
     """A tag, a commit and a file can be named; what came later does not matter to them."""
     repository = hub.add("ada/words", artefacts("ds-cnn.onnx"))
     first = repository.refs["v1"] = repository.refs["main"]
-    repository.commit(artefacts("causal-cnn.onnx", "ds-cnn.int8.onnx"))
+    repository.commit(artefacts("small.onnx", "ds-cnn.int8.onnx"))
     assert Path(load("hf://ada/words@v1", sound)[0]).parent.name == first
     assert Path(load(f"hf://ada/words@{first}", sound)[0]).parent.name == first
     assert Path(load("hf://ada/words/ds-cnn.int8.onnx", sound)[0]).parent.name == repository.refs["main"]
@@ -170,10 +170,10 @@ def test_nothing_suitable(hub: Hub, sound: Path) -> None:
     hub.add("ada/text", {"README.md": b"hello", "model.bin": b"x"})
     (line,) = load("hf://ada/text", sound)
     assert "found README.md, model.bin, expected a clip artefact of tiny-kws or best.pt" in line
-    hub.add("ada/two", artefacts("ds-cnn.onnx", "causal-cnn.onnx"))
+    hub.add("ada/two", artefacts("ds-cnn.onnx", "small.onnx"))
     (line,) = load("hf://ada/two", sound)
-    assert "holds causal-cnn.onnx, ds-cnn.onnx; name one of them: hf://ada/two/" in line
-    hub.add("ada/ds-cnn", artefacts("ds-cnn.onnx", "causal-cnn.onnx"))
+    assert "holds ds-cnn.onnx, small.onnx; name one of them: hf://ada/two/" in line
+    hub.add("ada/ds-cnn", artefacts("ds-cnn.onnx", "small.onnx"))
     assert Path(load("hf://ada/ds-cnn", sound)[0]).name == "ds-cnn.onnx"
 
 

@@ -120,7 +120,7 @@ def sound() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model() -> tiny_kws.StreamModel:
-    return tiny_kws.StreamModel("causal-cnn")
+    return tiny_kws.StreamModel("small")
 
 
 class Told(list[Status]):

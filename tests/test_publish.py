@@ -222,14 +222,14 @@ def test_there_and_back(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_pushed_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """A second push to the same repository is a further commit; --private and --no-space are heeded."""
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    for model in ("ds-cnn", "causal-cnn"):
+    for model in ("ds-cnn", "small"):
         done = run_cli("push", "ada/words", "--model", model, "--private", "--no-space")
         assert done.returncode == 0, done.stderr
     assert list(hub.repositories) == [("model", "ada/words")]
     repository = hub.repositories["model", "ada/words"]
     assert repository.private
     assert len(repository.commits) == 3  # with the one that made it
-    assert b"causal-cnn.onnx" in repository.commits[repository.refs["main"]]["SHA256SUMS"]
+    assert b"small.onnx" in repository.commits[repository.refs["main"]]["SHA256SUMS"]
 
 
 def test_pushing_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
@@ -256,11 +256,11 @@ def assert_refused(done: subprocess.CompletedProcess[str], expected: str) -> Non
 
 def test_the_command_line_dry(tmp_path: Path) -> None:
     """--dry-run asks nobody, prints what it wrote and needs no token; what is wrong is status 2."""
-    done = run_cli("push", "ada/causal-cnn", "--dry-run", tmp_path / "out", "--no-space")
+    done = run_cli("push", "ada/small", "--dry-run", tmp_path / "out", "--no-space")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"{tmp_path / 'out' / 'model' / 'causal-cnn.stream.onnx'}: 561,836 bytes" in done.stdout
-    assert tiny_kws.load(tmp_path / "out" / "model" / "causal-cnn.onnx").labels
-    assert run_cli("push", "causal-cnn", "--dry-run", tmp_path / "out2").returncode == 2
+    assert f"{tmp_path / 'out' / 'model' / 'small.stream.onnx'}: 300,397 bytes" in done.stdout
+    assert tiny_kws.load(tmp_path / "out" / "model" / "small.onnx").labels
+    assert run_cli("push", "small", "--dry-run", tmp_path / "out2").returncode == 2
     assert run_cli("push", "ada/words", "--dry-run", tmp_path / "out3").returncode == 1
 
 

@@ -286,7 +286,7 @@ def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("kind", "name"), [(StreamModel, "causal-cnn"), (Classifier, "ds-cnn")])
+@pytest.mark.parametrize(("kind", "name"), [(StreamModel, "small"), (Classifier, "ds-cnn")])
 def test_kept_posteriors_give_the_detectors_events(
     kind: type[StreamModel] | type[Classifier], name: str, long_recording: Path
 ) -> None:
@@ -625,7 +625,7 @@ def stream_set(tmp_path_factory: pytest.TempPathFactory, long_recording: Path) -
 def evaluated(stream_set: Path) -> tuple[Any, Path]:
     out = stream_set.parent / "out"
     options = ["--manifest", stream_set, "--out", out, "--save-config", out / "c.json"]
-    return run_cli("evaluate-stream", "causal-cnn", *options), out
+    return run_cli("evaluate-stream", "small", *options), out
 
 
 def test_the_command_reports(evaluated: tuple[Any, Path]) -> None:
@@ -643,10 +643,10 @@ def test_saved_settings_can_be_used(evaluated: tuple[Any, Path], stream_set: Pat
     """What --save-config wrote is read by --config and moves the threshold."""
     out = evaluated[1]
     metrics = json.loads((out / "metrics.json").read_text())
-    config = read_config(out / "c.json", StreamModel("causal-cnn").metadata)
+    config = read_config(out / "c.json", StreamModel("small").metadata)
     assert config.threshold == at(metrics, "everything", 1.0)["thresholds"][0]
     again = run_cli(
-        "evaluate-stream", "causal-cnn", "--manifest", stream_set, "--out", tmp_path, "--config", out / "c.json"
+        "evaluate-stream", "small", "--manifest", stream_set, "--out", tmp_path, "--config", out / "c.json"
     )
     assert again.returncode == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["detector"]["threshold"] == config.threshold
@@ -657,7 +657,7 @@ def test_a_bad_recording_is_named_and_the_rest_evaluated(stream_set: Path, tmp_p
     bad = [{**LINE, "file": "gone.wav"}, {**LINE, "file": "b.wav", "label": "banana"}]
     manifest = stream_set.parent / "bad.jsonl"
     manifest.write_text(stream_set.read_text() + "".join(json.dumps(line) + "\n" for line in bad))
-    done = run_cli("evaluate-stream", "causal-cnn", "--manifest", manifest, "--out", tmp_path)
+    done = run_cli("evaluate-stream", "small", "--manifest", manifest, "--out", tmp_path)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 2
     assert "gone.wav" in done.stderr
@@ -672,6 +672,6 @@ def test_a_bad_recording_is_named_and_the_rest_evaluated(stream_set: Path, tmp_p
 )
 def test_wrong_use_of_the_command_is_one_line(tmp_path: Path, options: list[str], status: int) -> None:
     """A missing manifest is a failed job, an unknown rule or no manifest a wrong use."""
-    done = run_cli("evaluate-stream", "causal-cnn", *options, "--out", tmp_path / "out", cwd=tmp_path)
+    done = run_cli("evaluate-stream", "small", *options, "--out", tmp_path / "out", cwd=tmp_path)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (status, "", 1)
     assert not (tmp_path / "out").exists()

@@ -582,7 +582,7 @@ def test_a_model_that_does_not_parse_is_told(page: Page, recording: Path, tmp_pa
 
 def test_a_model_of_ones_own_can_be_dropped(page: Page, tmp_path: Path) -> None:
     """A stream artefact from elsewhere is used, and named in the choice."""
-    shutil.copy(find_model("causal-cnn", "stream"), tmp_path / "mine.onnx")
+    shutil.copy(find_model("small", "stream"), tmp_path / "mine.onnx")
     page.set_input_files("#file", tmp_path / "mine.onnx")
     page.wait_for_selector("html[data-model='mine.onnx']", state="attached")
     assert page.input_value("#model") == "mine.onnx"
