@@ -163,7 +163,11 @@ def test_shares_are_of_the_whole_draw() -> None:
 
 
 def test_shares_of_composed_streams(prepared: PreparedData) -> None:
-    """The shares of a composed batch, sound and what is to be heard, are the whole one's rows, and add up to it."""
+    """The shares of a composed batch, sound and what is to be heard, are the whole one's rows, and add up to it.
+
+    Places between samples are rounded otherwise in batches of other sizes, by up to a thousandth of a sample.
+    """
+    rounding = {"atol": 5e-3, "rtol": 0.0}
     composer = Composer(prepared, RECIPE, 320, CPU)
     composer.hard = torch.ones(3, composer.n_samples, dtype=torch.int16)
     keywords = composer.keywords[:6]
@@ -173,8 +177,8 @@ def test_shares_of_composed_streams(prepared: PreparedData) -> None:
     for rank in range(3):
         share = Share(7, rank, 3)
         own = composer.compose(keywords, 7, seeded(), share)
-        torch.testing.assert_close(own.audio, share.of(whole.audio))
-        torch.testing.assert_close(composer.negatives(7, seeded(), share), share.of(without))
+        torch.testing.assert_close(own.audio, share.of(whole.audio), **rounding)
+        torch.testing.assert_close(composer.negatives(7, seeded(), share), share.of(without), **rounding)
         assert torch.equal(own.targets, share.of(whole.targets))
         mine = whole.rows % 3 == rank
         assert torch.equal(own.rows * 3 + rank, whole.rows[mine])

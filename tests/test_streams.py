@@ -645,9 +645,7 @@ def test_saved_settings_can_be_used(evaluated: tuple[Any, Path], stream_set: Pat
     metrics = json.loads((out / "metrics.json").read_text())
     config = read_config(out / "c.json", StreamModel("small").metadata)
     assert config.threshold == at(metrics, "everything", 1.0)["thresholds"][0]
-    again = run_cli(
-        "evaluate-stream", "small", "--manifest", stream_set, "--out", tmp_path, "--config", out / "c.json"
-    )
+    again = run_cli("evaluate-stream", "small", "--manifest", stream_set, "--out", tmp_path, "--config", out / "c.json")
     assert again.returncode == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["detector"]["threshold"] == config.threshold
 
