@@ -378,6 +378,13 @@ def test_the_last_epoch_can_be_kept(prepared: PreparedData, tmp_path: Path) -> N
     assert trained[False].epoch == 1 + int(np.argmax(accuracies))
 
 
+def test_the_reference_can_be_trained_on_windows(prepared: PreparedData, tmp_path: Path) -> None:
+    """Windows are clips to a network: any can be trained on them."""
+    best = load_checkpoint(train(prepared, tmp_path / "a", "ds-cnn", {"width": 8}, SHORT, device="cpu"))
+    assert isinstance(best.model, DSCNN)
+    assert best.history[-1]["train_loss"] < best.history[0]["train_loss"]
+
+
 def test_only_the_causal_network_hears_streams(prepared: PreparedData, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="causal"):
         train(prepared, tmp_path / "a", "ds-cnn", {"width": 8}, MIXED, device="cpu")
