@@ -9,9 +9,7 @@ from torch import Tensor
 from tiny_kws.config import CLIP_SAMPLES, TrainConfig
 from tiny_kws.training.augment import add_noise, augment, mask_bands, mask_frames, random_shift
 
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from .tones import seeded
 
 
 def sound(rows: int, samples: int = CLIP_SAMPLES, seed: int = 1) -> Tensor:

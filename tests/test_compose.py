@@ -19,19 +19,14 @@ from tiny_kws.training import sounds as room
 from tiny_kws.training.compose import IGNORED, NO_KEYWORD, Composer, Streams
 from tiny_kws.training.dataset import PreparedData, material_file
 
-from .tones import BEGIN, END, LEVEL, rms_db, seeded, strength, write_data
+from .tones import BEGIN, END, LEVEL, PLAIN_SOUND, rms_db, seeded, strength, write_data
 
 HOP = 320
 CPU = torch.device("cpu")
 PLAIN = StreamRecipe(
     empty_share=1.0,
     fluent_share=0.0,
-    speeds=(1.0, 1.0),
-    fluent_speeds=(1.0, 1.0),
-    level_db=(0.0, 0.0),
-    room_share=0.0,
-    made_rooms=4,
-    clean_share=1.0,
+    **PLAIN_SOUND,
 )
 """Keywords alone, as they were recorded."""
 

@@ -25,6 +25,7 @@ from tiny_kws.training.ranks import Ranks, Share, SharedBatchNorm, share_batch_n
 from tiny_kws.training.train import _Run, train
 
 from .helpers import environment
+from .tones import seeded
 
 CPU = torch.device("cpu")
 RECIPE = StreamRecipe(seconds=2.4, made_rooms=4, candidates=14, hard_negatives=5)
@@ -60,10 +61,6 @@ for name, (architecture, model_config, config) in pickle.loads((out / "asked").r
     train(data, out / name, architecture, model_config, config, device="cpu", resume=True)
 dist.destroy_process_group()
 """
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def free_port() -> int:

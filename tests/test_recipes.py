@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tiny_kws.config import LABELS, STREAM_TRAINING, UNKNOWN, CausalCNNConfig, FeatureConfig, StreamRecipe, TrainConfig
+from tiny_kws.config import LABELS, STREAM_TRAINING, UNKNOWN, CausalCNNConfig, StreamRecipe, TrainConfig
 from tiny_kws.training.augment import augment
 from tiny_kws.training.compose import IGNORED, NO_KEYWORD, Streams
 from tiny_kws.training.dataset import PreparedData
@@ -17,21 +17,14 @@ from tiny_kws.training.features import LogMel, normalize
 from tiny_kws.training.models import CausalCNN
 from tiny_kws.training.recipes import ClipRecipe, StreamTraining, fetch
 
+from .tones import log_mels, seeded
+
 CPU = torch.device("cpu")
 RECIPE = StreamRecipe(seconds=2.4, made_rooms=4)
 CONFIG = replace(STREAM_TRAINING, batch_size=8, streams=RECIPE)
 TINY = CausalCNNConfig(stem_channels=2, width=8, n_blocks=2, dropout=0.0)
 SURE = 20.0
 """A logit of one class, with zeros for the others, that leaves next to no doubt."""
-
-
-def log_mels(audio: Tensor) -> Tensor:
-    with torch.no_grad():
-        return normalize(LogMel(FeatureConfig(centered=False))(audio), {"mean": -13.8, "std": 5.0})
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 class Answers(CausalCNN):

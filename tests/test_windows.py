@@ -19,7 +19,6 @@ from tiny_kws.config import (
     UNKNOWN,
     WINDOW_TRAINING,
     CausalCNNConfig,
-    FeatureConfig,
     StreamRecipe,
     TrainConfig,
     WindowRecipe,
@@ -27,23 +26,17 @@ from tiny_kws.config import (
 from tiny_kws.errors import UsageError
 from tiny_kws.training.checkpoint import CAUSAL_CNN, DS_CNN, Checkpoint, feature_config_of, load_checkpoint
 from tiny_kws.training.dataset import PreparedData
-from tiny_kws.training.features import LogMel, normalize
 from tiny_kws.training.models import DSCNN, CausalCNN
 from tiny_kws.training.ranks import Share
 from tiny_kws.training.recipes import MixedTraining, StreamTraining, WindowTraining, divergence
 from tiny_kws.training.train import EpochReport, Watcher, _Run, train
 from tiny_kws.training.windows import WindowComposer
 
-from .tones import BEGIN, END, OTHERS_HZ, hz_of, rms_db, seeded, strength, write_data
+from .tones import BEGIN, END, OTHERS_HZ, PLAIN_SOUND, hz_of, log_mels, rms_db, seeded, strength, write_data
 
 CPU = torch.device("cpu")
 PLAIN = WindowRecipe(
-    speeds=(1.0, 1.0),
-    fluent_speeds=(1.0, 1.0),
-    level_db=(0.0, 0.0),
-    room_share=0.0,
-    made_rooms=4,
-    clean_share=1.0,
+    **PLAIN_SOUND,
     masked_bands=0,
     masked_frames=0,
     keyword_share=0.5,
@@ -169,11 +162,6 @@ class Said(CausalCNN):
 
 def features_of(audio: Tensor) -> Tensor:
     return torch.ones(len(audio), 1, 64, 100)
-
-
-def log_mels(audio: Tensor) -> Tensor:
-    with torch.no_grad():
-        return normalize(LogMel(FeatureConfig(centered=False))(audio), {"mean": -13.8, "std": 5.0})
 
 
 def config_of(**changes: object) -> TrainConfig:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tiny_kws.config import CLIP_SAMPLES, LABELS, SAMPLE_RATE, UNKNOWN
+from tiny_kws.config import CLIP_SAMPLES, LABELS, SAMPLE_RATE, UNKNOWN, FeatureConfig
 from tiny_kws.training.dataset import EXTRA, Clip, PreparedData, material_file
+from tiny_kws.training.features import LogMel, normalize
 
 BEGIN, END = 4000, 8000
 """Of the tone in each clip, in samples."""
 
 LEVEL = 0.2
 OTHERS_HZ = 400
+
+
+PLAIN_SOUND: dict[str, Any] = {
+    "speeds": (1.0, 1.0),
+    "fluent_speeds": (1.0, 1.0),
+    "level_db": (0.0, 0.0),
+    "room_share": 0.0,
+    "made_rooms": 4,
+    "clean_share": 1.0,
+}
+"""Of a recipe: words as they were recorded."""
 
 
 def hz_of(label: int) -> int:
@@ -70,3 +83,9 @@ def strength(audio: Tensor, label: int) -> Tensor:
 def rms_db(audio: Tensor) -> Tensor:
     """Level of each row, dB of full scale."""
     return 10 * torch.log10(audio.double().square().mean(1))
+
+
+def log_mels(audio: Tensor) -> Tensor:
+    """Normalised features of a network that streams."""
+    with torch.no_grad():
+        return normalize(LogMel(FeatureConfig(centered=False))(audio), {"mean": -13.8, "std": 5.0})

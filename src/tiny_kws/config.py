@@ -228,19 +228,9 @@ STREAM_TRAINING = TrainConfig(
     average_decay=0.999,
     streams=StreamRecipe(),
 )
-"""The recipe of the causal network; a batch is of streams, an epoch a pass over the keyword clips."""
+"""The recipe of a network that listens; a batch is of streams, an epoch a pass over the keyword clips."""
 
-WINDOW_TRAINING = TrainConfig(
-    epochs=30,
-    batch_size=64,
-    learning_rate=4e-3,
-    weight_decay=1e-3,
-    label_smoothing=0.05,
-    warmup_steps=300,
-    max_gradient_norm=5.0,
-    average_decay=0.999,
-    windows=WindowRecipe(),
-)
+WINDOW_TRAINING = replace(STREAM_TRAINING, epochs=30, label_smoothing=0.05, streams=None, windows=WindowRecipe())
 """The recipe of the causal networks' first training; a batch is of windows, an epoch a pass over the keyword clips."""
 
 MIXED_TRAINING = replace(

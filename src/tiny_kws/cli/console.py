@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..artefact import DEFAULT_MODELS
 from ..audio import Source, find_sound_files
 from ..errors import KwsError, UsageError
 
@@ -31,7 +32,10 @@ PROGRESS_FROM = 20
 Progress = Callable[[int, int], None]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="An .onnx artefact, a bundled model's name (default: base), or hf://USER/NAME."),
+    typer.Option(
+        "--model",
+        help=f"An .onnx artefact, a bundled model's name (default: {DEFAULT_MODELS['clip']}), or hf://USER/NAME.",
+    ),
 ]
 
 

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from ..artefact import DEFAULT_MODELS
 from ..audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, Samples, name_of, stream_mono, stream_pcm
 from ..config import SAMPLE_RATE, SILENCE, UNKNOWN, DetectorConfig
 from ..detect import Averages, Decoder, Detection, Detector, config_of, read_config
@@ -25,7 +26,10 @@ from .console import app, complain, gather
 
 StreamModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="An .onnx artefact, a bundled model's name (default: listener), or hf://USER/NAME."),
+    typer.Option(
+        "--model",
+        help=f"An .onnx artefact, a bundled model's name (default: {DEFAULT_MODELS['stream']}), or hf://USER/NAME.",
+    ),
 ]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Detector settings, a file of `calibrate`.")]
 ThresholdOption = Annotated[

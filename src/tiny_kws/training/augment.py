@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..config import CLIP_SAMPLES, SAMPLE_RATE, TrainConfig
+from ..config import CLIP_SAMPLES, SAMPLE_RATE, SoundRecipe, TrainConfig
 from .ranks import Share
 
 
@@ -63,6 +63,12 @@ def mask_bands(features: Tensor, most: int, generator: torch.Generator, share: S
 def mask_frames(features: Tensor, most: int, generator: torch.Generator, share: Share | None = None) -> Tensor:
     """The time masks of SpecAugment: as `mask_bands`, but a stretch of frames."""
     return _mask(features, 3, most, generator, share)
+
+
+def mask(features: Tensor, recipe: SoundRecipe, generator: torch.Generator, share: Share | None = None) -> Tensor:
+    """Bands, then frames, as wide as `recipe` says."""
+    features = mask_bands(features, recipe.masked_bands, generator, share)
+    return mask_frames(features, recipe.masked_frames, generator, share)
 
 
 def _mask(features: Tensor, dim: int, most: int, generator: torch.Generator, share: Share | None) -> Tensor:

@@ -44,9 +44,11 @@ class Streams:
 class Composer(Sounds):
     """Composes streams from prepared data. `hop` is the time from answer to answer, in samples."""
 
+    recipe: StreamRecipe
+
     def __init__(self, data: PreparedData, recipe: StreamRecipe, hop: int, device: torch.device) -> None:
         super().__init__(data, recipe, round(recipe.seconds * SAMPLE_RATE) // hop * hop, device)
-        self.recipe, self.hop = recipe, hop
+        self.hop = hop
         self.hard: Tensor | None = None
 
     @property

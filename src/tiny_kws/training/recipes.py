@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import LABELS, UNKNOWN, StreamRecipe, TrainConfig, WindowRecipe
-from .augment import augment, mask_bands, mask_frames
+from .augment import augment, mask
 from .bank import Bank, fetch
 from .compose import NO_KEYWORD, Composer
 from .dataset import PreparedData
@@ -106,12 +106,10 @@ class WindowTraining:
 
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """As `Recipe.loss`."""
-        recipe = self.recipe
         share = self.ranks.share(self.config.batch_size)
         audio, targets = self.composer.compose(self.composer.keywords[items], share.total, generator, share)
         whole = self.features(audio)
-        masked = mask_bands(whole, recipe.masked_bands, generator, share)
-        logits = model(mask_frames(masked, recipe.masked_frames, generator, share)).float()
+        logits = model(mask(whole, self.recipe, generator, share)).float()
         loss = mean_loss(logits, targets, share.total, self.config.label_smoothing)
         if self.teacher is not None:
             weight = self.config.teacher_weight
@@ -164,8 +162,7 @@ class StreamTraining:
         keywords = self.composer.keywords[items]
         share = self.ranks.share(self.config.batch_size)
         streams = self.composer.compose(keywords, share.total, generator, share)
-        features = mask_bands(self.features(streams.audio), self.recipe.masked_bands, generator, share)
-        features = mask_frames(features, self.recipe.masked_frames, generator, share)
+        features = mask(self.features(streams.audio), self.recipe, generator, share)
         logits = model.answer_all(features).float()
         smoothing = self.config.label_smoothing
         at_clips = logits[streams.rows, streams.answers]

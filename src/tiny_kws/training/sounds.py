@@ -31,7 +31,7 @@ class Sounds:
     """
 
     def __init__(self, data: PreparedData, recipe: SoundRecipe, n_samples: int, device: torch.device) -> None:
-        self.sound, self.n_samples, self.device = recipe, n_samples, device
+        self.recipe, self.n_samples, self.device = recipe, n_samples, device
         rows = [i for i, clip in enumerate(data.clips) if clip.split in ("training", EXTRA) and clip.label != SILENCE]
         spans = [find_word(to_float(data.bank[i])) for i in rows]
         found = [(i, span) for i, span in zip(rows, spans, strict=True) if span is not None]
@@ -96,7 +96,7 @@ class Sounds:
         at = torch.randint(-SAMPLE_RATE // 3, SAMPLE_RATE // 3, (n_streams,), generator=generator)
         while bool((at < self.n_samples).any()):
             clips = self.others[self._pick(self._by_word, n_streams, generator)]
-            speeds = self._uniform(*self.sound.fluent_speeds, n_streams, generator)
+            speeds = self._uniform(*self.recipe.fluent_speeds, n_streams, generator)
             begin, end = (self.spans[clips.to(self.device)].cpu() / speeds[:, None]).round().long().T
             sound = self._clips(share.of(clips), share.of(speeds))
             n = torch.arange(sound.shape[1], device=self.device)
@@ -105,7 +105,7 @@ class Sounds:
             sound = sound * inside
             rms = (sound.square().sum(1) / inside.sum(1).clamp(min=1)).sqrt().clamp(min=1e-4)
             add_into(audio, sound * (CLEAN_SPEECH_RMS / rms)[:, None], share.of((at - begin).clamp(max=self.n_samples)))
-            pauses = torch.rand(n_streams, generator=generator) < self.sound.pause_share
+            pauses = torch.rand(n_streams, generator=generator) < self.recipe.pause_share
             gap = torch.where(
                 pauses, self._uniform(0.1, 0.5, n_streams, generator), self._uniform(-0.03, 0.06, n_streams, generator)
             )
@@ -115,7 +115,7 @@ class Sounds:
     def _in_rooms(self, audio: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
         """A share of the streams (batch, samples) as heard in a room; half of these rooms measured, half made up."""
         share = share or Share(len(audio))
-        inside = torch.nonzero(torch.rand(share.total, generator=generator) < self.sound.room_share)[:, 0]
+        inside = torch.nonzero(torch.rand(share.total, generator=generator) < self.recipe.room_share)[:, 0]
         measured = torch.rand(len(inside), generator=generator) < (0.5 if self._n_measured else 0.0)
         drawn = torch.rand(len(inside), generator=generator)
         made = self._n_measured + drawn * (len(self.rooms) - self._n_measured)
@@ -143,14 +143,14 @@ class Sounds:
         noise = self.noise.unfold(0, self.n_samples, 1)[starts].float() / 32768.0
         noise_rms = noise.square().mean(1).sqrt().clamp(min=1e-4)
         loud = _active_rms(audio)
-        ratio = _from_db(self._uniform(*self.sound.snr_db, n_streams, generator))
+        ratio = _from_db(self._uniform(*self.recipe.snr_db, n_streams, generator))
         at_snr = loud * share.of(ratio).to(self.device).reciprocal()
         faint = noise_rms * share.of(self._uniform(0.0, 0.1, n_streams, generator)).to(self.device)
         alone = share.of(_from_db(self._uniform(-60.0, -12.0, n_streams, generator))).to(self.device)
         kind = share.of(torch.rand(n_streams, generator=generator)).to(self.device)
-        rms = torch.where(kind < self.sound.noise_share, at_snr, faint)
+        rms = torch.where(kind < self.recipe.noise_share, at_snr, faint)
         rms = torch.where(loud > 0, rms, alone)
-        rms = torch.where(kind > 1.0 - self.sound.clean_share, torch.zeros_like(rms), rms)
+        rms = torch.where(kind > 1.0 - self.recipe.clean_share, torch.zeros_like(rms), rms)
         return torch.clamp(audio + noise * (rms / noise_rms)[:, None], -1.0, 1.0)
 
     def _pick(self, cumulative: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -159,7 +159,7 @@ class Sounds:
         return torch.searchsorted(cumulative, drawn).clamp(max=len(cumulative) - 1)
 
     def _gain(self, count: int, generator: torch.Generator) -> Tensor:
-        return _from_db(self._uniform(*self.sound.level_db, count, generator)).to(self.device)
+        return _from_db(self._uniform(*self.recipe.level_db, count, generator)).to(self.device)
 
     @staticmethod
     def _uniform(low: float, high: float, count: int, generator: torch.Generator) -> Tensor:

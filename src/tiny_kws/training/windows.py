@@ -14,9 +14,10 @@ from .sounds import Sounds, resampled
 class WindowComposer(Sounds):
     """Composes windows from prepared data."""
 
+    recipe: WindowRecipe
+
     def __init__(self, data: PreparedData, recipe: WindowRecipe, device: torch.device) -> None:
         super().__init__(data, recipe, CLIP_SAMPLES, device)
-        self.recipe = recipe
 
     def n_keywords(self, n_windows: int) -> int:
         """How many of `n_windows` hold a keyword."""
