@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from tiny_kws.config import CLIP_SAMPLES, TrainConfig
-from tiny_kws.training.augment import add_noise, augment, mask_bands, mask_frames, random_shift
+from tiny_kws.training.augment import (
+    add_noise,
+    augment,
+    colour_bands,
+    mask_bands,
+    mask_frames,
+    random_shift,
+    warp_bands,
+)
+from tiny_kws.training.features import hz_to_mel
+from tiny_kws.training.ranks import Share
 
 from .tones import seeded
 
@@ -232,3 +244,56 @@ def test_frames_are_masked_as_bands_are() -> None:
     assert masked.sum(1).max() == 10
     assert bool(masked.any(0).all())
     assert torch.equal(mask_frames(before, 0, seeded()), before)
+
+
+def peaks(rows: int, band: int) -> Tensor:
+    """Features of one band that sounds, (rows, 1, 64, 2)."""
+    lone = torch.zeros(rows, 1, 64, 2)
+    lone[:, :, band] = 1.0
+    return lone
+
+
+def test_frequencies_are_moved_by_up_to_the_factor() -> None:
+    """A band is heard where its frequency times or over a factor within the bounds lies, higher and lower alike."""
+    low, high = hz_to_mel(torch.tensor([20.0, 7600.0])).tolist()
+    mel_of = torch.arange(1, 65) * (high - low) / 65 + low
+    hz = 700 * (10 ** (mel_of / 2595) - 1)
+    warped = warp_bands(peaks(2000, 40), 0.1, seeded())[:, 0, :, 0]
+    found = (warped * torch.arange(64)).sum(1) / warped.sum(1)
+    bounds = [float((hz - hz[40] / factor).abs().argmin()) for factor in (1.1, 0.9)]
+    assert bounds[0] <= 38
+    assert bounds[1] >= 42
+    assert bounds[0] - 1 <= float(found.min()) < bounds[0] + 1
+    assert bounds[1] - 1 < float(found.max()) <= bounds[1] + 1
+    assert 0.4 < float((found > 40).float().mean()) < 0.6
+
+
+def test_what_is_even_over_the_bands_stays() -> None:
+    """Moved bands are weighted means of their neighbours, at the ends too."""
+    even = torch.rand(50, 1, 1, 5, generator=seeded(1)).expand(-1, -1, 64, -1)
+    assert torch.allclose(warp_bands(even, 0.3, seeded()), even, atol=1e-5)
+
+
+def test_half_of_the_rows_are_coloured() -> None:
+    """The same curve for all frames of a row, without jumps, of the spread asked for; silence stays silence."""
+    before = 1.0 + torch.rand(3000, 1, 64, 3, generator=seeded(1))
+    curves = colour_bands(before, 0.2, seeded()) - before
+    assert torch.allclose(curves, curves[..., :1].expand_as(curves), atol=1e-6)
+    curves = curves[:, 0, :, 0]
+    coloured = (curves != 0).any(1)
+    assert abs(float(coloured.float().mean()) - 0.5) < 0.03
+    assert abs(float(curves[coloured][:, [0, -1]].std()) - 0.2) < 0.02
+    assert float((curves[:, 1:] - curves[:, :-1]).abs().max()) < 0.2
+    assert not colour_bands(torch.zeros(9, 1, 64, 3), 0.2, seeded()).any()
+
+
+@pytest.mark.parametrize("vary", [warp_bands, colour_bands])
+def test_bands_that_are_not_varied(vary: Callable[..., Tensor]) -> None:
+    """With zero nothing is changed and nothing drawn; a share of the rows is what all of them hold there."""
+    generator, before = seeded(), features(8)
+    state = generator.get_state()
+    assert torch.equal(vary(before, 0.0, generator), before)
+    assert torch.equal(generator.get_state(), state)
+    whole, share = vary(before, 0.1, seeded()), Share(8, 1, 2)
+    assert torch.allclose(vary(share.of(before), 0.1, seeded(), share), share.of(whole), atol=1e-6)
+    assert not torch.equal(whole, before)

@@ -18,8 +18,9 @@ from tiny_kws.errors import DataError
 from tiny_kws.training import sounds as room
 from tiny_kws.training.compose import IGNORED, NO_KEYWORD, Composer, Streams
 from tiny_kws.training.dataset import PreparedData, material_file
+from tiny_kws.training.ranks import Share
 
-from .tones import BEGIN, END, LEVEL, PLAIN_SOUND, rms_db, seeded, strength, write_data
+from .tones import BEGIN, END, LEVEL, OTHERS_HZ, PLAIN_SOUND, rms_db, seeded, strength, write_data
 
 HOP = 320
 CPU = torch.device("cpu")
@@ -372,6 +373,35 @@ def test_short_noise_goes_round(data: PreparedData) -> None:
     for audio in (first, second):
         assert torch.allclose(audio[4000:], audio[:-4000], rtol=0, atol=1e-6)
     assert not torch.allclose(first / first.abs().max(), second / second.abs().max(), atol=1e-2)
+
+
+def test_noises_at_other_speeds(data: PreparedData) -> None:
+    """Every noise is there at each speed, drawn as often as at the others; a hum is heard as much higher or lower."""
+    hum = np.rint(8000 * np.sin(2 * np.pi * 1000 * np.arange(50_000) / SAMPLE_RATE)).astype(np.int16)
+    speeds = (1.0, 0.5, 2.0)
+    composer = Composer(replace(data, noise=hum), replace(PLAIN, noise_speeds=speeds), HOP, CPU)
+    noises = composer._noises(replace(data, noise=hum))
+    assert len(noises) == 6
+    assert [weight for _, weight in noises[:2]] * 3 == [weight for _, weight in noises]
+    for (noise, _), speed in zip(noises[::2], speeds, strict=True):
+        assert abs(len(noise) - 50_000 / speed) <= 2
+        loudest = np.abs(np.fft.rfft(noise[:16_000])).argmax()
+        assert loudest == 1000 * speed
+
+
+def test_babble_among_the_noises(data: PreparedData) -> None:
+    """It holds other words alone, of several voices at once, and is drawn as often as its share says."""
+    composer = Composer(data, replace(PLAIN, babble_share=0.25), HOP, CPU)
+    *others, (babble, weight) = composer._noises(data)
+    assert weight / (weight + sum(weight for _, weight in others)) == pytest.approx(0.25)
+    rows = torch.from_numpy(babble.reshape(-1, composer.n_samples) / 32768.0)
+    assert len(rows) == 120 * SAMPLE_RATE // composer.n_samples
+    spectrum = torch.fft.rfft(rows).abs().square()
+    at = round(OTHERS_HZ * composer.n_samples / SAMPLE_RATE)
+    assert float((spectrum[:, at - 60 : at + 60].sum(1) / spectrum.sum(1)).min()) > 0.95
+    assert len({float(row.square().sum()) for row in rows}) == len(rows)
+    alone = composer._end_to_end(Share(20), seeded())
+    assert float((rows.abs() > 1e-3).float().mean()) > 1.2 * float((alone.abs() > 1e-3).float().mean())
 
 
 @pytest.mark.gpu

@@ -263,13 +263,14 @@ def test_network_is_within_its_budget() -> None:
 
 
 def test_sizes() -> None:
-    """Micro has about 10,000 parameters, small about 50,000; each is smaller than the next."""
+    """Micro has about 10,000 parameters, small about 50,000, large about 350,000; each is smaller than the next."""
     from tiny_kws.training.models import CausalCNN, count_parameters
 
     counts = {name: count_parameters(CausalCNN(config)) for name, config in CAUSAL_SIZES.items()}
     assert counts["micro"] == pytest.approx(10_000, rel=0.1)
     assert counts["small"] == pytest.approx(50_000, rel=0.1)
-    assert counts["micro"] < counts["small"] < counts["base"]
+    assert counts["large"] == pytest.approx(350_000, rel=0.1)
+    assert counts["micro"] < counts["small"] < counts["base"] < counts["large"]
 
 
 @pytest.mark.parametrize(

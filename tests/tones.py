@@ -28,6 +28,10 @@ PLAIN_SOUND: dict[str, Any] = {
     "room_share": 0.0,
     "made_rooms": 4,
     "clean_share": 1.0,
+    "noise_speeds": (1.0,),
+    "babble_share": 0.0,
+    "warp": 0.0,
+    "colour": 0.0,
 }
 """Of a recipe: words as they were recorded."""
 

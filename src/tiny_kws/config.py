@@ -113,8 +113,12 @@ CAUSAL_SIZES = {
     "micro": CausalCNNConfig(stem_channels=8, n_band_blocks=2, band_channels=12, width=28, n_blocks=4),
     "small": CausalCNNConfig(stem_channels=12, n_band_blocks=3, band_channels=16, width=72, n_blocks=5),
     "base": CausalCNNConfig(stem_channels=16, n_band_blocks=3, band_channels=24, width=108),
+    "large": CausalCNNConfig(stem_channels=24, n_band_blocks=3, band_channels=40, width=184, n_blocks=7),
 }
-"""The streaming network in three sizes: about 10,000, 50,000 and 115,000 parameters."""
+"""The streaming network in its sizes: about 10,000, 50,000, 115,000 and 350,000 parameters.
+
+The largest is there to teach the others.
+"""
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,20 @@ class SoundRecipe:
     pause_share: float = 0.2
     """Of the words in fluent speech that a pause follows."""
     level_db: tuple[float, float] = (-12.0, 6.0)
-    room_share: float = 0.35
+    room_share: float = 0.4
     made_rooms: int = 300
-    noise_share: float = 0.55
+    noise_share: float = 0.7
     """Noise at an SNR drawn from `snr_db`; in the others it is faint, but for `clean_share` without any."""
-    snr_db: tuple[float, float] = (-3.0, 30.0)
+    snr_db: tuple[float, float] = (-3.0, 24.0)
     clean_share: float = 0.08
+    noise_speeds: tuple[float, ...] = (1.0, 0.7, 1.4)
+    """Every noise is there at each of them."""
+    babble_share: float = 0.15
+    """Of the noises: several voices at once."""
+    warp: float = 0.08
+    """Frequencies are moved by a factor of up to so much, as by another length of the vocal tract."""
+    colour: float = 0.2
+    """Spread of what a microphone adds to mel bands, in standard deviations of the features."""
     masked_bands: int = 8
     masked_frames: int = 0
 
@@ -142,6 +154,9 @@ class SoundRecipe:
 class StreamRecipe(SoundRecipe):
     """How streams to train on are composed. Shares are of streams unless said otherwise."""
 
+    room_share: float = 0.35
+    noise_share: float = 0.55
+    snr_db: tuple[float, float] = (-3.0, 30.0)
     seconds: float = 3.4
     keyword_share: float = 0.5
     """Of the slots of a second in streams of single words; the rest holds other words or nothing."""

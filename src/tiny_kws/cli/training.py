@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
 
 class Network(str, Enum):
-    """The networks that can be trained; the last three are sizes of the causal one."""
+    """The networks that can be trained; the last four are sizes of the causal one."""
 
     ds_cnn = "ds-cnn"
     causal_cnn = "causal-cnn"
     micro = "micro"
     small = "small"
     base = "base"
+    large = "large"
 
 
 class Recipe(str, Enum):

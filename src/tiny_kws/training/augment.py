@@ -6,9 +6,10 @@ Where a batch is shared with other processes, `share` says which of its rows are
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..config import CLIP_SAMPLES, SAMPLE_RATE, SoundRecipe, TrainConfig
+from ..config import CLIP_SAMPLES, SAMPLE_RATE, FeatureConfig, SoundRecipe, TrainConfig
+from .features import hz_to_mel, mel_to_hz
 from .ranks import Share
 
 
@@ -65,10 +66,46 @@ def mask_frames(features: Tensor, most: int, generator: torch.Generator, share: 
     return _mask(features, 3, most, generator, share)
 
 
-def mask(features: Tensor, recipe: SoundRecipe, generator: torch.Generator, share: Share | None = None) -> Tensor:
-    """Bands, then frames, as wide as `recipe` says."""
+def vary(features: Tensor, recipe: SoundRecipe, generator: torch.Generator, share: Share | None = None) -> Tensor:
+    """Normalised features (batch, 1, mels, frames) as another mouth and microphone might give them, masked in part."""
+    features = warp_bands(features, recipe.warp, generator, share)
+    features = colour_bands(features, recipe.colour, generator, share)
     features = mask_bands(features, recipe.masked_bands, generator, share)
     return mask_frames(features, recipe.masked_frames, generator, share)
+
+
+def warp_bands(features: Tensor, most: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
+    """Move what (batch, 1, mels, frames) hold up or down in frequency, by a factor from 1 - `most` to 1 + `most`.
+
+    As of another length of the vocal tract (Jaitly and Hinton 2013). Between mel bands it is interpolated; what lies
+    beyond the last band is the last band. With `most` 0 nothing is moved.
+    """
+    if most == 0:
+        return features
+    share, n_mels = share or Share(len(features)), features.shape[2]
+    config = FeatureConfig(n_mels=n_mels)
+    low, high = hz_to_mel(torch.tensor([config.f_min, config.f_max]))
+    places = torch.arange(n_mels)
+    centres = mel_to_hz(low + (high - low) * (places + 1) / (n_mels + 1))
+    factors = 1 + most * (2 * torch.rand(share.total, 1, generator=generator) - 1)
+    heard = (hz_to_mel(centres * factors) - low) / (high - low) * (n_mels + 1) - 1
+    weights = (1 - (heard.clamp(0, n_mels - 1)[:, :, None] - places).abs()).clamp(min=0)
+    return share.of(weights).to(features.device)[:, None] @ features
+
+
+def colour_bands(features: Tensor, spread: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
+    """Raise and lower mel bands of normalised (batch, 1, mels, frames) along a drawn curve, as another microphone does.
+
+    Half of the rows; the curve goes straight from one of six points to the next, each of standard deviation `spread`
+    (Nam et al. 2022, arXiv:2110.03282). Where there is no sound, at 0, none comes. With `spread` 0 nothing is done.
+    """
+    if spread == 0:
+        return features
+    share = share or Share(len(features))
+    points = spread * torch.randn(share.total, 1, 6, generator=generator)
+    points *= torch.rand(share.total, 1, 1, generator=generator) < 0.5
+    curves = nn.functional.interpolate(points, features.shape[2], mode="linear", align_corners=True)[:, :, :, None]
+    return features + share.of(curves).to(features.device) * features.clamp(0.0, 1.0)
 
 
 def _mask(features: Tensor, dim: int, most: int, generator: torch.Generator, share: Share | None) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import LABELS, UNKNOWN, StreamRecipe, TrainConfig, WindowRecipe
-from .augment import augment, mask
+from .augment import augment, vary
 from .bank import Bank, fetch
 from .compose import NO_KEYWORD, Composer
 from .dataset import PreparedData
@@ -109,7 +109,7 @@ class WindowTraining:
         share = self.ranks.share(self.config.batch_size)
         audio, targets = self.composer.compose(self.composer.keywords[items], share.total, generator, share)
         whole = self.features(audio)
-        logits = model(mask(whole, self.recipe, generator, share)).float()
+        logits = model(vary(whole, self.recipe, generator, share)).float()
         loss = mean_loss(logits, targets, share.total, self.config.label_smoothing)
         if self.teacher is not None:
             weight = self.config.teacher_weight
@@ -162,7 +162,7 @@ class StreamTraining:
         keywords = self.composer.keywords[items]
         share = self.ranks.share(self.config.batch_size)
         streams = self.composer.compose(keywords, share.total, generator, share)
-        features = mask(self.features(streams.audio), self.recipe, generator, share)
+        features = vary(self.features(streams.audio), self.recipe, generator, share)
         logits = model.answer_all(features).float()
         smoothing = self.config.label_smoothing
         at_clips = logits[streams.rows, streams.answers]

@@ -15,11 +15,12 @@ from ..config import CLIP_SAMPLES, LABELS, SAMPLE_RATE, SILENCE, UNKNOWN, SoundR
 from ..errors import DataError
 from ..evaluation.mixing import find_word, room_response
 from .bank import fetch, on_device
-from .dataset import EXTRA, PreparedData, to_float
+from .dataset import EXTRA, Pcm, PreparedData, to_float
 from .ranks import Share
 
 MARGIN = 2 * CLIP_SAMPLES  # silence around a row while it is composed, so that no word needs to be cut
 ROOM_TAPS = SAMPLE_RATE // 2
+BABBLE_SAMPLES = 120 * SAMPLE_RATE
 CLEAN_SPEECH_RMS = 0.08  # of fluent speech before its drawn level
 
 
@@ -50,17 +51,15 @@ class Sounds:
         self.keywords = torch.nonzero(self.classes > LABELS.index(UNKNOWN))[:, 0]
         self.others = torch.nonzero(self.classes == LABELS.index(UNKNOWN))[:, 0]
         self._by_word = _cumulative(_balanced([clips[i].word for i in self.others.tolist()], recipe.rare_word_clips))
-        noises = [data.noise, *data.material("noise")]
+        noises = self._noises(data)
         # Each goes on with its own beginning, so that a stretch may start anywhere in it.
         self.noise = torch.from_numpy(
-            np.concatenate([np.resize(noise, len(noise) + self.n_samples) for noise in noises])
+            np.concatenate([np.resize(noise, len(noise) + self.n_samples) for noise, _ in noises])
         ).to(device)
-        self._noise_lengths = torch.tensor([len(noise) for noise in noises])
+        self._noise_lengths = torch.tensor([len(noise) for noise, _ in noises])
         stored = self._noise_lengths + self.n_samples
         self._noise_starts = torch.cumsum(stored, 0) - stored
-        weights = [max(1.0, len(noise) / (5 * SAMPLE_RATE)) for noise in noises]
-        weights[0] = max(1.0, sum(weights[1:]) / 3)  # the task's own background noise: a quarter
-        self._by_noise = _cumulative(np.array(weights))
+        self._by_noise = _cumulative(np.array([weight for _, weight in noises]))
         measured = [room_response(to_float(room)) for room in data.material("rooms")]
         self.rooms = _room_spectra(measured, recipe.made_rooms, self.n_samples).to(device)
         self._n_measured = len(measured)
@@ -74,6 +73,34 @@ class Sounds:
         """Clips at `speeds`, (n, samples); zeros for clip -1."""
         sound = _at_speed(self._recorded(clips.clamp(min=0)), speeds)
         return sound * (clips >= 0).to(self.device)[:, None]
+
+    def _noises(self, data: PreparedData) -> list[tuple[Pcm, float]]:
+        """What is laid under words, and how often each is drawn against the others.
+
+        A recording counts by its length; a quarter of them all is the task's own background noise. Each is there at the
+        `noise_speeds`; then babble has its share.
+        """
+        noises = [data.noise, *data.material("noise")]
+        weights = [max(1.0, len(noise) / (5 * SAMPLE_RATE)) for noise in noises]
+        weights[0] = max(1.0, sum(weights[1:]) / 3)
+        found = [
+            (_sped(noise, speed), weight)
+            for speed in self.recipe.noise_speeds
+            for noise, weight in zip(noises, weights, strict=True)
+        ]
+        share = self.recipe.babble_share
+        if share > 0:
+            found.append((self._babble(), sum(weight for _, weight in found) * share / (1 - share)))
+        return found
+
+    def _babble(self) -> Pcm:
+        """Other words end to end in the voices of three to eight people at once, a new mixture each row."""
+        generator = torch.Generator().manual_seed(0)
+        n_rows = max(1, BABBLE_SAMPLES // self.n_samples)
+        row_of = torch.arange(n_rows).repeat_interleave(torch.randint(3, 9, (n_rows,), generator=generator))
+        voices = self._end_to_end(Share(len(row_of)), generator) * self._gain(len(row_of), generator)[:, None]
+        mixed = torch.zeros(n_rows, self.n_samples, device=self.device).index_add_(0, row_of.to(self.device), voices)
+        return to_pcm(mixed / mixed.abs().max())
 
     def _fluent(self, share: Share, generator: torch.Generator) -> Tensor:
         """Fluent speech, (streams, samples): words end to end, and running speech in half, where there is any."""
@@ -170,6 +197,21 @@ def add_into(audio: Tensor, sound: Tensor, starts: Tensor) -> None:
     """Add `sound` (batch, length) into `audio` (batch, samples with margins), each row at its start."""
     index = (starts + MARGIN).to(audio.device)[:, None] + torch.arange(sound.shape[1], device=audio.device)
     audio.scatter_add_(1, index, sound)
+
+
+def to_pcm(audio: Tensor) -> Pcm:
+    """Audio in [-1, 1], any shape, as (samples,) int16."""
+    pcm: Pcm = (audio.flatten() * 32767).round().to(torch.int16).cpu().numpy()
+    return pcm
+
+
+def _sped(recording: Pcm, speed: float) -> Pcm:
+    """A recording (samples,) played at `speed`, by linear interpolation."""
+    if speed == 1.0:
+        return recording
+    at = np.arange(0, len(recording) - 1, speed)
+    sped: Pcm = np.interp(at, np.arange(len(recording)), recording).round().astype(np.int16)
+    return sped
 
 
 def _at_speed(clips: Tensor, speeds: Tensor) -> Tensor:

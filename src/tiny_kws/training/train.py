@@ -225,12 +225,15 @@ class _Run:
             share_batch_norm(model)
         self.model = model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.model.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
         )
         self.average: AveragedModel | None = None
         if config.average_decay:
             # Young averages forget faster: then the first, bad weights do not linger.
-            self.average = AveragedModel(self.model, avg_fn=_average(config.average_decay), use_buffers=True)
+            self.average = AveragedModel(self.model, multi_avg_fn=_average(config.average_decay), use_buffers=True)
         self.log_mel = LogMel(feature_config_of(architecture)).to(self.device)
         self.quick_log_mel = LogMel(feature_config_of(architecture), torch.float32).to(self.device)
         self.rows = {split: data.rows(split) for split in ("training", "validation")}
@@ -480,14 +483,15 @@ def _begin_from(first: Checkpoint, model: Network) -> None:
     load_weights(model, first.model.state_dict(), f"the first checkpoint ({name})")
 
 
-def _average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+def _average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
     """Exponential moving average of the weights whose decay grows from 2/21, in the second step, to `decay`."""
 
-    def average(averaged: Tensor, new: Tensor, n_averaged: Tensor | int) -> Tensor:
-        if not averaged.is_floating_point():  # batch norm's count of batches
-            return new
-        n = int(n_averaged)
-        return averaged.lerp(new, 1.0 - min(decay, (n + 1) / (n + 20)))
+    def average(averaged: Sequence[Tensor], new: Sequence[Tensor], n_averaged: Tensor | int) -> None:
+        if averaged[0].is_floating_point():
+            n = int(n_averaged)
+            torch._foreach_lerp_(list(averaged), list(new), 1.0 - min(decay, (n + 1) / (n + 20)))
+        else:  # batch norm's count of batches
+            torch._foreach_copy_(list(averaged), list(new))
 
     return average
 
