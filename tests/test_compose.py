@@ -5,6 +5,7 @@ The clips are tones, one for each keyword and one for all other words, so that w
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -145,7 +146,7 @@ def test_targets_follow_the_sound(data: PreparedData, speed: float) -> None:
         stages = [
             (t <= begin, NO_KEYWORD),
             ((t >= (begin + end) / 2) & (t <= end), IGNORED),
-            ((t >= end + 2 * margin) & (t <= min(begin + second - margin, end + 0.5 * second - margin)), label),
+            ((t >= end + 3 * margin) & (t <= min(begin + second - margin, end + 0.5 * second - margin)), label),
             ((t >= min(begin + second, end + 0.5 * second) + margin) & (t <= end + second - 2 * margin), IGNORED),
             (t >= end + second, NO_KEYWORD),
         ]
@@ -200,6 +201,30 @@ def test_fluent_speech_holds_no_keyword(data: PreparedData) -> None:
     assert bool((words > 0).all())
     frames = fluent.unfold(1, 320, 320).abs().amax(2)
     assert float((frames > 0.01).float().mean()) > 0.8
+
+
+def test_words_that_begin_as_keywords_do(data: PreparedData) -> None:
+    """Half of a keyword or more, but never all of it, goes over into another word; no keyword is a target there."""
+    recipe = replace(PLAIN, fluent_share=0.5, pause_share=1.0, spliced_share=1.0)
+    streams = composed(data, recipe, n_streams=24)
+    assert bool((streams.targets[12:] == NO_KEYWORD).all())
+    frame = SAMPLE_RATE // 100
+    spectra = torch.fft.rfft(streams.audio[12:].unfold(1, 2 * frame, frame)).abs()
+    hz = torch.fft.rfftfreq(2 * frame, 1 / SAMPLE_RATE)
+    low, high = (spectra[..., where].amax(2) for where in (hz < 800, hz > 1200))
+    lengths, followed = [], []
+    for row in range(len(high)):
+        kinds = torch.where(high[row] > 2 * low[row], 2, torch.where(low[row] > 0.1, 1, 0)).tolist()
+        runs = [(kind, len(list(run))) for kind, run in itertools.groupby(kinds)]
+        for (kind, length), (after, _) in itertools.pairwise(runs[1:]):
+            if kind == 2:
+                lengths.append(length / 100)
+                followed.append(after == 1)
+    assert len(lengths) > 20
+    word = (END - BEGIN) / SAMPLE_RATE
+    assert 0.4 * word < min(lengths) < 0.7 * word
+    assert 0.75 * word < max(lengths) < word + 0.02
+    assert all(followed)
 
 
 def test_pauses_in_fluent_speech(data: PreparedData) -> None:

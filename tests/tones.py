@@ -28,6 +28,7 @@ PLAIN_SOUND: dict[str, Any] = {
     "room_share": 0.0,
     "made_rooms": 4,
     "clean_share": 1.0,
+    "spliced_share": 0.0,
     "noise_speeds": (1.0,),
     "babble_share": 0.0,
     "warp": 0.0,

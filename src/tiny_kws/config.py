@@ -131,6 +131,8 @@ class SoundRecipe:
     fluent_speeds: tuple[float, float] = (0.9, 1.3)
     pause_share: float = 0.2
     """Of the words in fluent speech that a pause follows."""
+    spliced_share: float = 0.0
+    """Of the words in fluent speech that begin as a keyword does and go on as another word."""
     level_db: tuple[float, float] = (-12.0, 6.0)
     room_share: float = 0.4
     made_rooms: int = 300
@@ -164,7 +166,8 @@ class StreamRecipe(SoundRecipe):
     """Of the slots that hold no keyword."""
     fluent_share: float = 0.25
     """Streams of other words end to end, as in fluent speech."""
-    latency_ms: float = 30.0
+    spliced_share: float = 0.3
+    latency_ms: float = 80.0
     """After the end of a keyword, from which on it is to be heard."""
     hard_negatives: int = 0
     """Streams without keywords kept for an epoch: those in which the network was nearest to hear one; 0 for none."""

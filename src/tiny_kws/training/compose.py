@@ -144,8 +144,9 @@ class Composer(Sounds):
         begin, end = words[..., 0:1], words[..., 1:2]
         partly = is_keyword & (ends > begin + 0.35 * (end - begin)) & (ends < end + 0.95 * SAMPLE_RATE)
         targets[: len(clips)][partly.any(1)] = IGNORED
-        latest = torch.minimum(torch.maximum(begin + SAMPLE_RATE, end + 0.1 * SAMPLE_RATE), end + 0.5 * SAMPLE_RATE)
-        whole = is_keyword & (ends >= end + self.recipe.latency_ms * SAMPLE_RATE / 1000) & (ends <= latest)
+        first = end + self.recipe.latency_ms * SAMPLE_RATE / 1000
+        latest = torch.minimum(torch.maximum(begin + SAMPLE_RATE, first + 0.07 * SAMPLE_RATE), end + 0.5 * SAMPLE_RATE)
+        whole = is_keyword & (ends >= first) & (ends <= latest)
         for slot in range(clips.shape[1]):
             targets[: len(clips)] = torch.where(whole[:, slot], classes[:, slot, None], targets[: len(clips)])
         answers = ((starts + SAMPLE_RATE) / self.hop).round().long() - 1

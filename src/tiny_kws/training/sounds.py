@@ -21,6 +21,7 @@ from .ranks import Share
 MARGIN = 2 * CLIP_SAMPLES  # silence around a row while it is composed, so that no word needs to be cut
 ROOM_TAPS = SAMPLE_RATE // 2
 BABBLE_SAMPLES = 120 * SAMPLE_RATE
+SPLICE_GAP = -0.01  # seconds between two parts of words that are made one
 CLEAN_SPEECH_RMS = 0.08  # of fluent speech before its drawn level
 
 
@@ -117,14 +118,27 @@ class Sounds:
         return self.speech[index.to(self.device)].float() / 32768.0
 
     def _end_to_end(self, share: Share, generator: torch.Generator) -> Tensor:
-        """Other words end to end as in fluent speech, (streams, samples)."""
+        """Other words end to end as in fluent speech, (streams, samples).
+
+        A `spliced_share` of them begins with the first half of a keyword or more, and goes on without a gap in the rest
+        of another word, as *awful* begins with *off*: it is no keyword.
+        """
         n_streams = share.total
         audio = torch.zeros(len(share), self.n_samples + 2 * MARGIN, device=self.device)
         at = torch.randint(-SAMPLE_RATE // 3, SAMPLE_RATE // 3, (n_streams,), generator=generator)
+        goes_on = torch.zeros(n_streams, dtype=torch.bool)
         while bool((at < self.n_samples).any()):
             clips = self.others[self._pick(self._by_word, n_streams, generator)]
+            begins = torch.zeros(n_streams, dtype=torch.bool)
+            if self.recipe.spliced_share > 0:
+                begins = (torch.rand(n_streams, generator=generator) < self.recipe.spliced_share) & ~goes_on
+                drawn = torch.randint(len(self.keywords), (n_streams,), generator=generator)
+                clips = torch.where(begins, self.keywords[drawn], clips)
             speeds = self._uniform(*self.recipe.fluent_speeds, n_streams, generator)
             begin, end = (self.spans[clips.to(self.device)].cpu() / speeds[:, None]).round().long().T
+            if self.recipe.spliced_share > 0:
+                cut = (end - begin) * self._uniform(0.1, 0.5, n_streams, generator)
+                begin, end = begin + (goes_on * cut).long(), end - (begins * cut).long()
             sound = self._clips(share.of(clips), share.of(speeds))
             n = torch.arange(sound.shape[1], device=self.device)
             first, last = (share.of(values)[:, None].to(self.device) for values in (begin, end))
@@ -136,7 +150,9 @@ class Sounds:
             gap = torch.where(
                 pauses, self._uniform(0.1, 0.5, n_streams, generator), self._uniform(-0.03, 0.06, n_streams, generator)
             )
+            gap[begins] = SPLICE_GAP
             at = at + (end - begin) + (gap * SAMPLE_RATE).long()
+            goes_on = begins
         return audio[:, MARGIN : MARGIN + self.n_samples]
 
     def _in_rooms(self, audio: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
