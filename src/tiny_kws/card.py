@@ -285,19 +285,26 @@ def _data(facts: CardFacts) -> str:
 
 
 def _made(metadata: Metadata) -> str:
-    front_end = ", ".join(f"{key} {value}" for key, value in metadata.feature_config.items())
-    network = ", ".join(f"{key} {value}" for key, value in metadata.model_config.items())
-    lines = [f"- front end: {front_end}", f"- network: {network}"]
+    lines = [f"- front end: {_settings(metadata.feature_config)}", f"- network: {_settings(metadata.model_config)}"]
     if metadata.train_config:
-        streams = metadata.train_config.get("streams")
-        config = ", ".join(f"{key} {value}" for key, value in metadata.train_config.items() if key != "streams")
+        recipes = {name: metadata.train_config.get(name) or {} for name in ("windows", "streams")}
+        composed = {name: recipe for name, recipe in recipes.items() if recipe}
+        heard = f"composed {' and '.join(composed)}" if composed else "single clips"
+        settings = _settings({key: value for key, value in metadata.train_config.items() if key not in recipes})
         chosen = "; the epoch was chosen on the validation clips, which favours accuracy on them"
-        lines.append(f"- training on {'composed streams' if streams else 'single clips'}: {config}{chosen}")
+        last = bool(metadata.train_config.get("keep_last"))
+        lines.append(f"- training on {heard}: {settings}{'; the last epoch was taken' if last else chosen}")
+        lines += [f"- {name}: {_settings(recipe)}" for name, recipe in composed.items()]
     if metadata.detector:
-        settings = ", ".join(f"{key} {value}" for key, value in metadata.detector.items() if value != {})
-        lines.append(f"- detector: {settings}")
+        lines.append(f"- detector: {_settings(metadata.detector)}")
     lines.append(f"- SHA-256 of the checkpoint: `{metadata.checkpoint_sha256}`")
     return "## How it was made\n\n" + "\n".join(lines)
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    """What is set, in a line: lists by their items."""
+    texts = {key: " / ".join(map(str, v)) if isinstance(v, (list, tuple)) else v for key, v in values.items()}
+    return ", ".join(f"{key} {text}" for key, text in texts.items() if text not in ("", None, {}))
 
 
 def _words(metadata: Metadata) -> list[str]:
