@@ -134,11 +134,11 @@ class SoundRecipe:
     spliced_share: float = 0.0
     """Of the words in fluent speech that begin as a keyword does and go on as another word."""
     level_db: tuple[float, float] = (-12.0, 6.0)
-    room_share: float = 0.4
+    room_share: float = 0.35
     made_rooms: int = 300
-    noise_share: float = 0.7
+    noise_share: float = 0.55
     """Noise at an SNR drawn from `snr_db`; in the others it is faint, but for `clean_share` without any."""
-    snr_db: tuple[float, float] = (-3.0, 24.0)
+    snr_db: tuple[float, float] = (-3.0, 30.0)
     clean_share: float = 0.08
     noise_speeds: tuple[float, ...] = (1.0, 0.7, 1.4)
     """Every noise is there at each of them."""
@@ -156,9 +156,6 @@ class SoundRecipe:
 class StreamRecipe(SoundRecipe):
     """How streams to train on are composed. Shares are of streams unless said otherwise."""
 
-    room_share: float = 0.35
-    noise_share: float = 0.55
-    snr_db: tuple[float, float] = (-3.0, 30.0)
     seconds: float = 3.4
     keyword_share: float = 0.5
     """Of the slots of a second in streams of single words; the rest holds other words or nothing."""
