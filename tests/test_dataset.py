@@ -507,7 +507,7 @@ def test_no_other_sources(prepared: PreparedData) -> None:
     """Without anything beside the archive there is no material, and the manifest says what is missing."""
     assert [prepared.material(kind) for kind in MATERIAL] == [[], [], []]
     missing = {bill["folder"] for bill in prepared.manifest["sources"] if "the folder is missing" in bill["left_out"]}
-    assert missing == {"words", "synthetic", "noise", "rooms", "speech"}
+    assert missing == {"words", "synthetic", "near", "noise", "rooms", "speech"}
 
 
 def test_the_task_in_the_bill_of_materials(with_sources: PreparedData) -> None:
@@ -535,6 +535,15 @@ def test_prepared_from_within(with_sources: PreparedData, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path / "task" / WORDS_FOLDER)
     data = prepare(Path(), tmp_path / "out", sources=read_sources(root / "sources.toml"))
     assert data.clips == with_sources.clips
+
+
+def test_keywords_of_other_sources(own_archive: Path, tmp_path: Path) -> None:
+    """Of a source of words the keywords are clips of their own label, in the split of further words."""
+    path = write_sources(tmp_path)
+    path.write_text(path.read_text().replace('use = "other words"', 'use = "words"'), encoding="utf-8")
+    data = prepare(own_archive, tmp_path / "out", sources=read_sources(path))
+    labels = {clip.word: (clip.split, clip.label) for clip in data.clips if "words/" in clip.file}
+    assert labels == {"abbey": (EXTRA, UNKNOWN), "bed": (EXTRA, UNKNOWN), "yes": (EXTRA, "yes")}
 
 
 def test_material_that_cannot_be_used(own_archive: Path, tmp_path: Path) -> None:

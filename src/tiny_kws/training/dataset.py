@@ -45,7 +45,7 @@ NOISE_STRETCHES = {"training": (0.0, 0.8), "validation": (0.8, 0.9), "testing": 
 """The part of every background recording that each split may use: no noise is heard in two splits."""
 
 EXTRA = "extra"
-"""The split of other words beyond the task's draw: more of `unknown` for recipes that want it."""
+"""The split of words beyond the task's draw, most of them `unknown`, for recipes that want more."""
 
 LEFT_OUT = "left out"
 """The split of clips that `PreparedData.without` keeps from training; none lies in a prepared folder."""
@@ -149,7 +149,8 @@ def prepare(
     task = [clip for split in SPLITS for clip in _draw_words(recordings[split], split, config)]
     own = {SOURCE_LICENCE: len(recordings["training"])}
     found, bills = gather(_named(words, ".."), sources, own)
-    extra = _undrawn(recordings["training"], task) + [_extra_clip(recording) for recording in found["other words"]]
+    others = [*found["other words"], *found["words"]]
+    extra = _undrawn(recordings["training"], task) + [_extra_clip(recording) for recording in others]
     unreadable: list[str] = []
     with whole_folder(destination) as folder:
         # Written row by row: on a full disk, writing through a memory map kills the process.
@@ -359,7 +360,8 @@ def _undrawn(files: list[str], task: list[Clip]) -> list[Clip]:
 
 def _extra_clip(recording: Recording) -> Clip:
     file = str(PurePosixPath("..", recording.file))  # a source's folder may also be named from the root
-    return Clip(EXTRA, UNKNOWN, recording.word, recording.speaker, file)
+    label = recording.word if recording.word in KEYWORDS else UNKNOWN
+    return Clip(EXTRA, label, recording.word, recording.speaker, file)
 
 
 def _named(words: Path, file: str) -> Path:

@@ -24,11 +24,13 @@ else:
 SOURCES = Path(__file__).with_name("sources.toml")
 """The file that the published networks were trained by."""
 
-USES = ("keywords", "other words", "noise", "rooms", "speech")
+USES = ("keywords", "other words", "words", "noise", "rooms", "speech")
+"""The task's own recordings; words of which keywords are left out; words of which keywords are taken as such."""
+
 RESTRICTIONS = ("-SA", "-NC", "-ND", "ShareAlike", "NonCommercial", "NoDerivatives")
 """What in a licence keeps a recording from weights that are free for any use."""
 
-COLUMNS = {"other words": {"word"}, "rooms": {"label"}, "speech": {"label", "speaker"}}
+COLUMNS = {"other words": {"word"}, "words": {"word"}, "rooms": {"label"}, "speech": {"label", "speaker"}}
 """What the manifest of a source for each use must say beside file and licence."""
 
 HELD_OUT = 0
@@ -141,8 +143,9 @@ def list_source(root: Path, source: Source, sources: Sources) -> tuple[list[Reco
     """What training may use of a source below `root`, and its line in the bill of materials.
 
     Left out: licences that `sources` does not permit, the third kept for measurements (of noises, rooms and speech),
-    of other words those that are keywords or were heard as one, and speech in which a keyword is or may be said. An
-    absent folder gives none, and says so. Raises DataError if there is no manifest that can be read.
+    of other words those that are keywords or were heard as one, of words those that were heard as another where either
+    is a keyword, and speech in which a keyword is or may be said. An absent folder gives none, and says so. Raises
+    DataError if there is no manifest that can be read.
     """
     folder, bill = root / source.folder, _bill(source)
     if not folder.is_dir():
@@ -193,17 +196,19 @@ def _recording(folder: Path, source: Source, line: dict[str, str]) -> Recording:
 
 
 def _objection(recording: Recording, source: Source, sources: Sources, heard: str) -> str:
-    if not sources.permits(recording.licence):
-        return recording.licence
-    if source.use in ("noise", "rooms", "speech") and part_of(recording.group) == HELD_OUT:
-        return "kept for measurements"
-    if source.use == "other words" and {recording.word, heard} & set(KEYWORDS):
-        return "a keyword, or heard as one"
-    if source.use == "speech" and not recording.text.strip():
-        return "no transcript"
-    if source.use == "speech" and holds_word(recording.text, KEYWORDS):
-        return "holds a keyword"
-    return ""
+    """Why a recording is left out, or nothing."""
+    kept = source.use in ("noise", "rooms", "speech") and part_of(recording.group) == HELD_OUT
+    is_keyword = bool({recording.word, heard} & set(KEYWORDS))
+    speech = source.use == "speech"
+    objections = {
+        recording.licence: not sources.permits(recording.licence),
+        "kept for measurements": kept,
+        "a keyword, or heard as one": source.use == "other words" and is_keyword,
+        "heard as another word": source.use == "words" and is_keyword and heard not in ("", recording.word),
+        "no transcript": speech and not recording.text.strip(),
+        "holds a keyword": speech and holds_word(recording.text, KEYWORDS),
+    }
+    return next((reason for reason, holds in objections.items() if holds), "")
 
 
 def _read_manifest(path: Path, columns: set[str]) -> Sequence[dict[str, str]]:
