@@ -105,6 +105,20 @@ def test_no_number_on_the_card_that_was_not_measured() -> None:
     assert missing == set()
 
 
+@pytest.mark.parametrize(
+    ("name", "heard"), [("ds-cnn", "single clips"), ("base", "composed windows"), ("listener", "composed streams")]
+)
+def test_the_card_says_how_a_model_was_made(name: str, heard: str) -> None:
+    """What it was trained on, the settings of that recipe in a line of their own, and whose weights it began with."""
+    parts = publish.collect(name, MODELS / name)
+    made = model_card(parts.facts, f"ada/{name}").partition("## How it was made")[2]
+    assert f"- training on {heard}: epochs" in made
+    kind = heard.removeprefix("composed ")
+    assert re.findall(r"^- (windows|streams): rare_word_clips", made, re.MULTILINE) == [kind] * heard.startswith("comp")
+    first = parts.facts.artefacts[0].metadata.data.get("first_sha256")
+    assert (f"another training, the checkpoint of SHA-256 `{first}`" in made) == bool(first)
+
+
 def numbers(text: str) -> set[str]:
     return set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?", text.replace(",", "")))
 

@@ -295,6 +295,11 @@ def _made(metadata: Metadata) -> str:
         last = bool(metadata.train_config.get("keep_last"))
         lines.append(f"- training on {heard}: {settings}{'; the last epoch was taken' if last else chosen}")
         lines += [f"- {name}: {_settings(recipe)}" for name, recipe in composed.items()]
+        first, teachers = metadata.data.get("first_sha256"), metadata.data.get("teachers_sha256")
+        if first:
+            lines.append(f"- from the weights of another training, the checkpoint of SHA-256 `{first}`")
+        if teachers:
+            lines.append(f"- taught by the checkpoints of SHA-256 {', '.join(f'`{teacher}`' for teacher in teachers)}")
     if metadata.detector:
         lines.append(f"- detector: {_settings(metadata.detector)}")
     lines.append(f"- SHA-256 of the checkpoint: `{metadata.checkpoint_sha256}`")

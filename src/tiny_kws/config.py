@@ -117,7 +117,7 @@ CAUSAL_SIZES = {
 }
 """The streaming network in its sizes: about 10,000, 50,000, 115,000 and 350,000 parameters.
 
-The largest is there to teach the others.
+The largest shows what more parameters bring (`docs/LOG.md`); no weights of it are published.
 """
 
 
