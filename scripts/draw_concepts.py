@@ -16,7 +16,7 @@ from tiny_kws.config import SAMPLE_RATE, FeatureConfig
 from tiny_kws.detect import Detector
 from tiny_kws.evaluation.report import save_figure
 from tiny_kws.runtime import StreamModel
-from tiny_kws.training.features import LogMel, hz_to_mel, mel_to_hz
+from tiny_kws.training.features import LogMel, band_edges
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WORD = "yes.wav"
@@ -80,8 +80,7 @@ def draw_log_mel(audio: Samples, out: Path) -> None:
     log_mel = LogMel(config)(torch.from_numpy(audio))[0, 0].numpy()
     figure = Figure(figsize=(10, 2.9), layout="constrained")
     bank, power, logarithm = figure.subplots(1, 3)
-    limits = hz_to_mel(torch.tensor([config.f_min, config.f_max]))
-    edges_khz = mel_to_hz(torch.linspace(*limits, config.n_mels + 2)).numpy() / 1000
+    edges_khz = band_edges(config).numpy() / 1000
     for number in range(config.n_mels):
         marked = number % 8 == 0
         bank.plot(edges_khz[number : number + 3], (0, 1, 0), color=BLUE if marked else PALE, linewidth=1, zorder=marked)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import CLIP_SAMPLES, SAMPLE_RATE, FeatureConfig, SoundRecipe, TrainConfig
-from .features import hz_to_mel, mel_to_hz
+from .features import band_edges, hz_to_mel
 from .ranks import Share
 
 
@@ -83,13 +83,11 @@ def warp_bands(features: Tensor, most: float, generator: torch.Generator, share:
     if most == 0:
         return features
     share, n_mels = share or Share(len(features)), features.shape[2]
-    config = FeatureConfig(n_mels=n_mels)
-    low, high = hz_to_mel(torch.tensor([config.f_min, config.f_max]))
-    places = torch.arange(n_mels)
-    centres = mel_to_hz(low + (high - low) * (places + 1) / (n_mels + 1))
+    edges = band_edges(FeatureConfig(n_mels=n_mels))
+    first, second = hz_to_mel(edges[:2])
     factors = 1 + most * (2 * torch.rand(share.total, 1, generator=generator) - 1)
-    heard = (hz_to_mel(centres * factors) - low) / (high - low) * (n_mels + 1) - 1
-    weights = (1 - (heard.clamp(0, n_mels - 1)[:, :, None] - places).abs()).clamp(min=0)
+    heard = (hz_to_mel(edges[1:-1] * factors) - first) / (second - first) - 1
+    weights = (1 - (heard.clamp(0, n_mels - 1)[:, :, None] - torch.arange(n_mels)).abs()).clamp(min=0).float()
     return share.of(weights).to(features.device)[:, None] @ features
 
 

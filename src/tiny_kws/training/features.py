@@ -21,6 +21,15 @@ def mel_to_hz(mel: Tensor) -> Tensor:
     return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
 
 
+def band_edges(config: FeatureConfig) -> Tensor:
+    """Frequencies from `f_min` to `f_max`, evenly spaced in mel: float64 (n_mels + 2,), in Hz.
+
+    Band i reaches from edge i to edge i + 2; its centre is the one between.
+    """
+    limits = hz_to_mel(torch.tensor([config.f_min, config.f_max], dtype=torch.float64))
+    return mel_to_hz(torch.linspace(float(limits[0]), float(limits[1]), config.n_mels + 2, dtype=torch.float64))
+
+
 def mel_filterbank(config: FeatureConfig) -> Tensor:
     """Triangular filters, each of peak height one, evenly spaced in mel between f_min and f_max.
 
@@ -29,8 +38,7 @@ def mel_filterbank(config: FeatureConfig) -> Tensor:
     >>> mel_filterbank(FeatureConfig()).shape
     torch.Size([201, 64])
     """
-    limits = hz_to_mel(torch.tensor([config.f_min, config.f_max], dtype=torch.float64))
-    edges = mel_to_hz(torch.linspace(float(limits[0]), float(limits[1]), config.n_mels + 2, dtype=torch.float64))
+    edges = band_edges(config)
     bins = torch.linspace(0, config.rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, None] - left) / (centre - left)

@@ -15,7 +15,7 @@ from ..config import CLIP_SAMPLES, LABELS, SAMPLE_RATE, SILENCE, UNKNOWN, SoundR
 from ..errors import DataError
 from ..evaluation.mixing import find_word, room_response
 from .bank import fetch, on_device
-from .dataset import EXTRA, Pcm, PreparedData, to_float
+from .dataset import EXTRA, Pcm, PreparedData, to_float, to_pcm
 from .ranks import Share
 
 MARGIN = 2 * CLIP_SAMPLES  # silence around a row while it is composed, so that no word needs to be cut
@@ -101,7 +101,7 @@ class Sounds:
         row_of = torch.arange(n_rows).repeat_interleave(torch.randint(3, 9, (n_rows,), generator=generator))
         voices = self._end_to_end(Share(len(row_of)), generator) * self._gain(len(row_of), generator)[:, None]
         mixed = torch.zeros(n_rows, self.n_samples, device=self.device).index_add_(0, row_of.to(self.device), voices)
-        return to_pcm(mixed / mixed.abs().max())
+        return to_pcm((mixed / mixed.abs().max()).flatten().cpu().numpy())
 
     def _fluent(self, share: Share, generator: torch.Generator) -> Tensor:
         """Fluent speech, (streams, samples): words end to end, and running speech in half, where there is any."""
@@ -213,12 +213,6 @@ def add_into(audio: Tensor, sound: Tensor, starts: Tensor) -> None:
     """Add `sound` (batch, length) into `audio` (batch, samples with margins), each row at its start."""
     index = (starts + MARGIN).to(audio.device)[:, None] + torch.arange(sound.shape[1], device=audio.device)
     audio.scatter_add_(1, index, sound)
-
-
-def to_pcm(audio: Tensor) -> Pcm:
-    """Audio in [-1, 1], any shape, as (samples,) int16."""
-    pcm: Pcm = (audio.flatten() * 32767).round().to(torch.int16).cpu().numpy()
-    return pcm
 
 
 def _sped(recording: Pcm, speed: float) -> Pcm:
