@@ -20,7 +20,7 @@ from tiny_kws.training.features import LogMel, band_edges
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WORD = "yes.wav"
-STREAM = ("yes.wav", "right.ogg", "other_window.wav", "no.wav")
+STREAM = ("yes.wav", "up.flac", "other_window.wav", "on.wav")
 """Said one after another in the figure of the detector."""
 
 FRAME_S = 0.31

@@ -241,11 +241,14 @@ STREAM_TRAINING = TrainConfig(
     warmup_steps=300,
     max_gradient_norm=5.0,
     average_decay=0.999,
+    keep_last=True,
     streams=StreamRecipe(),
 )
 """The recipe of a network that listens; a batch is of streams, an epoch a pass over the keyword clips."""
 
-WINDOW_TRAINING = replace(STREAM_TRAINING, epochs=30, label_smoothing=0.05, streams=None, windows=WindowRecipe())
+WINDOW_TRAINING = replace(
+    STREAM_TRAINING, epochs=30, label_smoothing=0.05, keep_last=False, streams=None, windows=WindowRecipe()
+)
 """The recipe of the causal networks' first training; a batch is of windows, an epoch a pass over the keyword clips."""
 
 MIXED_TRAINING = replace(

@@ -177,7 +177,7 @@ def train(
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = TrainConfig.precision,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is by default.")] = None,
 ) -> None:
-    """Train a network; the best checkpoint by validation accuracy is OUT/best.pt.
+    """Train a network; the best checkpoint by validation accuracy is OUT/best.pt, of a training on streams the last.
 
     Under torchrun its processes train together: torchrun --nproc-per-node 2 -m tiny_kws train DATA --out OUT.
     """
@@ -236,8 +236,8 @@ def train(
         teachers=[load_checkpoint(path) for path in teachers or ()],
     )
     if is_first() and recipe == Recipe.windows and model != Network.ds_cnn:
-        listen = f"tiny-kws train {data} --model {model.value} --recipe mixed --from {best} --out {out}-listening"
-        print(f"{best}\nNext, so that it listens: {listen}")
+        listen = f"tiny-kws train {data} --model {model.value} --recipe streams --hard-negatives --from {best}"
+        print(f"{best}\nNext, so that it listens: {listen} --out {out}-listening")
     elif is_first():
         print(f"{best}\nNext: tiny-kws evaluate {best} --data {data} --out {out / 'validation'}")
 
