@@ -196,9 +196,9 @@ def test_no_sound_of_the_room_is_an_error() -> None:
 
 @pytest.fixture
 def spoken(tmp_path: Path) -> Path:
-    """Four copies of one example of yes and one of left, in folders."""
+    """Four copies of one example of yes and one of down, in folders."""
     folder = tmp_path / "spoken"
-    for label, count in (("yes", 4), ("left", 1)):
+    for label, count in (("yes", 4), ("down", 1)):
         (folder / label).mkdir(parents=True)
         for i in range(count):
             shutil.copy(EXAMPLES / f"{label}.wav", folder / label / f"{i}.wav")
