@@ -9,9 +9,7 @@ Needs what `near_words.py` needs. Takes a minute or two.
 """
 
 import argparse
-import csv
 import random
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +22,10 @@ from near_words import (
     WORD_LIST,
     dictionary,
     flite,
-    keyword_sounds,
     listed,
     near_words,
+    said_like_a_keyword,
+    speak_all,
 )
 
 from tiny_kws.config import KEYWORDS, SAMPLE_RATE
@@ -53,26 +52,20 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--words", type=Path, default=WORD_LIST)
     given = parser.parse_args()
-    said = phrases(listed(given.words), PHRASES)
-    with ThreadPoolExecutor() as pool:
-        rows = list(pool.map(lambda one: speak(given.out, *one), enumerate(said)))
-    with (given.out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = speak_all(given.out, speak, enumerate(phrases(listed(given.words), PHRASES)))
     print(f"{given.out}: {len(rows)} phrases, {sum(float(row['seconds']) for row in rows) / 60:.0f} minutes")
 
 
 def phrases(words: list[str], count: int) -> list[str]:
     """`count` phrases of listed words, the same for the same list; none holds a keyword or sounds like one."""
     rng = random.Random(0)
-    keywords = [sounds for sounds, _ in keyword_sounds()]
-    others = [word for word in words if not any(sounds in keywords for sounds in dictionary().get(word, keywords))]
+    others = [word for word in words if word in dictionary() and not said_like_a_keyword(word)]
     nearest = near_words(words)
     near = [[word for word, (keyword, _) in nearest.items() if keyword == wanted] for wanted in KEYWORDS]
+    near = [alike for alike in near if alike]
     draw = {
         "small": lambda: rng.choice(SMALL_WORDS),
-        "near": lambda: rng.choice(rng.choice([alike for alike in near if alike])),
+        "near": lambda: rng.choice(rng.choice(near)),
         "other": lambda: rng.choice(others),
     }
     found: list[str] = []

@@ -16,9 +16,10 @@ import functools
 import hashlib
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -58,12 +59,7 @@ def main() -> None:
     nearest = [word for word, (_, cost) in words.items() if cost <= NEAREST]
     spoken += [(word, voice, take) for word in nearest for voice in VOICES for take in range(1, TAKES_OF_NEAREST + 1)]
     spoken += [(word, voice, take) for word in KEYWORDS for voice in VOICES for take in range(TAKES_OF_KEYWORDS)]
-    with ThreadPoolExecutor() as pool:
-        rows = list(pool.map(lambda one: speak(given.out, *one), spoken))
-    with (given.out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = speak_all(given.out, speak, spoken)
     print(f"{given.out}: {len(rows)} recordings of {len(words)} words and {len(KEYWORDS)} keywords")
 
 
@@ -83,9 +79,19 @@ def dictionary() -> dict[str, list[list[str]]]:
     }
 
 
+@functools.cache
 def keyword_sounds() -> list[tuple[list[str], str]]:
     """The ways to say the keywords, each with its keyword."""
     return [(sounds, keyword) for keyword in KEYWORDS for sounds in dictionary()[keyword]]
+
+
+def said_like_a_keyword(word: str) -> bool:
+    """Whether one way to say a word is one to say a keyword.
+
+    False for words that are not in the dictionary.
+    """
+    keywords = [sounds for sounds, _ in keyword_sounds()]
+    return any(sounds in keywords for sounds in dictionary().get(word, []))
 
 
 def near_words(words: Sequence[str]) -> dict[str, tuple[str, float]]:
@@ -94,7 +100,7 @@ def near_words(words: Sequence[str]) -> dict[str, tuple[str, float]]:
     found = {}
     for word in sorted(set(words)):
         spoken = dictionary().get(word, [])
-        if spoken and not any(sounds == said for sounds in spoken for said, _ in keywords):
+        if spoken and not said_like_a_keyword(word):
             cost, keyword = min((distance(said, sounds), keyword) for said, keyword in keywords for sounds in spoken)
             if cost <= FARTHEST:
                 found[word] = (keyword, cost)
@@ -125,6 +131,19 @@ def _taken_for(sound: str, other: str) -> float:
     if frozenset((sound, other)) in PAIRS:
         return 0.5
     return 1.0 if (sound in VOWELS) == (other in VOWELS) else 1.6
+
+
+def speak_all(
+    out: Path, speak: Callable[..., dict[str, str]], spoken: Iterable[tuple[Any, ...]]
+) -> list[dict[str, str]]:
+    """`speak(out, *one)` for each of `spoken`, in threads; write the lines of the manifest that come of it."""
+    with ThreadPoolExecutor() as pool:
+        rows = list(pool.map(lambda one: speak(out, *one), spoken))
+    with (out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
 
 
 def voices_of(word: str) -> list[str]:
