@@ -87,7 +87,8 @@ def warp_bands(features: Tensor, most: float, generator: torch.Generator, share:
     first, second = hz_to_mel(edges[:2])
     factors = 1 + most * (2 * torch.rand(share.total, 1, generator=generator) - 1)
     heard = (hz_to_mel(edges[1:-1] * factors) - first) / (second - first) - 1
-    weights = (1 - (heard.clamp(0, n_mels - 1)[:, :, None] - torch.arange(n_mels)).abs()).clamp(min=0).float()
+    heard = heard.clamp(0, n_mels - 1).float()
+    weights = (1 - (heard[:, :, None] - torch.arange(n_mels)).abs_()).clamp_(min=0)
     return share.of(weights).to(features.device)[:, None] @ features
 
 
@@ -103,7 +104,7 @@ def colour_bands(features: Tensor, spread: float, generator: torch.Generator, sh
     points = spread * torch.randn(share.total, 1, 6, generator=generator)
     points *= torch.rand(share.total, 1, 1, generator=generator) < 0.5
     curves = nn.functional.interpolate(points, features.shape[2], mode="linear", align_corners=True)[:, :, :, None]
-    return features + share.of(curves).to(features.device) * features.clamp(0.0, 1.0)
+    return torch.addcmul(features, share.of(curves).to(features.device), features.clamp(0.0, 1.0))
 
 
 def _mask(features: Tensor, dim: int, most: int, generator: torch.Generator, share: Share | None) -> Tensor:

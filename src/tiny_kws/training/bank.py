@@ -28,4 +28,4 @@ def fetch(bank: Bank, rows: npt.NDArray[np.intp], device: torch.device) -> Tenso
         pcm = bank[torch.from_numpy(rows).to(bank.device)]
     else:
         pcm = torch.from_numpy(bank[rows]).to(device)
-    return pcm.float() / 32768.0
+    return pcm.float().div_(32768.0)

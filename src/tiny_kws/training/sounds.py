@@ -6,6 +6,8 @@ is shared with other processes, all of it is drawn and the sound of a `Share` of
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,9 +20,11 @@ from .bank import fetch, on_device
 from .dataset import EXTRA, Pcm, PreparedData, to_float, to_pcm
 from .ranks import Share
 
+Size = int | tuple[int, ...]
 MARGIN = 2 * CLIP_SAMPLES  # silence around a row while it is composed, so that no word needs to be cut
 ROOM_TAPS = SAMPLE_RATE // 2
 BABBLE_SAMPLES = 120 * SAMPLE_RATE
+WORDS_PER_SECOND = 4  # drawn at once for fluent speech: most often enough
 SPLICE_GAP = -0.01  # seconds between two parts of words that are made one
 CLEAN_SPEECH_RMS = 0.08  # of fluent speech before its drawn level
 
@@ -99,7 +103,9 @@ class Sounds:
         generator = torch.Generator().manual_seed(0)
         n_rows = max(1, BABBLE_SAMPLES // self.n_samples)
         row_of = torch.arange(n_rows).repeat_interleave(torch.randint(3, 9, (n_rows,), generator=generator))
-        voices = self._end_to_end(Share(len(row_of)), generator) * self._gain(len(row_of), generator)[:, None]
+        # All of them at once would take a gigabyte.
+        voices = torch.cat([self._end_to_end(Share(len(rows)), generator) for rows in row_of.split(64)])
+        voices *= self._gain(len(row_of), generator)[:, None]
         mixed = torch.zeros(n_rows, self.n_samples, device=self.device).index_add_(0, row_of.to(self.device), voices)
         return to_pcm((mixed / mixed.abs().max()).flatten().cpu().numpy())
 
@@ -123,37 +129,46 @@ class Sounds:
         A `spliced_share` of them begins with the first half of a keyword or more, and goes on without a gap in the rest
         of another word, as *awful* begins with *off*: it is no keyword.
         """
-        n_streams = share.total
+        shape = share.total, math.ceil(WORDS_PER_SECOND * self.n_samples / SAMPLE_RATE)
         audio = torch.zeros(len(share), self.n_samples + 2 * MARGIN, device=self.device)
-        at = torch.randint(-SAMPLE_RATE // 3, SAMPLE_RATE // 3, (n_streams,), generator=generator)
-        goes_on = torch.zeros(n_streams, dtype=torch.bool)
+        at = torch.randint(-SAMPLE_RATE // 3, SAMPLE_RATE // 3, (share.total,), generator=generator)
         while bool((at < self.n_samples).any()):
-            clips = self.others[self._pick(self._by_word, n_streams, generator)]
-            begins = torch.zeros(n_streams, dtype=torch.bool)
+            clips = self.others[self._pick(self._by_word, shape, generator)]
+            begins = torch.zeros(shape, dtype=torch.bool)
             if self.recipe.spliced_share > 0:
-                begins = (torch.rand(n_streams, generator=generator) < self.recipe.spliced_share) & ~goes_on
-                drawn = torch.randint(len(self.keywords), (n_streams,), generator=generator)
-                clips = torch.where(begins, self.keywords[drawn], clips)
-            speeds = self._uniform(*self.recipe.fluent_speeds, n_streams, generator)
-            begin, end = (self.spans[clips.to(self.device)].cpu() / speeds[:, None]).round().long().T
+                drawn = torch.rand(shape, generator=generator) < self.recipe.spliced_share
+                for i in range(shape[1] - 1):
+                    begins[:, i] = drawn[:, i] & ~begins[:, i - 1]
+                keywords = self.keywords[torch.randint(len(self.keywords), shape, generator=generator)]
+                clips = torch.where(begins, keywords, clips)
+            goes_on = begins.roll(1, 1)
+            speeds = self._uniform(*self.recipe.fluent_speeds, shape, generator)
+            begin, end = (self.spans[clips.to(self.device)].cpu() / speeds[..., None]).round().long().unbind(-1)
             if self.recipe.spliced_share > 0:
-                cut = (end - begin) * self._uniform(0.1, 0.5, n_streams, generator)
+                cut = (end - begin) * self._uniform(0.1, 0.5, shape, generator)
                 begin, end = begin + (goes_on * cut).long(), end - (begins * cut).long()
-            sound = self._clips(share.of(clips), share.of(speeds))
-            n = torch.arange(sound.shape[1], device=self.device)
-            first, last = (share.of(values)[:, None].to(self.device) for values in (begin, end))
-            inside = (n >= first) & (n < last)
-            sound = sound * inside
-            rms = (sound.square().sum(1) / inside.sum(1).clamp(min=1)).sqrt().clamp(min=1e-4)
-            add_into(audio, sound * (CLEAN_SPEECH_RMS / rms)[:, None], share.of((at - begin).clamp(max=self.n_samples)))
-            pauses = torch.rand(n_streams, generator=generator) < self.recipe.pause_share
+            pauses = torch.rand(shape, generator=generator) < self.recipe.pause_share
             gap = torch.where(
-                pauses, self._uniform(0.1, 0.5, n_streams, generator), self._uniform(-0.03, 0.06, n_streams, generator)
+                pauses, self._uniform(0.1, 0.5, shape, generator), self._uniform(-0.03, 0.06, shape, generator)
             )
             gap[begins] = SPLICE_GAP
-            at = at + (end - begin) + (gap * SAMPLE_RATE).long()
-            goes_on = begins
+            ends = at[:, None] + (end - begin + (gap * SAMPLE_RATE).long()).cumsum(1)
+            starts = torch.cat([at[:, None], ends[:, :-1]], 1).clamp(max=self.n_samples)
+            at = ends[:, -1]
+            words = self._cut_out(*map(share.of, (clips, speeds, begin, end)))
+            add_into(audio, words, share.of(starts))
         return audio[:, MARGIN : MARGIN + self.n_samples]
+
+    def _cut_out(self, clips: Tensor, speeds: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+        """The words of clips (...) at `speeds`, from `begin` to `end` at that speed, at one level; (..., samples)."""
+        lengths = (end - begin).flatten()
+        recorded, n_out = self._recorded(clips.flatten()), int(lengths.max()) if len(lengths) else 0
+        sound = resampled(recorded, -begin.flatten(), speeds.flatten(), n_out)
+        lengths = lengths.to(self.device).clamp(min=1)
+        sound *= torch.arange(n_out, device=self.device) < lengths[:, None]
+        rms = torch.linalg.vector_norm(sound, dim=1) / lengths.sqrt()
+        sound *= (CLEAN_SPEECH_RMS / rms.clamp(min=1e-4))[:, None]
+        return sound.reshape(*clips.shape, n_out)
 
     def _in_rooms(self, audio: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
         """A share of the streams (batch, samples) as heard in a room; half of these rooms measured, half made up."""
@@ -183,8 +198,8 @@ class Sounds:
         which = self._pick(self._by_noise, n_streams, generator)
         offsets = (torch.rand(n_streams, generator=generator) * self._noise_lengths[which]).long()
         starts = share.of(self._noise_starts[which] + offsets).to(self.device)
-        noise = self.noise.unfold(0, self.n_samples, 1)[starts].float() / 32768.0
-        noise_rms = noise.square().mean(1).sqrt().clamp(min=1e-4)
+        noise = self.noise.unfold(0, self.n_samples, 1)[starts].float().div_(32768.0)
+        noise_rms = _rms(noise).clamp(min=1e-4)
         loud = _active_rms(audio)
         ratio = _from_db(self._uniform(*self.recipe.snr_db, n_streams, generator))
         at_snr = loud * share.of(ratio).to(self.device).reciprocal()
@@ -194,9 +209,9 @@ class Sounds:
         rms = torch.where(kind < self.recipe.noise_share, at_snr, faint)
         rms = torch.where(loud > 0, rms, alone)
         rms = torch.where(kind > 1.0 - self.recipe.clean_share, torch.zeros_like(rms), rms)
-        return torch.clamp(audio + noise * (rms / noise_rms)[:, None], -1.0, 1.0)
+        return torch.addcmul(audio, noise, (rms / noise_rms)[:, None]).clamp_(-1.0, 1.0)
 
-    def _pick(self, cumulative: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    def _pick(self, cumulative: Tensor, count: Size, generator: torch.Generator) -> Tensor:
         """`count` indices drawn by weight."""
         drawn = torch.rand(count, generator=generator, dtype=torch.float64)
         return torch.searchsorted(cumulative, drawn).clamp(max=len(cumulative) - 1)
@@ -205,14 +220,14 @@ class Sounds:
         return _from_db(self._uniform(*self.recipe.level_db, count, generator)).to(self.device)
 
     @staticmethod
-    def _uniform(low: float, high: float, count: int, generator: torch.Generator) -> Tensor:
+    def _uniform(low: float, high: float, count: Size, generator: torch.Generator) -> Tensor:
         return low + (high - low) * torch.rand(count, generator=generator)
 
 
 def add_into(audio: Tensor, sound: Tensor, starts: Tensor) -> None:
-    """Add `sound` (batch, length) into `audio` (batch, samples with margins), each row at its start."""
-    index = (starts + MARGIN).to(audio.device)[:, None] + torch.arange(sound.shape[1], device=audio.device)
-    audio.scatter_add_(1, index, sound)
+    """Add `sound` (batch, ..., length) into `audio` (batch, samples with margins), each at its start (batch, ...)."""
+    index = (starts + MARGIN).to(audio.device)[..., None] + torch.arange(sound.shape[-1], device=audio.device)
+    audio.scatter_add_(1, index.flatten(1), sound.flatten(1))
 
 
 def _sped(recording: Pcm, speed: float) -> Pcm:
@@ -227,20 +242,31 @@ def _sped(recording: Pcm, speed: float) -> Pcm:
 def _at_speed(clips: Tensor, speeds: Tensor) -> Tensor:
     """Clips (batch, samples) played at `speeds` (batch,), by linear interpolation, padded to the slowest."""
     n_out = int(clips.shape[1] / float(speeds.min())) if len(speeds) else clips.shape[1]
-    return resampled(clips, torch.arange(n_out, device=clips.device) * speeds.to(clips.device)[:, None])
+    return resampled(clips, torch.zeros_like(speeds), speeds, n_out)
 
 
-def resampled(clips: Tensor, at: Tensor) -> Tensor:
-    """Clips (batch, samples) at the places `at` (batch, n), in samples, by linear interpolation; zero outside."""
-    grid = torch.zeros(*at.shape, 2, device=clips.device)
-    grid[..., 0] = at * (2 / (clips.shape[1] - 1)) - 1
+def resampled(clips: Tensor, starts: Tensor, speeds: Tensor, n_out: int) -> Tensor:
+    """Clips (batch, samples) that begin at `starts` and are played at `speeds`, both (batch,); (batch, n_out).
+
+    Linear interpolation; zero before and after.
+    """
+    scale = speeds * (2 / (clips.shape[1] - 1))
+    first, scale = ((values[:, None]).to(clips.device) for values in (-1 - starts * scale, scale))
+    grid = torch.zeros(len(clips), n_out, 2, device=clips.device)
+    torch.addcmul(first, scale, torch.arange(n_out, device=clips.device), out=grid[..., 0])
     # A picture one sample high: the fastest interpolation there is, by half.
     return nn.functional.grid_sample(clips[:, None, None], grid[:, None], align_corners=True)[:, 0, 0]
 
 
+def _rms(sound: Tensor) -> Tensor:
+    """Root mean square over the last dimension, in one pass."""
+    rms: Tensor = torch.linalg.vector_norm(sound, dim=-1) / sound.shape[-1] ** 0.5
+    return rms
+
+
 def _active_rms(audio: Tensor) -> Tensor:
     """Level of the louder parts of streams (batch, samples): of frames of 20 ms within 30 dB of the loudest."""
-    power = audio.unfold(1, SAMPLE_RATE // 50, SAMPLE_RATE // 50).square().mean(2)
+    power = _rms(audio.unfold(1, SAMPLE_RATE // 50, SAMPLE_RATE // 50)).square()
     active = (power > power.amax(1, keepdim=True) * 1e-3).float()
     return ((power * active).sum(1) / active.sum(1).clamp(min=1)).sqrt()
 

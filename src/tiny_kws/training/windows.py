@@ -56,6 +56,5 @@ class WindowComposer(Sounds):
             end - begin < self.n_samples, starts.clamp(-begin.floor(), self.n_samples - end.ceil()), starts
         )
         gain = share.of(self._gain(len(clips), generator))
-        speeds, starts = (share.of(values)[:, None].to(self.device) for values in (speeds, starts))
-        sound = self._recorded(share.of(clips)) * gain[:, None]
-        return resampled(sound, (torch.arange(self.n_samples, device=self.device) - starts) * speeds)
+        sound = self._recorded(share.of(clips)).mul_(gain[:, None])
+        return resampled(sound, share.of(starts), share.of(speeds), self.n_samples)
