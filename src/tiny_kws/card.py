@@ -300,6 +300,10 @@ def _made(metadata: Metadata) -> str:
             lines.append(f"- from the weights of another training, the checkpoint of SHA-256 `{first}`")
         if teachers:
             lines.append(f"- taught by the checkpoints of SHA-256 {', '.join(f'`{teacher}`' for teacher in teachers)}")
+        mean_of = metadata.data.get("mean_of_sha256")
+        if mean_of:
+            hashes = ", ".join(f"`{one}`" for one in mean_of)
+            lines.append(f"- the mean of the weights of checkpoints, the last of them trained so; SHA-256 {hashes}")
     if metadata.detector:
         lines.append(f"- detector: {_settings(metadata.detector)}")
     lines.append(f"- SHA-256 of the checkpoint: `{metadata.checkpoint_sha256}`")
