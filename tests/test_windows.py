@@ -78,7 +78,7 @@ def test_windows_hold_what_they_are_said_to(data: PreparedData) -> None:
     for row in range(14):
         assert float(strength(audio[row : row + 1], int(classes[row]))) == pytest.approx(1.0, abs=0.05)
     for row in range(14, 18):
-        assert (audio[row].abs() > 1e-4).float().mean() > 0.5  # one word fills a quarter
+        assert (audio[row].abs() > 1e-4).float().mean() > 0.3  # one word fills a quarter
         assert int(torch.fft.rfft(audio[row]).abs().argmax()) == pytest.approx(OTHERS_HZ, abs=8)
     assert not audio[18:].any()
 
@@ -320,10 +320,13 @@ def test_a_mixed_step_is_both(data: PreparedData) -> None:
 
 
 def test_mixed_training_goes_on_from_weights(prepared: PreparedData, tmp_path: Path) -> None:
-    """It changes the weights and leaves the statistics of batch norm, which is frozen, as they came."""
+    """It changes the weights and leaves the statistics of batch norm, as they came; dropout may differ."""
     first = load_checkpoint(train(prepared, tmp_path / "first", "causal-cnn", TINY, SHORT, device="cpu"))
     before = {name: value.clone() for name, value in first.model.state_dict().items()}
-    last = load_checkpoint(train(prepared, tmp_path / "mixed", "causal-cnn", TINY, MIXED, device="cpu", first=first))
+    dropping = {**TINY, "dropout": 0.2}
+    last = load_checkpoint(
+        train(prepared, tmp_path / "mixed", "causal-cnn", dropping, MIXED, device="cpu", first=first)
+    )
     changed = {name for name, value in last.model.state_dict().items() if not torch.equal(value, before[name])}
     assert "fc.weight" in changed
     assert not {name for name in changed if "running" in name}

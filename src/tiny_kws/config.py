@@ -104,7 +104,7 @@ class CausalCNNConfig:
     width: int = 112
     n_blocks: int = 6
     kernel: int = 9
-    dropout: float = 0.1
+    dropout: float = 0.0
     n_band_blocks: int = 0
     band_channels: int = 24
 
@@ -148,7 +148,8 @@ class SoundRecipe:
     """Frequencies are moved by a factor of up to so much, as by another length of the vocal tract."""
     colour: float = 0.2
     """Spread of what a microphone adds to mel bands, in standard deviations of the features."""
-    masked_bands: int = 8
+    masked_bands: int = 0
+    """Of the mel bands, a stretch of up to so many is masked in half; so are frames (SpecAugment)."""
     masked_frames: int = 0
 
 
@@ -189,7 +190,6 @@ class WindowRecipe(SoundRecipe):
     fluent_share: float = 0.08
     shift_ms: float = 150.0
     """Words lie off the middle of the window by up to so much, but whole within it."""
-    masked_frames: int = 10
 
 
 HARD_NEGATIVES = 384
@@ -247,7 +247,7 @@ STREAM_TRAINING = TrainConfig(
 """The recipe of a network that listens; a batch is of streams, an epoch a pass over the keyword clips."""
 
 WINDOW_TRAINING = replace(
-    STREAM_TRAINING, epochs=30, label_smoothing=0.05, keep_last=False, streams=None, windows=WindowRecipe()
+    STREAM_TRAINING, epochs=40, learning_rate=0.012, keep_last=False, streams=None, windows=WindowRecipe()
 )
 """The recipe of the causal networks' first training; a batch is of windows, an epoch a pass over the keyword clips."""
 
@@ -255,7 +255,6 @@ MIXED_TRAINING = replace(
     WINDOW_TRAINING,
     epochs=10,
     learning_rate=1.5e-3,
-    label_smoothing=0.0,
     warmup_steps=100,
     keep_last=True,
     frozen_batch_norm=True,

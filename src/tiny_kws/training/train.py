@@ -472,9 +472,13 @@ def _check_teacher(teacher: Checkpoint, architecture: str, config: TrainConfig) 
 
 
 def _begin_from(first: Checkpoint, model: Network) -> None:
-    """Take over the weights of a checkpoint. Raises UsageError if it is of another network or front end."""
+    """Take over the weights of a checkpoint. Raises UsageError if it is of another network or front end.
+
+    The shares that dropout drops may differ: it has no weights.
+    """
     name = first.sha256[:12]
-    if not isinstance(first.model, type(model)) or asdict(first.model.config) != asdict(model.config):
+    configs = [{**asdict(network.config), "dropout": 0} for network in (first.model, model)]
+    if not isinstance(first.model, type(model)) or configs[0] != configs[1]:
         raise UsageError(f"the first checkpoint ({name}) is of another network, expected one of the size asked for")
     if first.feature_config != feature_config_of(first.architecture) or first.labels != LABELS:
         raise UsageError(
