@@ -104,7 +104,7 @@ class Sounds:
         n_rows = max(1, BABBLE_SAMPLES // self.n_samples)
         row_of = torch.arange(n_rows).repeat_interleave(torch.randint(3, 9, (n_rows,), generator=generator))
         # All of them at once would take a gigabyte.
-        voices = torch.cat([self._end_to_end(Share(len(rows)), generator) for rows in row_of.split(64)])
+        voices = torch.cat([self._end_to_end(Share(len(rows)), generator) for rows in torch.split(row_of, 64)])
         voices *= self._gain(len(row_of), generator)[:, None]
         mixed = torch.zeros(n_rows, self.n_samples, device=self.device).index_add_(0, row_of.to(self.device), voices)
         return to_pcm((mixed / mixed.abs().max()).flatten().cpu().numpy())
@@ -134,19 +134,17 @@ class Sounds:
         at = torch.randint(-SAMPLE_RATE // 3, SAMPLE_RATE // 3, (share.total,), generator=generator)
         while bool((at < self.n_samples).any()):
             clips = self.others[self._pick(self._by_word, shape, generator)]
+            drawn = torch.rand(shape, generator=generator) < self.recipe.spliced_share
             begins = torch.zeros(shape, dtype=torch.bool)
-            if self.recipe.spliced_share > 0:
-                drawn = torch.rand(shape, generator=generator) < self.recipe.spliced_share
-                for i in range(shape[1] - 1):
-                    begins[:, i] = drawn[:, i] & ~begins[:, i - 1]
-                keywords = self.keywords[torch.randint(len(self.keywords), shape, generator=generator)]
-                clips = torch.where(begins, keywords, clips)
+            for i in range(shape[1] - 1):
+                begins[:, i] = drawn[:, i] & ~begins[:, i - 1]
             goes_on = begins.roll(1, 1)
+            keywords = self.keywords[torch.randint(len(self.keywords), shape, generator=generator)]
+            clips = torch.where(begins, keywords, clips)
             speeds = self._uniform(*self.recipe.fluent_speeds, shape, generator)
             begin, end = (self.spans[clips.to(self.device)].cpu() / speeds[..., None]).round().long().unbind(-1)
-            if self.recipe.spliced_share > 0:
-                cut = (end - begin) * self._uniform(0.1, 0.5, shape, generator)
-                begin, end = begin + (goes_on * cut).long(), end - (begins * cut).long()
+            cut = ((end - begin) * self._uniform(0.1, 0.5, shape, generator)).long()
+            begin, end = begin + goes_on * cut, end - begins * cut
             pauses = torch.rand(shape, generator=generator) < self.recipe.pause_share
             gap = torch.where(
                 pauses, self._uniform(0.1, 0.5, shape, generator), self._uniform(-0.03, 0.06, shape, generator)
