@@ -104,7 +104,7 @@ def colour_bands(features: Tensor, spread: float, generator: torch.Generator, sh
     points = spread * torch.randn(share.total, 1, 6, generator=generator)
     points *= torch.rand(share.total, 1, 1, generator=generator) < 0.5
     curves = nn.functional.interpolate(points, features.shape[2], mode="linear", align_corners=True)[:, :, :, None]
-    return torch.addcmul(features, share.of(curves).to(features.device), features.clamp(0.0, 1.0))
+    return features + share.of(curves).to(features.device) * features.clamp(0.0, 1.0)
 
 
 def _mask(features: Tensor, dim: int, most: int, generator: torch.Generator, share: Share | None) -> Tensor:

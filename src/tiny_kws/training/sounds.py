@@ -249,9 +249,9 @@ def resampled(clips: Tensor, starts: Tensor, speeds: Tensor, n_out: int) -> Tens
     Linear interpolation; zero before and after.
     """
     scale = speeds * (2 / (clips.shape[1] - 1))
-    first, scale = ((values[:, None]).to(clips.device) for values in (-1 - starts * scale, scale))
+    first, scale = (values[:, None].to(clips.device) for values in (-1 - starts * scale, scale))
     grid = torch.zeros(len(clips), n_out, 2, device=clips.device)
-    torch.addcmul(first, scale, torch.arange(n_out, device=clips.device), out=grid[..., 0])
+    torch.addcmul(first, scale, torch.arange(n_out, device=clips.device, dtype=grid.dtype), out=grid[..., 0])
     # A picture one sample high: the fastest interpolation there is, by half.
     return nn.functional.grid_sample(clips[:, None, None], grid[:, None], align_corners=True)[:, 0, 0]
 
