@@ -70,7 +70,7 @@ def sounding(window: Tensor) -> tuple[int, int]:
 
 def test_windows_hold_what_they_are_said_to(data: PreparedData) -> None:
     """Every keyword once, under its own class; other words and fluent speech are unknown; the rest is silent."""
-    audio, classes = composed(data, PLAIN)
+    audio, classes = composed(data, replace(PLAIN, pause_share=0.0), seed=3)
     assert audio.shape == (N, CLIP_SAMPLES)
     names = [LABELS[i] for i in classes.tolist()]
     assert sorted(names[:10]) == sorted(KEYWORDS)
@@ -78,7 +78,7 @@ def test_windows_hold_what_they_are_said_to(data: PreparedData) -> None:
     for row in range(14):
         assert float(strength(audio[row : row + 1], int(classes[row]))) == pytest.approx(1.0, abs=0.05)
     for row in range(14, 18):
-        assert (audio[row].abs() > 1e-4).float().mean() > 0.3  # one word fills a quarter
+        assert (audio[row].abs() > 1e-4).float().mean() > 0.5  # one word fills a quarter
         assert int(torch.fft.rfft(audio[row]).abs().argmax()) == pytest.approx(OTHERS_HZ, abs=8)
     assert not audio[18:].any()
 
