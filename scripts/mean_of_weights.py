@@ -7,12 +7,14 @@ validation clips is not known until it is measured (`tiny-kws evaluate`).
 
 import argparse
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from tiny_kws.errors import KwsError, UsageError
 from tiny_kws.training.checkpoint import Checkpoint, load_checkpoint, save_torch
+from tiny_kws.training.models import shape_of
 
 
 def main() -> None:
@@ -23,20 +25,20 @@ def main() -> None:
     given = parser.parse_args()
     try:
         mean = mean_of([load_checkpoint(path) for path in given.checkpoints])
-    except ValueError as error:
+    except KwsError as error:
         parser.error(str(error))
     save_torch(given.out, mean.to_dict())
     print(given.out)
 
 
 def mean_of(checkpoints: list[Checkpoint]) -> Checkpoint:
-    """The mean of networks of one shape and one front end; raises ValueError if there are not several of these."""
+    """The mean of networks of one shape and one front end; raises UsageError if there are not several of these."""
     last = checkpoints[-1]
     if len(checkpoints) < 2:
-        raise ValueError(f"found {len(checkpoints)} checkpoint, expected at least two to take the mean of")
+        raise UsageError(f"found {len(checkpoints)} checkpoint, expected at least two to take the mean of")
     for one in checkpoints:
-        if _shape(one) != _shape(last):
-            raise ValueError(
+        if _kind(one) != _kind(last):
+            raise UsageError(
                 f"the checkpoints {one.sha256[:12]} and {last.sha256[:12]} are of different networks or front ends, "
                 "expected the same"
             )
@@ -50,9 +52,8 @@ def mean_of(checkpoints: list[Checkpoint]) -> Checkpoint:
     return replace(last, val_acc=math.nan, data=data)
 
 
-def _shape(checkpoint: Checkpoint) -> tuple[object, ...]:
-    config = {**asdict(checkpoint.model.config), "dropout": 0}
-    return checkpoint.architecture, config, checkpoint.feature_config, checkpoint.labels, checkpoint.stats
+def _kind(checkpoint: Checkpoint) -> tuple[object, ...]:
+    return shape_of(checkpoint.model), checkpoint.feature_config, checkpoint.labels, checkpoint.stats
 
 
 if __name__ == "__main__":

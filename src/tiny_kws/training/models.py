@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 from torch import Tensor, nn
 
@@ -178,6 +180,11 @@ class CausalCNN(nn.Module):
 
 
 Network = DSCNN | CausalCNN
+
+
+def shape_of(model: Network) -> tuple[type[Network], dict[str, float]]:
+    """What must be the same for two networks to take each other's weights: class and settings, but for dropout's."""
+    return type(model), {**asdict(model.config), "dropout": 0}
 
 
 def count_parameters(model: nn.Module) -> int:

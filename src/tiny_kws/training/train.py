@@ -30,7 +30,7 @@ from .checkpoint import DS_CNN, Checkpoint, build_model, feature_config_of, load
 from .dataset import PreparedData
 from .events import write_events
 from .features import LogMel, normalize
-from .models import CausalCNN, Network
+from .models import CausalCNN, Network, shape_of
 from .ranks import Ranks, share_batch_norm, together
 from .recipes import ClipRecipe, MixedTraining, Recipe, StreamTraining, WindowTraining, accuracy, mean_loss
 
@@ -472,13 +472,9 @@ def _check_teacher(teacher: Checkpoint, architecture: str, config: TrainConfig) 
 
 
 def _begin_from(first: Checkpoint, model: Network) -> None:
-    """Take over the weights of a checkpoint. Raises UsageError if it is of another network or front end.
-
-    The shares that dropout drops may differ: it has no weights.
-    """
+    """Take over the weights of a checkpoint. Raises UsageError if it is of another network or front end."""
     name = first.sha256[:12]
-    configs = [{**asdict(network.config), "dropout": 0} for network in (first.model, model)]
-    if not isinstance(first.model, type(model)) or configs[0] != configs[1]:
+    if shape_of(first.model) != shape_of(model):
         raise UsageError(f"the first checkpoint ({name}) is of another network, expected one of the size asked for")
     if first.feature_config != feature_config_of(first.architecture) or first.labels != LABELS:
         raise UsageError(
