@@ -13,6 +13,7 @@ from tiny_kws.training.augment import (
     add_noise,
     augment,
     colour_bands,
+    limit_bands,
     mask_bands,
     mask_frames,
     random_shift,
@@ -287,7 +288,32 @@ def test_half_of_the_rows_are_coloured() -> None:
     assert not colour_bands(torch.zeros(9, 1, 64, 3), 0.2, seeded()).any()
 
 
-@pytest.mark.parametrize("vary", [warp_bands, colour_bands])
+def test_narrow_lines_take_the_ends() -> None:
+    """High bands of a third of the rows, low ones of a sixth, ever more to the end, the same in all frames."""
+    before = 3.0 + torch.rand(3000, 1, 64, 3, generator=seeded(1))
+    lost = before - limit_bands(before, 1 / 3, seeded())
+    assert torch.allclose(lost, lost[..., :1].expand_as(lost), atol=1e-6)
+    lost = lost[:, 0, :, 0]
+    assert abs(float((lost[:, -1] > 0).float().mean()) - 1 / 3) < 0.03
+    assert abs(float((lost[:, 0] > 0).float().mean()) - 1 / 6) < 0.03
+    assert float((lost[:, -1] * lost[:, 0] > 0).float().mean()) > 0.05
+    assert float(lost.min()) > -1e-6
+    assert float((lost[:, 16:-1] - lost[:, 17:]).max()) < 1e-6
+    assert float((lost[:, 1:17] - lost[:, :16]).max()) < 1e-6
+    assert 2.0 < float(lost.max()) < 2.4 + 1e-6
+
+
+def test_silence_stays_on_a_narrow_line() -> None:
+    """Where there is no sound none is taken, and no more than there is."""
+    silent = -torch.rand(50, 1, 64, 3, generator=seeded(1))
+    assert torch.equal(limit_bands(silent, 1.0, seeded()), silent)
+    faint = torch.full((50, 1, 64, 3), 0.1)
+    limited = limit_bands(faint, 1.0, seeded())
+    assert float(limited.min()) == 0.0
+    assert bool((limited <= faint).all())
+
+
+@pytest.mark.parametrize("vary", [warp_bands, colour_bands, limit_bands])
 def test_bands_that_are_not_varied(vary: Callable[..., Tensor]) -> None:
     """With zero nothing is changed and nothing drawn; a share of the rows is what all of them hold there."""
     generator, before = seeded(), features(8)

@@ -508,6 +508,7 @@ class StopError(Exception):
             replace(STREAM_TRAINING, batch_size=8, learning_rate=0.1, seed=2),
         ),
         (["--model", "small", "--recipe", "windows", "--epochs", "2"], replace(WINDOW_TRAINING, epochs=2)),
+        (["--recipe", "windows", "--teacher-weight", "0.7"], replace(WINDOW_TRAINING, teacher_weight=0.7)),
         (["--leave-out", "zero, bed,,zero"], TrainConfig(left_out=("bed", "zero"))),
         (
             ["--model", "base", "--recipe", "streams", "--hard-negatives"],

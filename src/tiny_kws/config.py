@@ -148,6 +148,8 @@ class SoundRecipe:
     """Frequencies are moved by a factor of up to so much, as by another length of the vocal tract."""
     colour: float = 0.2
     """Spread of what a microphone adds to mel bands, in standard deviations of the features."""
+    limited_share: float = 0.3
+    """Of what is heard as through a narrow line, which takes high mel bands away; half as much loses low ones."""
     masked_bands: int = 0
     """Of the mel bands, a stretch of up to so many is masked in half; so are frames (SpecAugment)."""
     masked_frames: int = 0

@@ -170,6 +170,9 @@ def train(
         list[Path] | None,
         typer.Option("--teacher", help="Of windows: learn also from what this checkpoint says, or several on average."),
     ] = None,
+    teacher_weight: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Of what a teacher says, against the labels; 0.5 by default.")
+    ] = None,
     hard_negatives: Annotated[
         bool, typer.Option("--hard-negatives", help="Of streams: look for what fires wrongly before each epoch.")
     ] = False,
@@ -210,7 +213,12 @@ def train(
 
     if recipe is None:
         recipe = Recipe.clips if model == Network.ds_cnn else Recipe.windows
-    asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    asked = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "teacher_weight": teacher_weight,
+    }
     config = replace(
         RECIPES[recipe],
         seed=seed,

@@ -70,6 +70,7 @@ def vary(features: Tensor, recipe: SoundRecipe, generator: torch.Generator, shar
     """Normalised features (batch, 1, mels, frames) as another mouth and microphone might give them, masked in part."""
     features = warp_bands(features, recipe.warp, generator, share)
     features = colour_bands(features, recipe.colour, generator, share)
+    features = limit_bands(features, recipe.limited_share, generator, share)
     features = mask_bands(features, recipe.masked_bands, generator, share)
     return mask_frames(features, recipe.masked_frames, generator, share)
 
@@ -87,9 +88,9 @@ def warp_bands(features: Tensor, most: float, generator: torch.Generator, share:
     first, second = hz_to_mel(edges[:2])
     factors = 1 + most * (2 * torch.rand(share.total, 1, generator=generator) - 1)
     heard = (hz_to_mel(edges[1:-1] * factors) - first) / (second - first) - 1
-    heard = heard.clamp(0, n_mels - 1).float()
-    weights = (1 - (heard[:, :, None] - torch.arange(n_mels)).abs_()).clamp_(min=0)
-    return share.of(weights).to(features.device)[:, None] @ features
+    heard = share.of(heard.clamp(0, n_mels - 1).float()).to(features.device)
+    weights = (1 - (heard[:, :, None] - torch.arange(n_mels, device=features.device)).abs_()).clamp_(min=0)
+    return weights[:, None] @ features
 
 
 def colour_bands(features: Tensor, spread: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
@@ -105,6 +106,26 @@ def colour_bands(features: Tensor, spread: float, generator: torch.Generator, sh
     points *= torch.rand(share.total, 1, 1, generator=generator) < 0.5
     curves = nn.functional.interpolate(points, features.shape[2], mode="linear", align_corners=True)[:, :, :, None]
     return features + share.of(curves).to(features.device) * features.clamp(0.0, 1.0)
+
+
+def limit_bands(features: Tensor, chance: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
+    """Take high mel bands from rows of (batch, 1, mels, frames), or low ones, or both, as a narrow line does.
+
+    High ones with probability `chance`, low ones with half of it. From a drawn band on, every one has less left than
+    the one before, by a drawn slope down to a drawn depth. What is at 0 or below, which is silence, stays. With
+    `chance` 0 nothing is done.
+    """
+    if chance == 0:
+        return features
+    share, bands = share or Share(len(features)), torch.arange(features.shape[2])
+    high_from, steep, deep, kind, low_from = torch.rand(5, share.total, 1, generator=generator)
+    high = (bands - 16 - 48 * high_from).clamp(min=0) * (0.01 + 0.12 * steep.square())
+    low = (16 * low_from - bands).clamp(min=0) * (0.02 + 0.2 * steep.square())
+    most = 0.4 + 2 * deep
+    high = high.minimum(most) * (kind < chance)
+    low = low.minimum(most) * ((kind > 0.75 * chance) & (kind < 1.25 * chance))
+    lost = share.of(high + low).to(features.device)[:, None, :, None]
+    return torch.maximum(features - lost, features.clamp(max=0))
 
 
 def _mask(features: Tensor, dim: int, most: int, generator: torch.Generator, share: Share | None) -> Tensor:

@@ -139,7 +139,7 @@ class Composer(Sounds):
         ends = (torch.arange(self.n_samples // self.hop) + 1.0) * self.hop
         targets = torch.full((share.total, len(ends)), NO_KEYWORD)
         classes = torch.where(clips >= 0, self.classes[clips.clamp(min=0)], LABELS.index(SILENCE))
-        words = self.spans.cpu()[clips.clamp(min=0)] / speeds[..., None] + starts[..., None]
+        words = self.spans[clips.clamp(min=0)] / speeds[..., None] + starts[..., None]
         is_keyword = (classes > LABELS.index(UNKNOWN))[..., None]
         begin, end = words[..., 0:1], words[..., 1:2]
         partly = is_keyword & (ends > begin + 0.35 * (end - begin)) & (ends < end + 0.95 * SAMPLE_RATE)

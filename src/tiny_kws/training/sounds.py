@@ -50,7 +50,7 @@ class Sounds:
         rows_found = np.array([i for i, _ in found], np.intp)
         self._bank = on_device(data.bank, rows_found, device)
         self._rows = np.arange(len(found)) if isinstance(self._bank, Tensor) else rows_found
-        self.spans = torch.tensor([span for _, span in found], device=device)
+        self.spans = torch.tensor([span for _, span in found])
         clips = [data.clips[i] for i, _ in found]
         self.classes = torch.tensor([LABELS.index(clip.label) for clip in clips])
         self.keywords = torch.nonzero(self.classes > LABELS.index(UNKNOWN))[:, 0]
@@ -120,8 +120,8 @@ class Sounds:
     def _running(self, share: Share, generator: torch.Generator) -> Tensor:
         """Stretches of running speech, (streams, samples)."""
         offsets = share.of((torch.rand(share.total, generator=generator) * len(self.speech)).long())
-        index = (offsets[:, None] + torch.arange(self.n_samples)) % max(1, len(self.speech))
-        return self.speech[index.to(self.device)].float() / 32768.0
+        index = offsets.to(self.device)[:, None] + torch.arange(self.n_samples, device=self.device)
+        return self.speech[index % max(1, len(self.speech))].float() / 32768.0
 
     def _end_to_end(self, share: Share, generator: torch.Generator) -> Tensor:
         """Other words end to end as in fluent speech, (streams, samples).
@@ -142,7 +142,7 @@ class Sounds:
             keywords = self.keywords[torch.randint(len(self.keywords), shape, generator=generator)]
             clips = torch.where(begins, keywords, clips)
             speeds = self._uniform(*self.recipe.fluent_speeds, shape, generator)
-            begin, end = (self.spans[clips.to(self.device)].cpu() / speeds[..., None]).round().long().unbind(-1)
+            begin, end = (self.spans[clips] / speeds[..., None]).round().long().unbind(-1)
             cut = ((end - begin) * self._uniform(0.1, 0.5, shape, generator)).long()
             begin, end = begin + goes_on * cut, end - begins * cut
             pauses = torch.rand(shape, generator=generator) < self.recipe.pause_share

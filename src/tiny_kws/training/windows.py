@@ -51,7 +51,7 @@ class WindowComposer(Sounds):
         speeds = self._uniform(*self.recipe.speeds, len(clips), generator)
         shift = self._uniform(-shift_ms, shift_ms, len(clips), generator) * (SAMPLE_RATE / 1000)
         starts = ((self.n_samples - CLIP_SAMPLES / speeds) / 2 + shift).round()  # else even unchanged speeds blur
-        begin, end = (self.spans[clips.to(self.device)].cpu() / speeds[:, None]).T
+        begin, end = (self.spans[clips] / speeds[:, None]).T
         starts = torch.where(
             end - begin < self.n_samples, starts.clamp(-begin.floor(), self.n_samples - end.ceil()), starts
         )
