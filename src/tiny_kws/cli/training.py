@@ -171,7 +171,12 @@ def train(
         typer.Option("--teacher", help="Of windows: learn also from what this checkpoint says, or several on average."),
     ] = None,
     teacher_weight: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Of what a teacher says, against the labels; 0.5 by default.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help=f"Of what a teacher says, against the labels; {TrainConfig.teacher_weight} by default.",
+        ),
     ] = None,
     hard_negatives: Annotated[
         bool, typer.Option("--hard-negatives", help="Of streams: look for what fires wrongly before each epoch.")
