@@ -151,6 +151,16 @@ def test_hysteresis() -> None:
     assert decoded(track(0.9, 0.79, 0.9), release=1.0) == [("yes", 0), ("yes", 2)]
 
 
+def test_rise() -> None:
+    """A label that takes longer than `rise_ms` from its release to its event is none until it fell below that again."""
+    slow = track(0.1, 0.5, 0.6, 0.9, 0.9)
+    assert decoded(slow, rise_ms=300) == [("yes", 3)]
+    assert decoded(slow, rise_ms=200) == []
+    assert decoded(np.concatenate([slow, track(0.1, 0.5, 0.9)]), rise_ms=200) == [("yes", 7)]
+    assert decoded(track(0.1, 0.9, 0.9, 0.9), rise_ms=200, min_duration_ms=200) == [("yes", 2)]
+    assert decoded(track(0.5, 0.9), rise_ms=100) == []
+
+
 def test_another_label_does_not_wait_for_the_release() -> None:
     """Hysteresis of one label does not hold back another."""
     rows = np.zeros((3, 4), np.float32)
@@ -223,6 +233,7 @@ configs = st.builds(
     thresholds=st.sampled_from([{}, {"no": 0.5}]),
     min_duration_ms=st.integers(0, 500),
     release=st.floats(0.1, 1.0),
+    rise_ms=st.just(0) | st.integers(500, 1500),
     refractory_ms=st.integers(0, 1500),
 )
 
@@ -249,18 +260,23 @@ def test_any_division_gives_the_same_events(
 @settings(max_examples=100, deadline=None)
 @given(config=configs, seed=st.integers(0, 2**16))
 def test_the_rules_hold_for_any_rows(config: DetectorConfig, seed: int) -> None:
-    """Events follow the rules, told row by row: averages at the threshold for long enough, released, not refractory."""
+    """Events follow the rules, told row by row: at the threshold for long enough, released, in time, not refractory."""
     rows = wandering(np.random.default_rng(seed), 300)
     decoder = Decoder(WORDS, HOP_S, config)
     averages = decoder.smooth(rows)
-    n_held, n_refractory = (max(1, round(ms / 100)) for ms in (config.min_duration_ms, config.refractory_ms))
+    n_held, n_rise, n_refractory = (
+        max(1, round(ms / 100)) for ms in (config.min_duration_ms, config.rise_ms, config.refractory_ms)
+    )
     expected: list[tuple[str, int]] = []
-    released = dict.fromkeys(decoder.words, True)
+    released, lows = dict.fromkeys(decoder.words, True), dict.fromkeys(decoder.words, -1)
     for i, average in enumerate(averages):
         ready = []
         for j, word in enumerate(decoder.words):
             threshold = config.thresholds.get(word, config.threshold)
-            released[word] |= bool(average[j] < config.release * threshold)
+            if average[j] < config.release * threshold:
+                released[word], lows[word] = True, i
+            if config.rise_ms and i - lows[word] > n_rise:
+                continue
             if released[word] and i + 1 >= n_held and (averages[i + 1 - n_held : i + 1, j] >= threshold).all():
                 ready.append((average[j], word))
         if ready and (not expected or i - expected[-1][1] >= n_refractory):
@@ -314,6 +330,7 @@ def test_reset(n_before: int) -> None:
         ({"smoothing_ms": -1}, "smoothing_ms is -1"),
         ({"min_duration_ms": float("inf")}, "min_duration_ms is inf"),
         ({"refractory_ms": "long"}, "refractory_ms is 'long'"),
+        ({"rise_ms": 100, "min_duration_ms": 200}, "rise_ms is 100, expected 0 or no less than min_duration_ms, 200"),
         ({"hop_ms": 0}, "hop is 0"),
         ({"hop_ms": 1001}, "hop is 1001"),
     ],

@@ -298,6 +298,8 @@ class DetectorConfig:
     """Hysteresis: a label that was reported is not again before it fell below this part of its threshold."""
     refractory_ms: float = 700.0
     """After an event no other is reported for so long."""
+    rise_ms: float = 0.0
+    """From when a label was last below its release, no more than so long may pass to its event; 0 for any time."""
 
 
 Config = TypeVar("Config")

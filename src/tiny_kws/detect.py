@@ -46,8 +46,9 @@ class Decoder:
 
     Each row is averaged with those of the last `smoothing_ms`. A label whose average stays at its threshold for
     `min_duration_ms` is an event, the likeliest if there are several. It is not reported again before its average fell
-    below `release` times the threshold, and no label is within `refractory_ms` of an event. How the rows are divided
-    over calls changes nothing, to the last bit.
+    below `release` times the threshold, nor, with `rise_ms`, once that was longer ago: a word comes at once, and what
+    creeps up is none. No label is within `refractory_ms` of an event. How the rows are divided over calls changes
+    nothing, to the last bit.
 
     `labels` name the columns, `words` those that can be events: all but `silence` and `unknown`. `hop_s` is the time
     from row to row.
@@ -71,6 +72,7 @@ class Decoder:
         self._releases = self._thresholds * self.config.release
         self._n_smoothed = self._rows(self.config.smoothing_ms)
         self._n_held = self._rows(self.config.min_duration_ms)
+        self._n_rise = self._rows(self.config.rise_ms) if self.config.rise_ms else np.iinfo(np.int64).max
         self._n_refractory = self._rows(self.config.refractory_ms)
         self.reset()
 
@@ -117,7 +119,7 @@ class Decoder:
         numbers = self._row + np.arange(len(rows))[:, None]
         last_short = _latest(numbers, smoothed < self._thresholds, self._last_short)
         last_low = _latest(numbers, smoothed < self._releases, self._last_low)
-        held = numbers - last_short >= self._n_held
+        held = (numbers - last_short >= self._n_held) & (numbers - last_low <= self._n_rise)
         events = []
         for i in np.flatnonzero(held.any(1)):
             row = self._row + int(i)
@@ -157,6 +159,11 @@ def check_config(config: DetectorConfig, labels: Sequence[str]) -> None:
         _check_share(value, f"the detector's threshold for {label!r}")
     _check_share(config.threshold, "the detector's threshold")
     _check_share(config.release, "the detector's release, a part of the threshold,")
+    if 0 < config.rise_ms < config.min_duration_ms:
+        raise UsageError(
+            f"the detector's rise_ms is {config.rise_ms!r}, expected 0 or no less than min_duration_ms, "
+            f"{config.min_duration_ms!r}"
+        )
     if config.hop_ms < 10 or config.hop_ms > 1000:
         raise UsageError(f"the detector's hop is {config.hop_ms} ms, expected 10 to 1000")
 

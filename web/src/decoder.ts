@@ -8,6 +8,7 @@ export interface DetectorConfig {
   threshold: number;
   thresholds: Record<string, number>;
   min_duration_ms: number;
+  rise_ms: number;
   release: number;
   refractory_ms: number;
 }
@@ -43,6 +44,9 @@ export function detectorConfig(
   for (const name of ["threshold", "release"] as const) {
     if (!(config[name] > 0 && config[name] <= 1)) refuse(`${name} is ${config[name]}, expected over 0, up to 1`);
   }
+  if (config.rise_ms > 0 && config.rise_ms < config.min_duration_ms) {
+    refuse(`rise_ms is ${config.rise_ms}, expected 0 or no less than min_duration_ms, ${config.min_duration_ms}`);
+  }
   return config;
 }
 
@@ -52,7 +56,7 @@ export class Decoder {
   /** What the latest row was judged by: the average of each word. */
   readonly averages: Float64Array;
   private readonly columns: number[];
-  private readonly counts: { smoothed: number; held: number; refractory: number };
+  private readonly counts: { smoothed: number; held: number; rise: number; refractory: number };
   private thresholds!: number[];
   private releases!: number[];
   private past!: Float64Array[];
@@ -77,6 +81,7 @@ export class Decoder {
     this.counts = {
       smoothed: rows(config.smoothing_ms),
       held: rows(config.min_duration_ms),
+      rise: config.rise_ms ? rows(config.rise_ms) : Infinity,
       refractory: rows(config.refractory_ms),
     };
     this.setThresholds(config);
@@ -112,7 +117,9 @@ export class Decoder {
       if (average < this.thresholds[word]) this.lastShort[word] = this.row;
       if (average < this.releases[word]) this.lastLow[word] = this.row;
       const isReady =
-        this.row - this.lastShort[word] >= this.counts.held && this.lastLow[word] > this.reported[word];
+        this.row - this.lastShort[word] >= this.counts.held &&
+        this.row - this.lastLow[word] <= this.counts.rise &&
+        this.lastLow[word] > this.reported[word];
       if (isReady && (best < 0 || average > this.averages[best])) best = word;
     }
     this.past.shift();
