@@ -45,11 +45,11 @@ class Detection:
 class Decoder:
     """Rows of class probabilities to events; knows neither sound nor models.
 
-    Each row is averaged with those of the last `smoothing_ms`, with `log_odds` as log(p / (1 - p)). A label whose
-    average stays at its threshold for `min_duration_ms` is an event, the likeliest if there are several. It is not
-    reported again before its average fell below `release` times the threshold, nor, with `rise_ms`, once that was
-    longer ago: a word comes at once, and what creeps up is none. No label is within `refractory_ms` of an event. How
-    the rows are divided over calls changes nothing, to the last bit.
+    Each row is averaged with those of the last `smoothing_ms`, with `log_odds` as log(p / (1 - p)). A label whose average stays at its threshold for
+    `min_duration_ms` is an event, the likeliest if there are several. It is not reported again before its average fell
+    below `release` times the threshold, nor, with `rise_ms`, once that was longer ago: a word comes at once, and what
+    creeps up is none. No label is within `refractory_ms` of an event. How the rows are divided over calls changes
+    nothing, to the last bit.
 
     `labels` name the columns, `words` those that can be events: all but `silence` and `unknown`. `hop_s` is the time
     from row to row.
