@@ -1,10 +1,10 @@
 """Which detector settings miss least: `detector_search.py MODEL MANIFEST... [--save FILE]`.
 
 The model listens once to the recordings of each manifest (`tiny-kws make-stream`). Then the longest rise is tried, next
-smoothing, of probabilities and of log-odds, with durations, last refractory time and release, each with the best
-before. Settings are ranked by their miss rate at 2 and 10 false alarms an hour, the mean over both and over the
-manifests: at 1 an hour a few hours of sound hold a handful of alarms, too few to rank by. Settings whose latency (p95,
-from the end of the word) is over the limit are out.
+smoothing and duration in pairs, last refractory time and release, each with the best before. Settings are ranked by
+their miss rate at 2 and 10 false alarms an hour, the mean over both and over the manifests: at 1 an hour a few hours of
+sound hold a handful of alarms, too few to rank by. Settings whose latency (p95, from the end of the word) is over the
+limit are out.
 
 Last, a threshold for each label is compared with one for all: chosen on one half of the speakers for 10 false alarms an
 hour, shifted together for 2, and counted on the other half, both ways.
@@ -28,7 +28,7 @@ from tiny_kws.runtime import open_model
 RANKED_RATES = (2.0, 10.0)
 RISE_MS = (0, 280, 360, 440, 520, 600)
 SMOOTHING_MS = (40, 80, 120, 200, 280)
-MIN_DURATION_MS = (40, 120)
+MIN_DURATION_MS = (40, 120, 200)
 REFRACTORY_MS = (700, 500, 900)
 RELEASE = (0.5, 0.2, 0.8)
 LATENCY_S = 0.3
@@ -49,11 +49,11 @@ def main() -> None:
         recordings, problems = read_manifest(manifest, model.labels)
         assert not problems, problems
         heard.append(posteriors_of(model, recordings))
-    names = "rise, ms | log-odds | smoothing, ms | duration, ms | refractory, ms | release"
-    print(f"| {names} | missed at 10, 2, 1 an hour | latency p95, s |\n|---|---|---|---|---|---|---|---|", flush=True)
+    names = "rise, ms | smoothing, ms | duration, ms | refractory, ms | release"
+    print(f"| {names} | missed at 10, 2, 1 an hour | latency p95, s |\n|---|---|---|---|---|---|---|", flush=True)
     best = search(heard, [replace(config_of(model), rise_ms=rise) for rise in RISE_MS])
-    triples = itertools.product((False, True), SMOOTHING_MS, MIN_DURATION_MS)
-    best = search(heard, [replace(best, log_odds=o, smoothing_ms=s, min_duration_ms=d) for o, s, d in triples])
+    pairs = itertools.product(SMOOTHING_MS, MIN_DURATION_MS)
+    best = search(heard, [replace(best, smoothing_ms=s, min_duration_ms=d) for s, d in pairs])
     pairs = itertools.product(REFRACTORY_MS, RELEASE)
     best = search(heard, [replace(best, refractory_ms=r, release=x) for r, x in pairs])
     print(f"\nbest: {best}\n\n| manifest | thresholds | missed at 10, 2 an hour, held out | false alarms an hour |")
@@ -89,14 +89,7 @@ def judge(heard: list[list[Heard]], config: DetectorConfig) -> float:
             if rate == RANKED_RATES[0] and index is not None:
                 late.append(latency_p95(points[index].scores))
     rates = ", ".join(f"{100 * rate:.1f}" for rate in missed.values())
-    shown = (
-        config.rise_ms,
-        config.log_odds,
-        config.smoothing_ms,
-        config.min_duration_ms,
-        config.refractory_ms,
-        config.release,
-    )
+    shown = (config.rise_ms, config.smoothing_ms, config.min_duration_ms, config.refractory_ms, config.release)
     print(f"| {' | '.join(f'{value:g}' for value in shown)} | {rates} | {max(late, default=0):.3f} |", flush=True)
     return mean(missed[rate] for rate in RANKED_RATES) if max(late, default=0) <= LATENCY_S else float("inf")
 

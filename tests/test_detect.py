@@ -129,19 +129,6 @@ def test_smoothing_passes_over_a_spike() -> None:
     assert decoded(track(0.0, 1.0, 1.0, 1.0, 0.0), smoothing_ms=300) == [("yes", 3)]
 
 
-def test_averages_of_log_odds() -> None:
-    """With `log_odds` a doubtful answer does not outweigh sure ones, nor one sure answer many doubtful ones."""
-    decoder = Decoder(WORDS, HOP_S, replace(PLAIN, smoothing_ms=300, log_odds=True))
-    odds = np.array([99.0, 99.0, 1.0])  # of 0.99, 0.99 and 0.5
-    mean = odds.prod() ** (1 / 3)
-    assert decoder.smooth(track(0.99, 0.99, 0.5))[2, YES - 2] == pytest.approx(mean / (1 + mean))
-    config = {"smoothing_ms": 300, "threshold": 0.9, "log_odds": True}
-    assert decoded(track(0.99, 0.99, 0.5), **config) == [("yes", 2)]
-    assert decoded(track(0.99, 0.99, 0.5), **{**config, "log_odds": False}) == []
-    assert decoded(track(0.6, 0.6, 1.0), **{**config, "threshold": 0.9999}) == []
-    assert decoded(track(1.0, 1.0, 1.0), **{**config, "threshold": 0.9999}) == [("yes", 2)]
-
-
 def test_minimum_duration() -> None:
     """A label is an event in the row in which it has been at its threshold for `min_duration_ms` without a break."""
     rows = track(0.9, 0.9, 0.7, 0.9, 0.9, 0.9, 0.9)
@@ -248,7 +235,6 @@ configs = st.builds(
     release=st.floats(0.1, 1.0),
     rise_ms=st.just(0) | st.integers(500, 1500),
     refractory_ms=st.integers(0, 1500),
-    log_odds=st.booleans(),
 )
 
 
@@ -345,7 +331,6 @@ def test_reset(n_before: int) -> None:
         ({"min_duration_ms": float("inf")}, "min_duration_ms is inf"),
         ({"refractory_ms": "long"}, "refractory_ms is 'long'"),
         ({"rise_ms": 100, "min_duration_ms": 200}, "rise_ms is 100, expected 0 or no less than min_duration_ms, 200"),
-        ({"log_odds": 1}, "log_odds is 1, expected true or false"),
         ({"hop_ms": 0}, "hop is 0"),
         ({"hop_ms": 1001}, "hop is 1001"),
     ],

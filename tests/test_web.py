@@ -262,7 +262,6 @@ def test_events_are_those_of_python(bare: Page) -> None:
             min_duration_ms=float(rng.choice([0, 40, 60, 120])),
             release=float(rng.choice([0.3, 0.5, 1.0])),
             rise_ms=float(rng.choice([0, 200, 500])),
-            log_odds=bool(rng.choice([False, True])),
             refractory_ms=float(rng.choice([0, 100, 700, 701])),
         )
         hop_s = int(rng.choice([320, 640, 1280])) / SAMPLE_RATE

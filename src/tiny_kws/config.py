@@ -300,8 +300,6 @@ class DetectorConfig:
     """After an event no other is reported for so long."""
     rise_ms: float = 0.0
     """From when a label was last below its release, no more than so long may pass to its event; 0 for any time."""
-    log_odds: bool = False
-    """Average log-odds instead of probabilities: then one doubtful answer does not outweigh many sure ones."""
 
 
 Config = TypeVar("Config")

@@ -23,7 +23,6 @@ Rows = npt.NDArray[np.int64]
 Watch = Callable[[Samples, Averages], None]
 
 CONFIG_FORMAT = 1
-LEAST_DOUBT = 1e-6  # no probability is nearer to 0 or 1, where log-odds are taken
 BLOCK_ROWS = 4096  # rows of probabilities looked at together
 TAIL_MS = 500  # of silence after a recording, so that a word at its very end is heard out
 
@@ -45,7 +44,7 @@ class Detection:
 class Decoder:
     """Rows of class probabilities to events; knows neither sound nor models.
 
-    Each row is averaged with those of the last `smoothing_ms`, with `log_odds` as log(p / (1 - p)). A label whose average stays at its threshold for
+    Each row is averaged with those of the last `smoothing_ms`. A label whose average stays at its threshold for
     `min_duration_ms` is an event, the likeliest if there are several. It is not reported again before its average fell
     below `release` times the threshold, nor, with `rise_ms`, once that was longer ago: a word comes at once, and what
     creeps up is none. No label is within `refractory_ms` of an event. How the rows are divided over calls changes
@@ -83,7 +82,7 @@ class Decoder:
     def reset(self) -> None:
         """Back to the start of a stream, with silence before it."""
         n_words = len(self._columns)
-        self._past = self._scaled(np.zeros((self._n_smoothed - 1, len(self.labels))))
+        self._past: Averages = np.zeros((self._n_smoothed - 1, n_words))
         self._row = 0  # the next
         self._last_event = -self._n_refractory
         self._last_short: Rows = np.full(n_words, -1)  # the last row in which each word was below its threshold
@@ -105,26 +104,17 @@ class Decoder:
 
     def smooth(self, rows: npt.ArrayLike) -> Averages:
         """The averages (n, words) that the next `rows` are judged by; does not go on in the stream."""
-        joined = np.concatenate([self._past, self._scaled(np.asarray(rows))])
+        joined = np.concatenate([self._past, np.asarray(rows)[:, self._columns].astype(np.float64)])
         n_rows = len(joined) - len(self._past)
         # Summed in one order for every row, whatever the division into calls.
         total = np.zeros((n_rows, joined.shape[1]))
         for i in range(self._n_smoothed):
             total += joined[i : i + n_rows]
-        averages = total / self._n_smoothed
-        return 1.0 / (1.0 + np.exp(-averages)) if self.config.log_odds else averages
-
-    def _scaled(self, rows: npt.NDArray[np.floating]) -> Averages:
-        """What is averaged of the words: of probabilities (n, labels), (n, words)."""
-        values = rows[:, self._columns].astype(np.float64)
-        if not self.config.log_odds:
-            return values
-        values = values.clip(LEAST_DOUBT, 1.0 - LEAST_DOUBT)
-        return np.log(values / (1.0 - values))
+        return total / self._n_smoothed
 
     def _process_block(self, rows: npt.NDArray[np.floating]) -> list[Detection]:
         smoothed = self.smooth(rows)
-        joined = np.concatenate([self._past, self._scaled(rows)])
+        joined = np.concatenate([self._past, rows[:, self._columns].astype(np.float64)])
         self._past = joined[len(joined) - len(self._past) :]
         numbers = self._row + np.arange(len(rows))[:, None]
         last_short = _latest(numbers, smoothed < self._thresholds, self._last_short)
@@ -158,8 +148,6 @@ def _latest(numbers: Rows, happened: npt.NDArray[np.bool_], before: Rows) -> Row
 def check_config(config: DetectorConfig, labels: Sequence[str]) -> None:
     """Raise UsageError for settings that make no sense with `labels`."""
     for name, value in vars(config).items():
-        if name == "log_odds" and not isinstance(value, bool):
-            raise UsageError(f"the detector's log_odds is {value!r}, expected true or false")
         if name != "thresholds" and not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
             raise UsageError(f"the detector's {name} is {value!r}, expected a number from 0")
     if not isinstance(config.thresholds, Mapping):

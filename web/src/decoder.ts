@@ -1,7 +1,5 @@
-/** Words in probabilities over time: the same decisions as `tiny_kws.detect.Decoder` makes; to the last bit, but for log-odds. */
+/** Words in probabilities over time: the same decisions, to the last bit, as `tiny_kws.detect.Decoder` makes. */
 import { KwsError } from "./errors";
-
-const LEAST_DOUBT = 1e-6; // as in Python
 
 /** How probabilities become events; thresholds are probabilities. */
 export interface DetectorConfig {
@@ -11,7 +9,6 @@ export interface DetectorConfig {
   thresholds: Record<string, number>;
   min_duration_ms: number;
   rise_ms: number;
-  log_odds: boolean;
   release: number;
   refractory_ms: number;
 }
@@ -38,10 +35,6 @@ export function detectorConfig(
   for (const [name, value] of Object.entries(config)) {
     if (!(name in defaults)) refuse(`${name} is none of ${Object.keys(defaults).join(", ")}`);
     if (name === "thresholds") continue;
-    if (name === "log_odds") {
-      if (typeof value !== "boolean") refuse(`log_odds is ${value}, expected true or false`);
-      continue;
-    }
     if (typeof value !== "number" || !(value >= 0 && value < Infinity)) refuse(`${name} is ${value}`);
   }
   for (const [label, value] of Object.entries(config.thresholds)) {
@@ -79,7 +72,7 @@ export class Decoder {
     notWords: readonly string[],
     private readonly hopS: number,
     private readonly windowS: number,
-    private readonly config: DetectorConfig,
+    config: DetectorConfig,
   ) {
     this.columns = labels.flatMap((label, i) => (notWords.includes(label) ? [] : [i]));
     this.words = this.columns.map((i) => labels[i]);
@@ -104,7 +97,7 @@ export class Decoder {
   /** Back to the start of a stream, with silence before it. */
   reset(): void {
     const n = this.words.length;
-    this.past = Array.from({ length: this.counts.smoothed - 1 }, () => new Float64Array(n).fill(this.scaled(0)));
+    this.past = Array.from({ length: this.counts.smoothed - 1 }, () => new Float64Array(n));
     this.row = 0;
     this.lastEvent = -this.counts.refractory;
     this.lastShort = new Int32Array(n).fill(-1);
@@ -112,22 +105,14 @@ export class Decoder {
     this.reported = new Int32Array(n).fill(-2);
   }
 
-  /** What is averaged of a probability. */
-  private scaled(probability: number): number {
-    if (!this.config.log_odds) return probability;
-    const value = Math.min(1.0 - LEAST_DOUBT, Math.max(LEAST_DOUBT, probability));
-    return Math.log(value / (1.0 - value));
-  }
-
   /** The event that the next row of probabilities (labels) brings about, if any. */
   process(row: ArrayLike<number>): Detection | undefined {
-    this.past.push(Float64Array.from(this.columns, (column) => this.scaled(row[column])));
+    this.past.push(Float64Array.from(this.columns, (column) => row[column]));
     let best = -1;
     for (let word = 0; word < this.words.length; word++) {
       let total = 0.0;
       for (const values of this.past) total += values[word];
-      const mean = total / this.counts.smoothed;
-      const average = this.config.log_odds ? 1.0 / (1.0 + Math.exp(-mean)) : mean;
+      const average = total / this.counts.smoothed;
       this.averages[word] = average;
       if (average < this.thresholds[word]) this.lastShort[word] = this.row;
       if (average < this.releases[word]) this.lastLow[word] = this.row;
