@@ -13,6 +13,7 @@ hour, shifted together for 2, and counted on the other half, both ways.
 import argparse
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -26,9 +27,9 @@ from tiny_kws.evaluation.streams import RULES, Heard, Score, posteriors_of, read
 from tiny_kws.runtime import open_model
 
 RANKED_RATES = (2.0, 10.0)
-RISE_MS = (0, 280, 360, 440, 520, 600)
-SMOOTHING_MS = (40, 80, 120, 200, 280)
-MIN_DURATION_MS = (40, 120, 200)
+RISE_MS = (0, 280, 360, 440)
+SMOOTHING_MS = (40, 120, 200, 280)
+MIN_DURATION_MS = (40, 120)
 REFRACTORY_MS = (700, 500, 900)
 RELEASE = (0.5, 0.2, 0.8)
 LATENCY_S = 0.3
@@ -72,12 +73,16 @@ def main() -> None:
 
 def search(heard: list[list[Heard]], candidates: list[DetectorConfig]) -> DetectorConfig:
     """The best of `candidates`, each printed as a row; the first if all are too late."""
-    ranked = [(judge(heard, config), i) for i, config in enumerate(candidates)]
+    ranked = []
+    with ProcessPoolExecutor() as pool:
+        for number, (rank, row) in enumerate(pool.map(judge, itertools.repeat(heard), candidates)):
+            print(row, flush=True)
+            ranked.append((rank, number))
     return candidates[min(ranked)[1]]
 
 
-def judge(heard: list[list[Heard]], config: DetectorConfig) -> float:
-    """Miss rate to rank by, infinite for settings that answer too late."""
+def judge(heard: list[list[Heard]], config: DetectorConfig) -> tuple[float, str]:
+    """Miss rate to rank by, infinite for settings that answer too late; and a row of the table."""
     missed = dict.fromkeys((10.0, 2.0, 1.0), 0.0)
     late: list[float] = []
     for part in heard:
@@ -90,8 +95,8 @@ def judge(heard: list[list[Heard]], config: DetectorConfig) -> float:
                 late.append(latency_p95(points[index].scores))
     rates = ", ".join(f"{100 * rate:.1f}" for rate in missed.values())
     shown = (config.rise_ms, config.smoothing_ms, config.min_duration_ms, config.refractory_ms, config.release)
-    print(f"| {' | '.join(f'{value:g}' for value in shown)} | {rates} | {max(late, default=0):.3f} |", flush=True)
-    return mean(missed[rate] for rate in RANKED_RATES) if max(late, default=0) <= LATENCY_S else float("inf")
+    row = f"| {' | '.join(f'{value:g}' for value in shown)} | {rates} | {max(late, default=0):.3f} |"
+    return mean(missed[rate] for rate in RANKED_RATES) if max(late, default=0) <= LATENCY_S else float("inf"), row
 
 
 def miss_rate(scores: Sequence[Score]) -> float:
