@@ -507,7 +507,7 @@ def test_no_other_sources(prepared: PreparedData) -> None:
     """Without anything beside the archive there is no material, and the manifest says what is missing."""
     assert [prepared.material(kind) for kind in MATERIAL] == [[], [], []]
     missing = {bill["folder"] for bill in prepared.manifest["sources"] if "the folder is missing" in bill["left_out"]}
-    assert missing == {"words", "synthetic", "near", "slow", "near_speech", "noise", "rooms", "speech"}
+    assert missing == {"words", "synthetic", "near", "near_speech", "noise", "rooms", "speech"}
 
 
 def test_the_task_in_the_bill_of_materials(with_sources: PreparedData) -> None:

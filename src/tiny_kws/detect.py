@@ -119,13 +119,13 @@ class Decoder:
         numbers = self._row + np.arange(len(rows))[:, None]
         last_short = _latest(numbers, smoothed < self._thresholds, self._last_short)
         last_low = _latest(numbers, smoothed < self._releases, self._last_low)
-        held = (numbers - last_short >= self._n_held) & (numbers - last_low <= self._n_rise)
+        due = (numbers - last_short >= self._n_held) & (numbers - last_low <= self._n_rise)
         events = []
-        for i in np.flatnonzero(held.any(1)):
+        for i in np.flatnonzero(due.any(1)):
             row = self._row + int(i)
             if row - self._last_event < self._n_refractory:
                 continue
-            ready = held[i] & (last_low[i] > self._reported)
+            ready = due[i] & (last_low[i] > self._reported)
             if ready.any():
                 word = int(np.where(ready, smoothed[i], -1.0).argmax())
                 self._last_event = self._reported[word] = row
