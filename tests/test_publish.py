@@ -136,7 +136,7 @@ def test_the_card_of_streams() -> None:
     card = model_card(publish.collect("listener", MODELS / "listener").facts, "ada/listener")
     assert "| false alarms an hour aimed at | clean | 20 dB SNR | 10 dB SNR | 5 dB SNR | 0 dB SNR |" in card
     assert "| 10 | 9.8 % (7 to 13) |" in card
-    assert "latency from the end of the word: p50 80 ms" in card
+    assert "latency from the end of the word: p50 81 ms" in card
     assert "| Room responses | rooms | CC BY 4.0 (12); MIT (37) |" in card
     assert "(credits.csv)" in card
     assert 'tiny_kws.Detector("hf://ada/listener")' in card
