@@ -73,12 +73,12 @@ def main() -> None:
 
 def search(heard: list[list[Heard]], candidates: list[DetectorConfig]) -> DetectorConfig:
     """The best of `candidates`, each printed as a row; the first if all are too late."""
-    ranked = []
+    ranks = []
     with ProcessPoolExecutor() as pool:
-        for number, (rank, row) in enumerate(pool.map(judge, itertools.repeat(heard), candidates)):
+        for rank, row in pool.map(judge, itertools.repeat(heard), candidates):
             print(row, flush=True)
-            ranked.append((rank, number))
-    return candidates[min(ranked)[1]]
+            ranks.append(rank)
+    return candidates[int(np.argmin(ranks))]
 
 
 def judge(heard: list[list[Heard]], config: DetectorConfig) -> tuple[float, str]:
