@@ -19,7 +19,8 @@ import numpy as np
 import soundfile as sf
 
 from tiny_kws.audio import Samples, read_mono
-from tiny_kws.config import KEYWORDS, SAMPLE_RATE
+from tiny_kws.config import SAMPLE_RATE
+from tiny_kws.data.speech_commands import KEYWORDS
 from tiny_kws.evaluation.clips import processor_name
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

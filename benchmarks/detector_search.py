@@ -20,11 +20,12 @@ from statistics import mean
 
 import numpy as np
 
-from tiny_kws.config import SILENCE, UNKNOWN, DetectorConfig
-from tiny_kws.detect import config_of, write_config
+from tiny_kws.artefact.runtime import open_model
+from tiny_kws.config import DetectorConfig
 from tiny_kws.evaluation.rates import split_speakers, threshold_for
 from tiny_kws.evaluation.streams import RULES, Heard, Score, posteriors_of, read_manifest, score, sweep, with_threshold
-from tiny_kws.runtime import open_model
+from tiny_kws.listening.detector import config_of, write_config
+from tiny_kws.words import SILENCE, UNKNOWN
 
 RANKED_RATES = (2.0, 10.0)
 RISE_MS = (0, 280, 360, 440)

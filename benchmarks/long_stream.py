@@ -19,11 +19,11 @@ import numpy as np
 from detect_speed import words_in_noise
 
 from tiny_kws import Detection, Detector
+from tiny_kws.artefact.runtime import open_model
 from tiny_kws.audio import Samples, read_mono
 from tiny_kws.config import SAMPLE_RATE
-from tiny_kws.detect import config_of
 from tiny_kws.evaluation.clips import processor_name
-from tiny_kws.runtime import open_model
+from tiny_kws.listening.detector import config_of
 
 MAX_GROWTH_MB = 5.0
 MAX_CHUNK = 2 * SAMPLE_RATE

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from tiny_kws.config import CLIP_SAMPLES, TrainConfig
+from tiny_kws.config import CLIP_SAMPLES
+from tiny_kws.data.prepared import PreparedData, open_prepared
 from tiny_kws.evaluation.clips import processor_name
-from tiny_kws.training import train
-from tiny_kws.training.dataset import PreparedData, open_prepared
-from tiny_kws.training.eager import PlainLogMel
-from tiny_kws.training.models import DSCNN
+from tiny_kws.training import trainer as train
+from tiny_kws.training.networks import DSCNN
+from tiny_kws.training.plain import PlainLogMel
+from tiny_kws.training_config import TrainConfig
 
 STATS = {"mean": -7.0, "std": 4.0}
 CONFIG = TrainConfig()

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from tiny_kws.cli.training import RECIPES, Network, Recipe
-from tiny_kws.config import CAUSAL_SIZES
+from tiny_kws.data.prepared import open_prepared
 from tiny_kws.evaluation.clips import processor_name
-from tiny_kws.training import train
-from tiny_kws.training.dataset import open_prepared
+from tiny_kws.training import trainer as train
+from tiny_kws.training_config import CAUSAL_SIZES
 
 WARM_UP_STEPS = 3
 

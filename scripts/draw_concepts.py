@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from tiny_kws.artefact.runtime import StreamModel
 from tiny_kws.audio import Samples, read_mono
 from tiny_kws.config import SAMPLE_RATE, FeatureConfig
-from tiny_kws.detect import Detector
-from tiny_kws.evaluation.report import save_figure
-from tiny_kws.runtime import StreamModel
+from tiny_kws.listening.detector import Detector
+from tiny_kws.plotting import save_figure
 from tiny_kws.training.features import LogMel, band_edges
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

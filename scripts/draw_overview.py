@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from tiny_kws.artefact.runtime import StreamModel
 from tiny_kws.audio import read_mono
-from tiny_kws.config import SAMPLE_RATE, SILENCE, UNKNOWN, FeatureConfig
-from tiny_kws.evaluation.report import save_figure
-from tiny_kws.runtime import StreamModel
+from tiny_kws.config import SAMPLE_RATE, FeatureConfig
+from tiny_kws.plotting import save_figure
 from tiny_kws.training.features import LogMel
+from tiny_kws.words import SILENCE, UNKNOWN
 
 PAUSE_S = 0.7
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#bf3989")

@@ -14,7 +14,7 @@ import torch
 
 from tiny_kws.errors import KwsError, UsageError
 from tiny_kws.training.checkpoint import Checkpoint, load_checkpoint, save_torch
-from tiny_kws.training.models import shape_of
+from tiny_kws.training.networks import shape_of
 
 
 def main() -> None:

@@ -28,8 +28,9 @@ from near_words import (
     speak_all,
 )
 
-from tiny_kws.config import KEYWORDS, SAMPLE_RATE
-from tiny_kws.evaluation.material import holds_word
+from tiny_kws.config import SAMPLE_RATE
+from tiny_kws.data.material import holds_word
+from tiny_kws.data.speech_commands import KEYWORDS
 
 BETWEEN = """
     a after all an and are as at be been but by can for from had has have he her him his how i if in into is it its just

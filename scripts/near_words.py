@@ -25,7 +25,8 @@ import numpy as np
 import soundfile
 
 from tiny_kws.audio import Samples
-from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, SAMPLE_RATE
+from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
+from tiny_kws.data.speech_commands import KEYWORDS
 
 VOICES = ("slt", "rms", "awb", "kal16")
 VOICES_A_WORD = 2

@@ -14,11 +14,12 @@ import numpy.typing as npt
 import pytest
 import soundfile as sf
 
-from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, LABELS, SAMPLE_RATE
+from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
+from tiny_kws.data.speech_commands import KEYWORDS, LABELS
 
 if TYPE_CHECKING:
+    from tiny_kws.data.prepared import PreparedData
     from tiny_kws.training.checkpoint import Checkpoint
-    from tiny_kws.training.dataset import PreparedData
 
 WORDS_FOLDER = "speech_commands_v0.02"
 SPEAKERS = {
@@ -100,7 +101,7 @@ def make_checkpoint(width: int = 160, seed: int = 0) -> Checkpoint:
 
     from tiny_kws.training.checkpoint import Checkpoint
     from tiny_kws.training.features import LogMel, normalize
-    from tiny_kws.training.models import DSCNN
+    from tiny_kws.training.networks import DSCNN
 
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
@@ -144,7 +145,7 @@ def speech_commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(speech_commands: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """The synthetic archive, prepared: 60 training, 30 validation and 20 testing clips of keywords, 10 % each of
     unknown and silence; `.folder` is where it lies. Not to be written to."""
-    from tiny_kws.training.dataset import prepare
+    from tiny_kws.data.prepare import prepare
 
     return prepare(speech_commands, tmp_path_factory.mktemp("prepared") / "task")
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import soundfile as sf
 
 import tiny_kws
-from tiny_kws.artefact import METADATA_KEY, UNSIGNED, sign
+from tiny_kws.artefact.format import METADATA_KEY, UNSIGNED, sign
 from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
 
 SOURCE = Path(tiny_kws.__file__).parents[1]
@@ -65,8 +65,8 @@ def trained_like(checkpoint: Path) -> Path:
 
 def exported(checkpoint: Path) -> Path:
     """The artefact of a checkpoint, beside it; not to be changed."""
+    from tiny_kws.export.exporter import Exporter
     from tiny_kws.training.checkpoint import load_checkpoint
-    from tiny_kws.training.export import Exporter
 
     path = checkpoint.with_suffix(".onnx")
     if not path.exists():
@@ -78,7 +78,7 @@ def changed_artefact(artefact: Path, to: Path, **changes: Any) -> Path:
     """A well-signed copy of an artefact whose metadata say something else; `json` replaces the whole text."""
     import onnx
 
-    from tiny_kws.artefact import parse_metadata
+    from tiny_kws.artefact.format import parse_metadata
 
     model = onnx.load(artefact)
     where = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny_kws import artefact
-from tiny_kws.artefact import FORMAT, MAX_BYTES, METADATA_KEY, UNSIGNED, find_model, parse_metadata, read_artefact, sign
-from tiny_kws.config import LABELS
+from tiny_kws.artefact import store
+from tiny_kws.artefact.format import FORMAT, MAX_BYTES, METADATA_KEY, UNSIGNED, parse_metadata, read_artefact, sign
+from tiny_kws.artefact.runtime import Classifier
+from tiny_kws.artefact.store import find_model
+from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import ModelError
-from tiny_kws.runtime import Classifier
 
 from .helpers import changed_artefact, exported, trained_like
 
@@ -223,14 +224,14 @@ def assets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, artefact_path: Path)
     for name in ("base.onnx", "other.onnx", "listener.stream.onnx"):
         (folder / name).write_bytes(artefact_path.read_bytes())
     (folder / "notes.txt").write_text("no model")
-    monkeypatch.setattr(artefact, "_assets", lambda: folder)
+    monkeypatch.setattr(store, "_assets", lambda: folder)
     return folder
 
 
 def test_bundled_models_have_names(assets: Path) -> None:
     """The bundled models of a kind are the artefacts of that kind among the assets, by name."""
-    assert artefact.bundled_models() == ["base", "other"]
-    assert artefact.bundled_models("stream") == ["listener"]
+    assert store.bundled_models() == ["base", "other"]
+    assert store.bundled_models("stream") == ["listener"]
 
 
 def test_the_default_model_needs_no_name(assets: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tiny_kws.config import CLIP_SAMPLES, TrainConfig
+from tiny_kws.config import CLIP_SAMPLES
 from tiny_kws.training.augment import (
     add_noise,
     augment,
@@ -19,8 +19,9 @@ from tiny_kws.training.augment import (
     random_shift,
     warp_bands,
 )
+from tiny_kws.training.distributed import Share
 from tiny_kws.training.features import hz_to_mel
-from tiny_kws.training.ranks import Share
+from tiny_kws.training_config import TrainConfig
 
 from .tones import seeded
 

@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiny_kws.config import LABELS, SILENCE, UNKNOWN, DetectorConfig
-from tiny_kws.detect import read_config
+from tiny_kws.artefact.runtime import StreamModel
+from tiny_kws.config import DetectorConfig
+from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import DataError
 from tiny_kws.evaluation.calibration import LARGEST_STEP, MIN_EXAMPLES, Evidence, calibrate, choose, gather
 from tiny_kws.evaluation.streams import Heard, Recording, Stretch, logit, threshold_grid
-from tiny_kws.runtime import StreamModel
+from tiny_kws.listening.detector import read_config
+from tiny_kws.words import SILENCE, UNKNOWN
 
 from .helpers import run_cli, write_sound
 

@@ -14,19 +14,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tiny_kws.config import LABELS, FeatureConfig
+from tiny_kws.config import FeatureConfig
+from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import KwsError, ModelError
 from tiny_kws.training.checkpoint import (
     Checkpoint,
     ClipNetwork,
     load_checkpoint,
     load_weights,
-    open_predictor,
     read_torch,
     save_torch,
 )
 from tiny_kws.training.features import LogMel, normalize
-from tiny_kws.training.models import DSCNN
+from tiny_kws.training.networks import DSCNN
 
 from .conftest import full_disk, make_checkpoint
 
@@ -369,7 +369,9 @@ def test_clip_network(untrained_checkpoint: Checkpoint) -> None:
 
 def test_predictor(checkpoint_path: Path) -> None:
     """A checkpoint to be measured knows its labels, size and digest, and predicts what the network does."""
-    predictor = open_predictor(checkpoint_path)
+    from tiny_kws.cli.clips import _open_predictor
+
+    predictor = _open_predictor(checkpoint_path)
     assert predictor.name == "model/best.pt"
     assert predictor.labels == LABELS
     assert predictor.parameters == 119_372

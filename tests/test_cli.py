@@ -19,22 +19,22 @@ import pytest
 import soundfile as sf
 
 from tiny_kws import __version__, cli
-from tiny_kws.config import (
+from tiny_kws.artefact.runtime import Classifier
+from tiny_kws.data.speech_commands import LABELS
+from tiny_kws.training_config import (
     CAUSAL_SIZES,
-    LABELS,
     MIXED_TRAINING,
     STREAM_TRAINING,
     WINDOW_TRAINING,
     StreamRecipe,
     TrainConfig,
 )
-from tiny_kws.runtime import Classifier
 
 from .helpers import command_line, environment, exported, run_cli, trained_like, wav_bytes, write_sound
 from .material import write_sources
 
 if TYPE_CHECKING:
-    from tiny_kws.training.dataset import PreparedData
+    from tiny_kws.data.prepared import PreparedData
 
 LONG_NAME = "x" * 300
 unix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files, limits or signals")
@@ -524,7 +524,7 @@ def test_train_takes_the_recipe_and_what_is_asked(
     expected: TrainConfig,
 ) -> None:
     """The causal network is trained on windows unless asked otherwise; options change the recipe's own settings."""
-    from tiny_kws.training import train as room
+    from tiny_kws.training import trainer as room
 
     def stop(*_: Any, config: TrainConfig, **__: Any) -> Path:
         assert config == expected
@@ -553,7 +553,7 @@ def test_train_takes_a_network_by_name(
     model_config: dict[str, Any] | None,
 ) -> None:
     """Each name stands for an architecture, and the sizes for settings of it."""
-    from tiny_kws.training import train as room
+    from tiny_kws.training import trainer as room
 
     def stop(*given: Any, **_: Any) -> Path:
         assert given[2:] == (architecture, model_config)

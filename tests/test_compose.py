@@ -14,12 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, LABELS, SAMPLE_RATE, SILENCE, UNKNOWN, StreamRecipe
+from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
+from tiny_kws.data.prepared import PreparedData, material_file
+from tiny_kws.data.speech_commands import KEYWORDS, LABELS
 from tiny_kws.errors import DataError
-from tiny_kws.training import sounds as room
-from tiny_kws.training.compose import IGNORED, NO_KEYWORD, Composer, Streams
-from tiny_kws.training.dataset import PreparedData, material_file
-from tiny_kws.training.ranks import Share
+from tiny_kws.training.composing import sounds as room
+from tiny_kws.training.composing.streams import IGNORED, NO_KEYWORD, Composer, Streams
+from tiny_kws.training.distributed import Share
+from tiny_kws.training_config import StreamRecipe
+from tiny_kws.words import SILENCE, UNKNOWN
 
 from .tones import BEGIN, END, LEVEL, OTHERS_HZ, PLAIN_SOUND, rms_db, seeded, strength, write_data
 

@@ -14,26 +14,31 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, LABELS, SAMPLE_RATE, SILENCE, UNKNOWN, PrepareConfig
-from tiny_kws.errors import DataError, KwsError, UsageError
-from tiny_kws.training.dataset import (
+from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
+from tiny_kws.data.prepare import NOISE_STRETCHES, prepare
+from tiny_kws.data.prepared import (
     EXTRA,
     LEFT_OUT,
     MATERIAL,
-    NOISE_STRETCHES,
-    OFFICIAL_CLIPS,
     PreparedData,
     clips_digest,
-    find_words_folder,
     material_file,
     open_prepared,
-    prepare,
+    to_pcm,
+)
+from tiny_kws.data.sources import read_sources
+from tiny_kws.data.speech_commands import (
+    KEYWORDS,
+    LABELS,
+    OFFICIAL_CLIPS,
+    find_words_folder,
     read_test_archive,
     speaker_of,
-    to_pcm,
     word_of,
 )
-from tiny_kws.training.sources import read_sources
+from tiny_kws.errors import DataError, KwsError, UsageError
+from tiny_kws.training_config import PrepareConfig
+from tiny_kws.words import SILENCE, UNKNOWN
 
 from .conftest import NOISE_SECONDS, SPEAKERS, UNKNOWN_WORDS, WORDS_FOLDER, full_disk, kill_in_the_middle
 from .material import write_sources

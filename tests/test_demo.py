@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tiny_kws.apps.server import HOST, PORT, PORTS_TRIED, TYPES, PageServer, page_items
-from tiny_kws.artefact import DEFAULT_MODELS, bundled_models, find_model
+from tiny_kws.artefact.store import DEFAULT_MODELS, bundled_models, find_model
 from tiny_kws.config import DetectorConfig
 from tiny_kws.errors import UsageError
 

@@ -15,13 +15,15 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny_kws import detect
-from tiny_kws.artefact import find_model
+from tiny_kws.artefact.runtime import Classifier, SlidingWindow, Stream, StreamModel, open_model
+from tiny_kws.artefact.store import find_model
 from tiny_kws.audio import Samples, read_mono
-from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, LABELS, SAMPLE_RATE, DetectorConfig
-from tiny_kws.detect import Decoder, Detection, Detector, check_config, config_of, read_config, write_config
+from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE, DetectorConfig
+from tiny_kws.data.speech_commands import KEYWORDS, LABELS
 from tiny_kws.errors import AudioError, KwsError, ModelError, UsageError
-from tiny_kws.runtime import Classifier, SlidingWindow, Stream, StreamModel, open_model
+from tiny_kws.listening import decoder
+from tiny_kws.listening.decoder import Decoder, Detection, check_config
+from tiny_kws.listening.detector import Detector, config_of, read_config, write_config
 
 from .helpers import TEST_SAMPLE, changed_artefact, real_clips, speech_like
 
@@ -243,7 +245,7 @@ configs = st.builds(
     config=configs,
     sizes=st.lists(st.integers(0, 60), min_size=1, max_size=6).filter(any),
     seed=st.integers(0, 2**16),
-    block_rows=st.sampled_from([1, 2, 7, detect.BLOCK_ROWS]),
+    block_rows=st.sampled_from([1, 2, 7, decoder.BLOCK_ROWS]),
 )
 def test_any_division_gives_the_same_events(
     config: DetectorConfig, sizes: list[int], seed: int, block_rows: int
@@ -253,7 +255,7 @@ def test_any_division_gives_the_same_events(
     expected = Decoder(WORDS, HOP_S, config).process(rows)
     divided = Decoder(WORDS, HOP_S, config)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(detect, "BLOCK_ROWS", block_rows)
+        patch.setattr(decoder, "BLOCK_ROWS", block_rows)
         assert [event for piece in pieces(rows, sizes) for event in divided.process(piece)] == expected
 
 
@@ -288,8 +290,8 @@ def test_the_rules_hold_for_any_rows(config: DetectorConfig, seed: int) -> None:
 @pytest.mark.parametrize("before", range(7))
 def test_a_word_across_the_border_of_a_block(before: int) -> None:
     """A word that straddles the border of a block is one event, in its place, for each place it can have there."""
-    n_rows = detect.BLOCK_ROWS + 20
-    start = detect.BLOCK_ROWS - before
+    n_rows = decoder.BLOCK_ROWS + 20
+    start = decoder.BLOCK_ROWS - before
     values = np.zeros(n_rows)
     values[start : start + 6] = 0.9
     assert decoded(track(*values), smoothing_ms=200, min_duration_ms=300, threshold=0.85) == [("yes", start + 3)]

@@ -23,9 +23,11 @@ from matplotlib.image import imread
 
 from tiny_kws import Detector, DetectorConfig
 from tiny_kws.audio import read_mono
-from tiny_kws.config import LABELS, SAMPLE_RATE
-from tiny_kws.detect import Decoder, Detection, write_config
-from tiny_kws.evaluation.report import PLOT_BINS, DetectionPlot, Peaks
+from tiny_kws.config import SAMPLE_RATE
+from tiny_kws.data.speech_commands import LABELS
+from tiny_kws.evaluation.timeline import PLOT_BINS, DetectionPlot, Peaks
+from tiny_kws.listening.decoder import Decoder, Detection
+from tiny_kws.listening.detector import write_config
 
 from . import test_cli
 from .conftest import full_disk

@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import tiny_kws.training.download as room
+import tiny_kws.data.download as room
+from tiny_kws.data.download import ARCHIVES, Archive, download
+from tiny_kws.data.speech_commands import TEST_FOLDER, WORDS_FOLDER
 from tiny_kws.errors import DataError, KwsError, UsageError
-from tiny_kws.locks import exclusive
-from tiny_kws.training.dataset import TEST_FOLDER, WORDS_FOLDER
-from tiny_kws.training.download import ARCHIVES, Archive, download
+from tiny_kws.files import exclusive
 
 NAME = "words_v1.tar.gz"
 FOLDER = "words_v1"
@@ -195,7 +195,7 @@ def start_of_partial(destination: Path, content: bytes) -> Path:
 CHILD = """
 import sys
 from pathlib import Path
-import tiny_kws.training.download as room
+import tiny_kws.data.download as room
 from tiny_kws.errors import KwsError
 
 url, size, sha256, destination, limit = sys.argv[1:]

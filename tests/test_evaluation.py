@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, DetectorConfig
+from tiny_kws.config import CLIP_SAMPLES, DetectorConfig
+from tiny_kws.data.speech_commands import KEYWORDS
 from tiny_kws.errors import KwsError, ModelError
 from tiny_kws.evaluation.clips import (
     BATCH_CLIPS,
@@ -34,12 +35,14 @@ from tiny_kws.evaluation.clips import (
     recall_of_unknown,
     wilson_interval,
 )
-from tiny_kws.evaluation.report import metrics_table, plot_confusion_matrix, plot_learning_curve, unknown_table
+from tiny_kws.evaluation.figures import plot_confusion_matrix
+from tiny_kws.evaluation.tables import metrics_table, unknown_table
+from tiny_kws.training.learning_curve import plot_learning_curve
 
 from .helpers import changed_artefact, exported, trained_like, write_sound
 
 if TYPE_CHECKING:
-    from tiny_kws.training.dataset import PreparedData
+    from tiny_kws.data.prepared import PreparedData
 
 Array = npt.NDArray[Any]
 LABELS = ("cat", "dog", "owl")
@@ -277,7 +280,7 @@ def test_an_artefacts_detector_settings_are_read(checkpoint_path: Path, tmp_path
 
 def test_clips_of_a_split_have_names_and_words(prepared: PreparedData) -> None:
     """Each clip of a split has its file's name and the word said in it, silence none."""
-    from tiny_kws.training.dataset import split_clips
+    from tiny_kws.evaluation.clip_sets import split_clips
 
     clips = split_clips(prepared, "validation")
     assert len(set(clips.names)) == len(clips.names) == len(clips.words) == len(clips.labels)
@@ -287,7 +290,7 @@ def test_clips_of_a_split_have_names_and_words(prepared: PreparedData) -> None:
 
 def test_clips_of_the_test_archive_have_words_where_names_tell(tmp_path: Path) -> None:
     """In the official test folder an unknown word stands in the file's name; other names tell none."""
-    from tiny_kws.training.dataset import test_archive_clips
+    from tiny_kws.evaluation.clip_sets import test_archive_clips
 
     files = [f"{label}/0a7c2a8d_nohash_0.wav" for label in KEYWORDS]
     files += ["_silence_/1131.wav", "_unknown_/bed_cfbedff9_nohash_0.wav", "_unknown_/0.wav", "_unknown_/a_b.wav"]

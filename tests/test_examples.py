@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import soundfile as sf
 
+from tiny_kws.artefact.runtime import Classifier
 from tiny_kws.audio import find_sound_files
-from tiny_kws.config import KEYWORDS, LABELS
-from tiny_kws.runtime import Classifier
+from tiny_kws.data.speech_commands import KEYWORDS, LABELS
 
 from .helpers import exported, trained_like
 

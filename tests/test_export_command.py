@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiny_kws.config import LABELS
-from tiny_kws.runtime import Classifier, StreamModel
+from tiny_kws.artefact.runtime import Classifier, StreamModel
+from tiny_kws.data.prepared import PreparedData
+from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.training.checkpoint import save_torch
-from tiny_kws.training.dataset import PreparedData
 
 from .helpers import exported, run_cli, sounds_of_many_levels, trained_like
 from .test_streaming import causal_checkpoint
@@ -52,9 +52,9 @@ def test_stream_of_a_network_that_looks_ahead(checkpoint_path: Path, tmp_path: P
 
 def test_int8(checkpoint_path: Path, prepared: PreparedData, tmp_path: Path) -> None:
     """The int8 artefact says so, is under 0.25 MB, and its embedding lies near the float one's."""
-    from tiny_kws.training import export
+    from tiny_kws.evaluation.clip_sets import split_clips
+    from tiny_kws.export import exporter as export
     from tiny_kws.training.checkpoint import load_checkpoint
-    from tiny_kws.training.dataset import split_clips
 
     export_path = tmp_path / "m.int8.onnx"
     clips = split_clips(prepared, "validation")
@@ -75,9 +75,9 @@ def test_int8_that_loses_accuracy_is_not_written(
 ) -> None:
     """An int8 artefact that loses more than it may is refused with the loss, and nothing is written."""
     from tiny_kws.errors import KwsError
-    from tiny_kws.training import export
+    from tiny_kws.evaluation.clip_sets import split_clips
+    from tiny_kws.export import exporter as export
     from tiny_kws.training.checkpoint import load_checkpoint
-    from tiny_kws.training.dataset import split_clips
 
     monkeypatch.setattr(export, "INT8_TOLERANCE", -1.0)
     exporter = export.Exporter(load_checkpoint(checkpoint_path), split_clips(prepared, "validation"))

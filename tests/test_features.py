@@ -14,7 +14,8 @@ import pytest
 import soundfile as sf
 import torch
 
-from tiny_kws.config import CLIP_SAMPLES, LABELS, SAMPLE_RATE, FeatureConfig
+from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE, FeatureConfig
+from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.training.features import LogMel, hz_to_mel, mel_to_hz, normalize
 
 Samples = npt.NDArray[np.float32]

@@ -13,8 +13,8 @@ import soxr
 from tiny_kws import Detection, Detector, DetectorConfig
 from tiny_kws.audio import read_mono
 from tiny_kws.config import SAMPLE_RATE
-from tiny_kws.detect import Decoder
-from tiny_kws.hearing import QUIET_DB, Block, Hearing, Status
+from tiny_kws.listening.decoder import Decoder
+from tiny_kws.listening.session import QUIET_DB, Block, Hearing, Status
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LABELS = ("silence", "unknown", "beep")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import tiny_kws
-from tiny_kws.artefact import find_model
+from tiny_kws.artefact.hub import HubName, parse_name, sums_text
+from tiny_kws.artefact.store import find_model
 from tiny_kws.errors import KwsError, UsageError
-from tiny_kws.hub import HubName, parse_name, sums_text
 
 from .helpers import BLOCKER, environment, run_cli, trained_like, write_sound
 from .hub_stand_in import TOKEN, Hub, running_hub
@@ -211,7 +211,7 @@ def test_a_checkpoint_alone(hub: Hub, sound: Path, checkpoint_path: Path) -> Non
     """best.pt alone, with the reference's keys only, becomes an artefact once and answers as the checkpoint does."""
     import torch
 
-    from tiny_kws.training.checkpoint import open_predictor, read_torch
+    from tiny_kws.training.checkpoint import classifier_of, load_checkpoint, read_torch
 
     raw = read_torch(trained_like(checkpoint_path))
     kept = ("model_state", "model_config", "labels", "stats", "val_acc", "epoch", "history", "torch_version")
@@ -221,9 +221,9 @@ def test_a_checkpoint_alone(hub: Hub, sound: Path, checkpoint_path: Path) -> Non
     artefact, label = load("hf://grace/reference.v2", sound)
     written_ns = Path(artefact).stat().st_mtime_ns
     assert commit in artefact
-    predictor = open_predictor(path)
+    classify = classifier_of(load_checkpoint(path))
     window = tiny_kws.audio.read_window(sound).samples[None]
-    assert predictor.labels[int(predictor.predict(window)[0].argmax())] == label
+    assert load_checkpoint(path).labels[int(classify(window)[0].argmax())] == label
     assert load("hf://grace/reference.v2", sound, blocked=("torch", "onnx")) == [artefact, label]
     assert Path(artefact).stat().st_mtime_ns == written_ns
 

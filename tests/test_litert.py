@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiny_kws.config import LABELS
-from tiny_kws.training.dataset import PreparedData
+from tiny_kws.data.prepared import PreparedData
+from tiny_kws.data.speech_commands import LABELS
 
 from .helpers import environment, run_cli, trained_like
 

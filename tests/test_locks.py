@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tiny_kws.errors import KwsError, UsageError
-from tiny_kws.locks import exclusive
+from tiny_kws.files import exclusive
 
 HOLDER = """
 import sys

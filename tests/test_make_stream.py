@@ -14,15 +14,18 @@ import numpy.typing as npt
 import pytest
 import soundfile as sf
 
-from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, SAMPLE_RATE
+from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
+from tiny_kws.data.held_out import PARTS, noise_source, part_of
+from tiny_kws.data.material import SpeechDeck, holds_word, list_clips, list_noises, list_speech, shuffled
+from tiny_kws.data.mixing import active_level_db, room_response
+from tiny_kws.data.spans import find_word
+from tiny_kws.data.speech_commands import KEYWORDS
 from tiny_kws.errors import DataError, KwsError, UsageError
-from tiny_kws.evaluation import presets, recordings
-from tiny_kws.evaluation.held_out import PARTS, noise_source, part_of
-from tiny_kws.evaluation.make_stream import conditions_of, make_stream, parse_snrs
-from tiny_kws.evaluation.material import SpeechDeck, holds_word, list_clips, list_noises, list_speech, shuffled
-from tiny_kws.evaluation.mixing import active_level_db, find_word, room_response
-from tiny_kws.evaluation.presets import preset_settings
-from tiny_kws.evaluation.recordings import StreamSettings
+from tiny_kws.evaluation.synthesis import protocols as presets
+from tiny_kws.evaluation.synthesis import recordings
+from tiny_kws.evaluation.synthesis.build import conditions_of, make_stream, parse_snrs
+from tiny_kws.evaluation.synthesis.protocols import preset_settings
+from tiny_kws.evaluation.synthesis.recordings import StreamSettings
 
 from .conftest import full_disk
 from .helpers import run_cli, speech_like, write_sound

@@ -9,9 +9,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from tiny_kws.config import LABELS, CausalCNNConfig
+from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.training.checkpoint import Checkpoint, feature_config_of, load_checkpoint, save_torch
-from tiny_kws.training.models import CausalCNN
+from tiny_kws.training.networks import CausalCNN
+from tiny_kws.training_config import CausalCNNConfig
 
 STATS = {"mean": -13.8, "std": 4.5}
 

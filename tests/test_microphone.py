@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 import tiny_kws
-from tiny_kws import AudioError, Detection, DetectorConfig, KwsError, UsageError, microphone
+from tiny_kws import AudioError, Detection, DetectorConfig, KwsError, UsageError
 from tiny_kws.audio import read_mono
-from tiny_kws.hearing import Status
-from tiny_kws.microphone import Capture, Device, Listener, choose_device, list_devices
+from tiny_kws.listening import microphone
+from tiny_kws.listening.microphone import Capture, Device, Listener, choose_device, list_devices
+from tiny_kws.listening.session import Status
 
 from .helpers import BLOCKER, environment
 from .test_hearing import EXAMPLES

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tiny_kws.training.models import DSCNN, count_macs, count_parameters
+from tiny_kws.training.networks import DSCNN, count_macs, count_parameters
 
 NORM = {"weight": (160,), "bias": (160,), "running_mean": (160,), "running_var": (160,), "num_batches_tracked": ()}
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, SAMPLE_RATE
+from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
+from tiny_kws.data.speech_commands import KEYWORDS
 
 SOUNDS = {
     **{word: word.upper() for word in KEYWORDS},

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, SAMPLE_RATE
-from tiny_kws.training.dataset import TEST_FOLDER, WORDS_FOLDER
+from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
+from tiny_kws.data.speech_commands import KEYWORDS, TEST_FOLDER, WORDS_FOLDER
 
 from .conftest import SPEAKERS
 from .helpers import environment

@@ -11,15 +11,16 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from tiny_kws.config import CLIP_SAMPLES, LABELS, FeatureConfig
+from tiny_kws.artefact.runtime import Classifier
+from tiny_kws.config import CLIP_SAMPLES, FeatureConfig
+from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import KwsError
 from tiny_kws.evaluation.clips import ClipSet, wilson_interval
-from tiny_kws.runtime import Classifier
-from tiny_kws.training import export as export_room
+from tiny_kws.export import exporter as export_room
+from tiny_kws.export.exporter import Exporter
+from tiny_kws.export.onnx_graph import Graph, emit_front_end
 from tiny_kws.training.checkpoint import Checkpoint, ClipNetwork, load_checkpoint
-from tiny_kws.training.export import Exporter
 from tiny_kws.training.features import LogMel, normalize
-from tiny_kws.training.onnx_graph import Graph, emit_front_end
 
 from .helpers import TEST_SAMPLE, exported, real_clips, sounds_of_many_levels, speech_like, trained_like
 

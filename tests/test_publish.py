@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 import tiny_kws
-from tiny_kws import publish
-from tiny_kws.artefact import Metadata, find_model
-from tiny_kws.card import CardFacts, Described, model_card
+from tiny_kws.artefact.format import Metadata
+from tiny_kws.artefact.runtime import read_metadata
+from tiny_kws.artefact.store import find_model
 from tiny_kws.errors import KwsError, ModelError, UsageError
-from tiny_kws.runtime import read_metadata
+from tiny_kws.sharing import publish
+from tiny_kws.sharing.card import CardFacts, Described, model_card
 
 from .helpers import SOURCE, changed_artefact, exported, run_cli, trained_like, write_sound
 from .hub_stand_in import TOKEN, Hub

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import torch
 
-from tiny_kws.config import StreamRecipe, TrainConfig, WindowRecipe
+from tiny_kws.data.prepared import PreparedData
 from tiny_kws.errors import UsageError
 from tiny_kws.training.augment import augment, mask_bands
 from tiny_kws.training.checkpoint import read_torch
-from tiny_kws.training.compose import Composer
-from tiny_kws.training.dataset import PreparedData
-from tiny_kws.training.ranks import Ranks, Share, SharedBatchNorm, share_batch_norm, together
-from tiny_kws.training.train import _Run, train
+from tiny_kws.training.composing.streams import Composer
+from tiny_kws.training.distributed import Ranks, Share, SharedBatchNorm, share_batch_norm, together
+from tiny_kws.training.trainer import _Run, train
+from tiny_kws.training_config import StreamRecipe, TrainConfig, WindowRecipe
 
 from .helpers import environment
 from .tones import seeded

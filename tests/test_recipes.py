@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tiny_kws.config import LABELS, STREAM_TRAINING, UNKNOWN, CausalCNNConfig, StreamRecipe, TrainConfig
+from tiny_kws.data.prepared import PreparedData
+from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.training.augment import augment
-from tiny_kws.training.compose import IGNORED, NO_KEYWORD, Streams
-from tiny_kws.training.dataset import PreparedData
+from tiny_kws.training.composing.streams import IGNORED, NO_KEYWORD, Streams
 from tiny_kws.training.features import LogMel, normalize
-from tiny_kws.training.models import CausalCNN
-from tiny_kws.training.recipes import ClipRecipe, StreamTraining, fetch
+from tiny_kws.training.networks import CausalCNN
+from tiny_kws.training.objectives import ClipRecipe, StreamTraining, fetch
+from tiny_kws.training_config import STREAM_TRAINING, CausalCNNConfig, StreamRecipe, TrainConfig
+from tiny_kws.words import UNKNOWN
 
 from .tones import log_mels, seeded
 

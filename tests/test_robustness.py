@@ -19,14 +19,16 @@ import soundfile as sf
 from scipy.stats import binomtest
 
 from tiny_kws import cli
-from tiny_kws.config import CLIP_SAMPLES, KEYWORDS, LABELS, SAMPLE_RATE, SILENCE, UNKNOWN, DetectorConfig
+from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE, DetectorConfig
+from tiny_kws.data.held_out import noise_source, part_of
+from tiny_kws.data.material import Material, Sound
+from tiny_kws.data.mixing import active_level_db
+from tiny_kws.data.spans import find_word
+from tiny_kws.data.speech_commands import KEYWORDS, LABELS
 from tiny_kws.errors import DataError
 from tiny_kws.evaluation.clips import ClipSet, Predictor, batched, predict_all
 from tiny_kws.evaluation.compare import read_predictions
-from tiny_kws.evaluation.held_out import noise_source, part_of
-from tiny_kws.evaluation.material import Material, Sound
-from tiny_kws.evaluation.mixing import active_level_db, find_word
-from tiny_kws.evaluation.report import plot_robustness, robustness_table, windows_table
+from tiny_kws.evaluation.figures import plot_robustness
 from tiny_kws.evaluation.robustness import (
     HELD_OUT,
     HOP,
@@ -41,12 +43,14 @@ from tiny_kws.evaluation.robustness import (
     list_material,
     read_surroundings,
 )
+from tiny_kws.evaluation.tables import robustness_table, windows_table
+from tiny_kws.words import SILENCE, UNKNOWN
 
 from .conftest import word_sound
 from .helpers import exported, run_cli, trained_like
 
 if TYPE_CHECKING:
-    from tiny_kws.training.dataset import PreparedData
+    from tiny_kws.data.prepared import PreparedData
 
 Samples = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]

@@ -14,11 +14,12 @@ import numpy.typing as npt
 import pytest
 import soundfile as sf
 
-from tiny_kws.artefact import DEFAULT_MODELS, bundled_models
+from tiny_kws.artefact.runtime import BATCH_CLIPS, DECODE_AHEAD, Classifier, open_session
+from tiny_kws.artefact.store import DEFAULT_MODELS, bundled_models
 from tiny_kws.audio import read_window
-from tiny_kws.config import CLIP_SAMPLES, LABELS, SAMPLE_RATE
+from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
+from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import AudioError, KwsError, ModelError
-from tiny_kws.runtime import BATCH_CLIPS, DECODE_AHEAD, Classifier, open_session
 
 from .helpers import TEST_SAMPLE, exported, real_clips, speech_like, trained_like, wav_bytes, write_sound
 

@@ -16,11 +16,13 @@ import pytest
 import soundfile
 import torch
 
-from tiny_kws.config import TrainConfig, WindowRecipe
+from tiny_kws.data.prepared import PreparedData, open_prepared
+from tiny_kws.data.shard_writer import write_shards
+from tiny_kws.data.shards import INDEX, ShardBank
 from tiny_kws.errors import DataError, KwsError, UsageError
-from tiny_kws.training.dataset import PreparedData, open_prepared, split_clips
-from tiny_kws.training.shards import INDEX, ShardBank, write_shards
-from tiny_kws.training.train import train
+from tiny_kws.evaluation.clip_sets import split_clips
+from tiny_kws.training.trainer import train
+from tiny_kws.training_config import TrainConfig, WindowRecipe
 
 from .conftest import full_disk
 

@@ -13,19 +13,10 @@ from typing import Any
 
 import pytest
 
-from tiny_kws.config import KEYWORDS
+from tiny_kws.data.held_out import part_of
+from tiny_kws.data.sources import HELD_OUT, Recording, Source, Sources, credits_csv, gather, list_source, read_sources
+from tiny_kws.data.speech_commands import KEYWORDS
 from tiny_kws.errors import DataError
-from tiny_kws.evaluation.held_out import part_of
-from tiny_kws.training.sources import (
-    HELD_OUT,
-    Recording,
-    Source,
-    Sources,
-    credits_csv,
-    gather,
-    list_source,
-    read_sources,
-)
 
 from .material import FREE, SENTENCE_LICENCE, SOURCES, write_sources
 

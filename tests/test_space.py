@@ -20,7 +20,7 @@ import soundfile as sf
 from tiny_kws.apps import EXAMPLES_FOLDER, space_folder
 from tiny_kws.apps.picture import log_mel
 from tiny_kws.apps.space import EXAMPLES, Ears, Heard, first_hour, hear, open_ears, part_of
-from tiny_kws.artefact import bundled_models
+from tiny_kws.artefact.store import bundled_models
 from tiny_kws.config import SAMPLE_RATE, FeatureConfig
 from tiny_kws.errors import AudioError
 

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tiny_kws.artefact import find_model
-from tiny_kws.config import CAUSAL_SIZES, CLIP_SAMPLES, LABELS, CausalCNNConfig, FeatureConfig
+from tiny_kws.artefact.runtime import Classifier, Stream, StreamModel
+from tiny_kws.artefact.store import find_model
+from tiny_kws.config import CLIP_SAMPLES, FeatureConfig
+from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import AudioError, KwsError, ModelError, UsageError
-from tiny_kws.runtime import Classifier, Stream, StreamModel
+from tiny_kws.training_config import CAUSAL_SIZES, CausalCNNConfig
 
 from .helpers import changed_artefact, real_clips, speech_like
 
@@ -32,7 +34,7 @@ def causal_checkpoint(config: CausalCNNConfig | None = None) -> Checkpoint:
     import torch
 
     from tiny_kws.training.checkpoint import Checkpoint
-    from tiny_kws.training.models import CausalCNN
+    from tiny_kws.training.networks import CausalCNN
 
     generator = torch.Generator().manual_seed(1)
     with torch.random.fork_rng():
@@ -87,7 +89,7 @@ def checkpoint() -> Checkpoint:
 @pytest.fixture(scope="module")
 def models(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[int, StreamModel]:
     """Its stream artefacts, by hop in milliseconds."""
-    from tiny_kws.training.export import Exporter
+    from tiny_kws.export.exporter import Exporter
 
     folder = tmp_path_factory.mktemp("streams")
     exporter = Exporter(checkpoint)
@@ -148,7 +150,7 @@ def test_torch_streams_like_offline(checkpoint: Checkpoint, steps: list[int], se
 
 def test_clip_and_stream_agree(checkpoint: Checkpoint, models: dict[int, StreamModel], tmp_path: Path) -> None:
     """The clip artefact on a second gives what the stream gives at that second's end."""
-    from tiny_kws.training.export import Exporter
+    from tiny_kws.export.exporter import Exporter
 
     Exporter(checkpoint).clip(tmp_path / "m.onnx")
     audio = recording(np.random.default_rng(3), CLIP_SAMPLES)
@@ -252,7 +254,7 @@ def test_network_is_within_its_budget() -> None:
     """The default has at most 119,372 parameters and 20 M multiply-accumulates; width and depth give up to 300 k."""
     import torch
 
-    from tiny_kws.training.models import CausalCNN, count_macs, count_parameters
+    from tiny_kws.training.networks import CausalCNN, count_macs, count_parameters
 
     for config in (CausalCNNConfig(), CAUSAL_SIZES["base"]):
         network = CausalCNN(config)
@@ -264,7 +266,7 @@ def test_network_is_within_its_budget() -> None:
 
 def test_sizes() -> None:
     """Micro has about 10,000 parameters, small about 50,000, large about 350,000; each is smaller than the next."""
-    from tiny_kws.training.models import CausalCNN, count_parameters
+    from tiny_kws.training.networks import CausalCNN, count_parameters
 
     counts = {name: count_parameters(CausalCNN(config)) for name, config in CAUSAL_SIZES.items()}
     assert counts["micro"] == pytest.approx(10_000, rel=0.1)
@@ -281,7 +283,7 @@ def test_sizes() -> None:
 @pytest.mark.parametrize("hop", [320, 640])
 def test_other_sizes_stream(config: CausalCNNConfig, hop: int, tmp_path: Path) -> None:
     """Networks of other widths, depths, kernels and band blocks stream as exactly, clips too, in state of 64 kB."""
-    from tiny_kws.training.export import Exporter
+    from tiny_kws.export.exporter import Exporter
 
     checkpoint = causal_checkpoint(config)
     exporter = Exporter(checkpoint)
@@ -341,7 +343,7 @@ def test_metadata(models: dict[int, StreamModel]) -> None:
 @pytest.mark.parametrize("hop", [0, -640, 100, 300, 17_000, 32_000])
 def test_impossible_hops(checkpoint: Checkpoint, tmp_path: Path, hop: int) -> None:
     """A hop that is no multiple of 20 ms up to a second is refused, and nothing is written."""
-    from tiny_kws.training.export import Exporter
+    from tiny_kws.export.exporter import Exporter
 
     with pytest.raises(UsageError, match="hop"):
         Exporter(checkpoint).stream(tmp_path / "m.stream.onnx", hop)
@@ -350,7 +352,7 @@ def test_impossible_hops(checkpoint: Checkpoint, tmp_path: Path, hop: int) -> No
 
 def test_ds_cnn_does_not_stream(untrained_checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Export of a network that looks ahead to a stream is refused."""
-    from tiny_kws.training.export import Exporter
+    from tiny_kws.export.exporter import Exporter
 
     with pytest.raises(UsageError, match="looks ahead"):
         Exporter(untrained_checkpoint).stream(tmp_path / "m.stream.onnx", 640)
@@ -360,7 +362,7 @@ def test_a_stream_that_parts_is_not_written(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An artefact whose answers part from the checkpoint's is refused with the difference, and nothing is written."""
-    from tiny_kws.training import export
+    from tiny_kws.export import exporter as export
 
     whole = export.stream_graph(checkpoint, 640)
     for initializer in whole.graph.initializer:
@@ -376,7 +378,7 @@ def test_a_stream_that_parts_is_not_written(
 
 def test_kinds_are_not_confused(models: dict[int, StreamModel], checkpoint: Checkpoint, tmp_path: Path) -> None:
     """A clip artefact is refused as a stream and a stream artefact as a classifier."""
-    from tiny_kws.training.export import Exporter
+    from tiny_kws.export.exporter import Exporter
 
     Exporter(checkpoint).clip(tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="is a clip artefact, expected one for streams"):

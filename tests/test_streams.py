@@ -18,10 +18,12 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.stats import chi2
 
+from tiny_kws.artefact.runtime import Classifier, StreamModel
 from tiny_kws.audio import read_mono
-from tiny_kws.config import LABELS, SAMPLE_RATE, SILENCE, UNKNOWN, DetectorConfig
-from tiny_kws.detect import Detection, Detector, read_config
+from tiny_kws.config import SAMPLE_RATE, DetectorConfig
+from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import DataError, KwsError
+from tiny_kws.evaluation.figures import plot_det
 from tiny_kws.evaluation.rates import (
     RATES_PER_HOUR,
     evaluate_streams,
@@ -30,7 +32,6 @@ from tiny_kws.evaluation.rates import (
     split_speakers,
     threshold_for,
 )
-from tiny_kws.evaluation.report import plot_det, streams_table
 from tiny_kws.evaluation.streams import (
     RULES,
     Heard,
@@ -43,7 +44,10 @@ from tiny_kws.evaluation.streams import (
     threshold_grid,
     with_threshold,
 )
-from tiny_kws.runtime import Classifier, StreamModel
+from tiny_kws.evaluation.tables import streams_table
+from tiny_kws.listening.decoder import Detection
+from tiny_kws.listening.detector import Detector, read_config
+from tiny_kws.words import SILENCE, UNKNOWN
 
 from .helpers import run_cli, write_sound
 

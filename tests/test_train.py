@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_kws.config import LABELS, UNKNOWN, PrepareConfig, StreamRecipe, TrainConfig
+from tiny_kws.data.prepare import prepare
+from tiny_kws.data.prepared import EXTRA, PreparedData
+from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import KwsError, ModelError, UsageError
-from tiny_kws.locks import exclusive
-from tiny_kws.training import train as room
+from tiny_kws.files import exclusive
+from tiny_kws.training import trainer as room
 from tiny_kws.training.checkpoint import load_checkpoint, read_torch, save_torch
-from tiny_kws.training.dataset import EXTRA, PreparedData, prepare
 from tiny_kws.training.features import LogMel
-from tiny_kws.training.train import (
+from tiny_kws.training.trainer import (
     EpochReport,
     StepReport,
     Watcher,
@@ -32,6 +33,8 @@ from tiny_kws.training.train import (
     train,
     wants_bfloat16,
 )
+from tiny_kws.training_config import PrepareConfig, StreamRecipe, TrainConfig
+from tiny_kws.words import UNKNOWN
 
 from .conftest import full_disk
 
@@ -269,10 +272,10 @@ def test_best_is_the_first_of_the_most_accurate(
 
 def test_validation_accuracy_is_the_checkpoints(trained: Path, prepared: PreparedData) -> None:
     """The validation accuracy in a checkpoint is what its network gets right of the validation clips."""
-    from tiny_kws.training.checkpoint import open_predictor
+    from tiny_kws.training.checkpoint import classifier_of, load_checkpoint
 
     rows = prepared.rows("validation")
-    probabilities = open_predictor(trained / "best.pt").predict(np.float32(prepared.bank[rows]) / 32768)
+    probabilities = classifier_of(load_checkpoint(trained / "best.pt"))(np.float32(prepared.bank[rows]) / 32768)
     accuracy = float((probabilities.argmax(1) == prepared.targets(rows)).mean())
     assert accuracy == pytest.approx(load_checkpoint(trained / "best.pt").val_acc, abs=1e-6)
 
@@ -562,10 +565,10 @@ def test_the_average_is_kept(prepared: PreparedData, tmp_path: Path, steps: list
 
 def test_the_average_is_validated(on_streams: Path, prepared: PreparedData) -> None:
     """The validation accuracy in a checkpoint is that of the average it holds."""
-    from tiny_kws.training.checkpoint import open_predictor
+    from tiny_kws.training.checkpoint import classifier_of, load_checkpoint
 
     rows = prepared.rows("validation")
-    probabilities = open_predictor(on_streams / "last.pt").predict(np.float32(prepared.bank[rows]) / 32768)
+    probabilities = classifier_of(load_checkpoint(on_streams / "last.pt"))(np.float32(prepared.bank[rows]) / 32768)
     accuracy = float((probabilities.argmax(1) == prepared.targets(rows)).mean())
     assert accuracy == pytest.approx(load_checkpoint(on_streams / "last.pt").val_acc, abs=1e-6)
 
@@ -629,7 +632,7 @@ def test_words_left_out_are_not_heard(prepared: PreparedData, tmp_path: Path, mo
         return fetch(bank, rows, device)
 
     monkeypatch.setattr(room, "fetch", noted)
-    monkeypatch.setattr("tiny_kws.training.recipes.fetch", noted)
+    monkeypatch.setattr("tiny_kws.training.objectives.fetch", noted)
     words = tuple(sorted({clip.word for clip in prepared.clips if clip.split == "training" and clip.label == UNKNOWN}))
     config = replace(CONFIG, epochs=1, left_out=words[:2])
     train(prepared, tmp_path, "ds-cnn", SMALL, config, device="cpu")
@@ -651,8 +654,8 @@ def test_words_left_out_are_part_of_the_settings(prepared: PreparedData, own_beg
 
 def test_the_bill_of_materials(prepared: PreparedData, trained: Path, tmp_path: Path) -> None:
     """The sources, and the words left out, travel from the prepared data to the checkpoint and into the artefact."""
-    from tiny_kws.runtime import Classifier
-    from tiny_kws.training.export import Exporter
+    from tiny_kws.artefact.runtime import Classifier
+    from tiny_kws.export.exporter import Exporter
 
     checkpoint = load_checkpoint(trained / "best.pt")
     assert checkpoint.data["sources"] == prepared.manifest["sources"]

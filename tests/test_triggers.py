@@ -15,7 +15,7 @@ import soundfile as sf
 
 from tiny_kws import Detection, KwsError, UsageError
 from tiny_kws.config import SAMPLE_RATE
-from tiny_kws.triggers import MAX_RUNNING, Commands, Recordings, parse_rule
+from tiny_kws.listening.actions import MAX_RUNNING, Commands, Recordings, parse_rule
 
 from .conftest import full_disk
 
@@ -107,7 +107,7 @@ def test_nobody_waits_for_a_command(sleeping: Started) -> None:
 
 def test_commands_that_hang_do_not_pile_up(sleeping: Started, monkeypatch: pytest.MonkeyPatch) -> None:
     """When as many run as may, another is not started, and that is told."""
-    monkeypatch.setattr("tiny_kws.triggers.MAX_RUNNING", 2)
+    monkeypatch.setattr("tiny_kws.listening.actions.MAX_RUNNING", 2)
     assert MAX_RUNNING > 2
     for _ in range(3):
         sleeping.commands.run(EVENT, HEARD)

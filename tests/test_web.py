@@ -21,10 +21,12 @@ import soxr
 
 from tiny_kws import Detector, DetectorConfig, StreamModel
 from tiny_kws.apps.server import PageServer, _Handler
-from tiny_kws.artefact import DEFAULT_MODELS, bundled_models, find_model
+from tiny_kws.artefact.store import DEFAULT_MODELS, bundled_models, find_model
 from tiny_kws.audio import read_mono
-from tiny_kws.config import LABELS, SAMPLE_RATE, SILENCE, UNKNOWN
-from tiny_kws.detect import Decoder
+from tiny_kws.config import SAMPLE_RATE
+from tiny_kws.data.speech_commands import LABELS
+from tiny_kws.listening.decoder import Decoder
+from tiny_kws.words import SILENCE, UNKNOWN
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -10,27 +10,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tiny_kws.config import (
-    CLIP_SAMPLES,
-    KEYWORDS,
-    LABELS,
+from tiny_kws.config import CLIP_SAMPLES
+from tiny_kws.data.prepared import PreparedData
+from tiny_kws.data.speech_commands import KEYWORDS, LABELS
+from tiny_kws.errors import UsageError
+from tiny_kws.training.checkpoint import CAUSAL_CNN, DS_CNN, Checkpoint, feature_config_of, load_checkpoint
+from tiny_kws.training.composing.windows import WindowComposer
+from tiny_kws.training.distributed import Share
+from tiny_kws.training.networks import DSCNN, CausalCNN
+from tiny_kws.training.objectives import MixedTraining, StreamTraining, WindowTraining, divergence
+from tiny_kws.training.trainer import EpochReport, Watcher, _Run, train
+from tiny_kws.training_config import (
     MIXED_TRAINING,
-    SILENCE,
-    UNKNOWN,
     WINDOW_TRAINING,
     CausalCNNConfig,
     StreamRecipe,
     TrainConfig,
     WindowRecipe,
 )
-from tiny_kws.errors import UsageError
-from tiny_kws.training.checkpoint import CAUSAL_CNN, DS_CNN, Checkpoint, feature_config_of, load_checkpoint
-from tiny_kws.training.dataset import PreparedData
-from tiny_kws.training.models import DSCNN, CausalCNN
-from tiny_kws.training.ranks import Share
-from tiny_kws.training.recipes import MixedTraining, StreamTraining, WindowTraining, divergence
-from tiny_kws.training.train import EpochReport, Watcher, _Run, train
-from tiny_kws.training.windows import WindowComposer
+from tiny_kws.words import SILENCE, UNKNOWN
 
 from .tones import BEGIN, END, OTHERS_HZ, PLAIN_SOUND, hz_of, log_mels, rms_db, seeded, strength, write_data
 

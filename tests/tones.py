@@ -10,9 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tiny_kws.config import CLIP_SAMPLES, LABELS, SAMPLE_RATE, UNKNOWN, FeatureConfig
-from tiny_kws.training.dataset import EXTRA, Clip, PreparedData, material_file
+from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE, FeatureConfig
+from tiny_kws.data.prepared import EXTRA, Clip, PreparedData, material_file
+from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.training.features import LogMel, normalize
+from tiny_kws.words import UNKNOWN
 
 BEGIN, END = 4000, 8000
 """Of the tone in each clip, in samples."""

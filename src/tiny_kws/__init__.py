@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
+from .artefact.runtime import Classification, Classifier, Stream, StreamModel
 from .config import DetectorConfig
-from .detect import Detection, Detector
 from .errors import AudioError, DataError, KwsError, ModelError, UsageError
-from .runtime import Classification, Classifier, Stream, StreamModel
+from .listening.decoder import Detection
+from .listening.detector import Detector
 
 if TYPE_CHECKING:
-    from .microphone import listen, listen_async
+    from .listening.microphone import listen, listen_async
     from .training.features import LogMel, normalize
-    from .training.models import DSCNN
+    from .training.networks import DSCNN
 
 __all__ = [
     "DSCNN",
@@ -44,11 +45,11 @@ __all__ = [
 ]
 
 _LATE = {
-    "DSCNN": "training.models",
+    "DSCNN": "training.networks",
     "LogMel": "training.features",
     "normalize": "training.features",
-    "listen": "microphone",
-    "listen_async": "microphone",
+    "listen": "listening.microphone",
+    "listen_async": "listening.microphone",
 }
 """What is imported when it is asked for, since it needs an extra, and where it is."""
 
@@ -56,9 +57,9 @@ _LATE = {
 def load(path: str | Path | None = None, threads: int = 1) -> Classifier:
     """A classifier from an artefact, a bundled model's name, the Hub, or (default) the package's own model.
 
-    On the Hub it is `hf://USER/NAME`, where `@REVISION` and `/FILE` may follow; see `tiny_kws.hub.fetch`. `threads` are
-    those of onnxruntime. Raises ModelError if the artefact is missing, foreign, altered or too new, and KwsError if it
-    cannot be fetched.
+    On the Hub it is `hf://USER/NAME`, where `@REVISION` and `/FILE` may follow; see `tiny_kws.artefact.hub.fetch`.
+    `threads` are those of onnxruntime.
+    Raises ModelError if the artefact is missing, foreign, altered or too new, and KwsError if it cannot be fetched.
     """
     return Classifier(path, threads)
 

@@ -19,3 +19,12 @@ class DataError(KwsError):
 
 class UsageError(KwsError):
     """A request that makes no sense as it stands, whatever the files hold."""
+
+
+def install_hint(extra: str) -> str:
+    """How to install what an extra of the package brings.
+
+    >>> install_hint("mic")
+    "install it with pip install 'tiny-kws[mic]', or from a clone with pip install '.[mic]'"
+    """
+    return f"install it with pip install 'tiny-kws[{extra}]', or from a clone with pip install '.[{extra}]'"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..audio import Samples
 from ..config import SAMPLE_RATE, FeatureConfig
-from ..evaluation.report import new_figure, save_figure
+from ..plotting import new_figure, save_figure
 
 CONFIG = FeatureConfig(centered=False)
 RANGE = 12.0  # natural logs of power under the loudest that are shown, 52 dB

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..artefact import DEFAULT_MODELS, SUFFIXES, bundled_models, find_model
-from ..config import SILENCE, UNKNOWN, DetectorConfig
-from ..detect import TAIL_MS
+from ..artefact.format import SUFFIXES
+from ..artefact.store import DEFAULT_MODELS, bundled_models, find_model
+from ..config import DetectorConfig
 from ..errors import KwsError, UsageError
 from ..files import whole_folder
+from ..listening.detector import TAIL_MS
+from ..words import SILENCE, UNKNOWN
 
 HOST = "127.0.0.1"  # a browser gives the microphone to pages from this computer itself, and no other can reach it
 PORT = 8321

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile as sf
 
-from ..artefact import DEFAULT_MODELS, SUFFIXES, bundled_models, find_model
+from ..artefact.format import SUFFIXES
+from ..artefact.runtime import Classifier, StreamModel
+from ..artefact.store import DEFAULT_MODELS, bundled_models, find_model
 from ..audio import Samples, most_energetic_second, read_mono, stream_mono
-from ..config import CLIP_SAMPLES, SAMPLE_RATE, SILENCE, UNKNOWN
-from ..detect import Averages, Detection, Detector, config_of
+from ..config import CLIP_SAMPLES, SAMPLE_RATE
 from ..errors import KwsError
-from ..evaluation.report import DetectionPlot
-from ..runtime import Classifier, StreamModel
+from ..evaluation.timeline import DetectionPlot
+from ..listening.decoder import Averages, Detection
+from ..listening.detector import Detector, config_of
+from ..words import is_word
 from . import EXAMPLES_FOLDER
 from .picture import draw_close_up
 
@@ -140,7 +143,7 @@ def build(folder: Path | None = None) -> Any:
     gradio = _import_gradio()
     models = open_ears(folder)
     first = next(iter(models.values()))
-    words = ", ".join(label for label in first.classifier.labels if label not in (SILENCE, UNKNOWN))
+    words = ", ".join(label for label in first.classifier.labels if is_word(label))
     shown, zoom = {"interactive": False}, ["fullscreen"]
     run, run_if_any = _listeners(gradio, models)
 

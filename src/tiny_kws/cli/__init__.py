@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from ..errors import KwsError, UsageError
+from ..errors import KwsError, UsageError, install_hint
 from . import clips, demo, listening, sharing, streams, training
 from .console import app, complain
 
@@ -31,9 +31,7 @@ def main() -> None:
         if error.name is None or error.name.startswith("tiny_kws"):
             raise
         extra = next((extra for start, extra in EXTRAS.items() if error.name.startswith(start)), "train")
-        status = complain(
-            f"this command needs {error.name}, which is not installed; pip install 'tiny-kws[{extra}]'", 1
-        )
+        status = complain(f"this command needs {error.name}, which is not installed; {install_hint(extra)}", 1)
     except (KeyboardInterrupt, typer.Abort):
         status = complain("interrupted", 130)
     except BrokenPipeError:  # the reader, `head` for one, has had enough

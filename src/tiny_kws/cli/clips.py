@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..artefact import DEFAULT_MODELS, Metadata, bundled_files, find_model
+from ..artefact.format import Metadata
+from ..artefact.store import DEFAULT_MODELS, bundled_files, find_model
 from ..audio import name_of
 from ..errors import KwsError, UsageError
 from .console import PROGRESS_FROM, ModelOption, app, complain, gather, progress_bar
 
 if TYPE_CHECKING:
+    from ..artefact.runtime import Classification
+    from ..data.material import Material
     from ..evaluation.clips import ClipSet, Predictor
-    from ..evaluation.material import Material
-    from ..runtime import Classification
 
 
 @app.command()
@@ -31,7 +32,7 @@ def classify(
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of inference.")] = os.cpu_count() or 1,
 ) -> None:
     """Say which word is in each recording: label, probability, and where its loudest second begins."""
-    from ..runtime import Classifier
+    from ..artefact.runtime import Classifier
 
     classifier = Classifier(model, threads)
     failed = 0
@@ -78,7 +79,7 @@ def info(
     """Say what a model is: labels, size, multiply-accumulates, front end, training, validation."""
     is_hub = model.startswith("hf://")
     if is_hub:
-        from ..hub import pin
+        from ..artefact.hub import pin
 
         model = pin(model)
     metadata = _describe(find_model(model))
@@ -123,15 +124,15 @@ def _accuracy(validation: dict[str, Any]) -> str:
 
 def _describe(path: Path) -> Metadata:
     if path.suffix == ".onnx":
-        from ..runtime import read_metadata
+        from ..artefact.runtime import read_metadata
 
         return read_metadata(path)
     if path.suffix == ".tflite":
-        from ..training.litert import read_metadata as read_litert_metadata
+        from ..export.litert import read_metadata as read_litert_metadata
 
         return read_litert_metadata(path)
+    from ..export.exporter import describe
     from ..training.checkpoint import load_checkpoint
-    from ..training.export import describe
 
     checkpoint = load_checkpoint(path)
     validation = {} if math.isnan(checkpoint.val_acc) else {"accuracy": checkpoint.val_acc}
@@ -164,14 +165,15 @@ def evaluate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draws of noise and room for each clip.")] = 0,
 ) -> None:
     """Measure a model on a split or on the official test folder, as it is, in noise and in rooms."""
-    from ..evaluation import report, robustness
+    from .. import plotting
+    from ..evaluation import figures, robustness, tables
     from ..evaluation.clips import check_labels
     from ..evaluation.compare import METRICS, PREDICTIONS, write_predictions
     from ..files import write_json
 
     if (data is None) == (test is None):
         raise UsageError("expected either --data PREPARED or --test FOLDER, found both or none")
-    report.require_matplotlib()
+    plotting.require_matplotlib()
     snrs_db = _snrs(snr, noise)
     predictor = _open_predictor(find_model(model, "clip"))
     clips, unreadable = _open_clips(data, split, test)
@@ -182,18 +184,18 @@ def evaluate(
         metrics["held_out"] = held_out
     write_json(out / METRICS, metrics)
     write_predictions(out / PREDICTIONS, clips, predictor.labels, answers)
-    report.plot_confusion_matrix(metrics, out / "confusion_matrix.png")
+    figures.plot_confusion_matrix(metrics, out / "confusion_matrix.png")
     written = [METRICS, PREDICTIONS, "confusion_matrix.png"]
     if "robustness" in metrics:
-        report.plot_robustness(metrics, out / "robustness.png")
+        figures.plot_robustness(metrics, out / "robustness.png")
         written.append("robustness.png")
-    print(report.metrics_table(metrics))
-    tables = {
-        "unknown": report.unknown_table,
-        "robustness": report.robustness_table,
-        "keyword_free": report.windows_table,
+    print(tables.metrics_table(metrics))
+    parts = {
+        "unknown": tables.unknown_table,
+        "robustness": tables.robustness_table,
+        "keyword_free": tables.windows_table,
     }
-    for part, table in tables.items():
+    for part, table in parts.items():
         if part in metrics:
             print(f"\n{table(metrics)}")
     print("", *(out / name for name in written), sep="\n")
@@ -206,7 +208,8 @@ def evaluate(
 
 def _open_clips(data: Path | None, split: str, test: Path | None) -> tuple[ClipSet, list[str]]:
     """The clips to measure on, and what is to be said of those that cannot be read."""
-    from ..training.dataset import open_prepared, split_clips, test_archive_clips
+    from ..data.prepared import open_prepared
+    from ..evaluation.clip_sets import split_clips, test_archive_clips
 
     if test is not None:
         return test_archive_clips(test)
@@ -239,7 +242,7 @@ def _measure(
 
 def _snrs(text: str | None, noise: Path | None) -> list[float]:
     """The levels that clips are to be measured at. Raises UsageError for others than different numbers of dB."""
-    from ..evaluation.make_stream import parse_snrs
+    from ..evaluation.synthesis.build import parse_snrs
 
     if noise is None and text is not None:
         raise UsageError("found --snr without --noise FOLDER, expected noises to lay under the clips")
@@ -279,9 +282,10 @@ def benchmark(
     paths = [find_model(model) for model in models] if models else bundled_files()
     contenders = [speed.artefact_contender(path) for path in paths]
     if find_spec("torch"):
-        from ..training.eager import eager_contender
+        from ..training.plain import plain_classifier
 
-        contenders.append(eager_contender())
+        classify = plain_classifier()
+        contenders.append(speed.Contender(speed.EAGER, classify, speed.sliding(classify)))
     result = speed.benchmark(contenders, repeats)
     print(json.dumps(result, indent=2) if as_json else speed.speed_table(result))
 
@@ -289,13 +293,11 @@ def benchmark(
 def _open_predictor(path: Path) -> Predictor:
     """A model to be measured, on one thread."""
     if path.suffix != ".onnx":
-        from ..training.checkpoint import open_predictor
-
-        return open_predictor(path)
-    from ..detect import config_of
+        return _checkpoint_predictor(path)
+    from ..artefact.runtime import Classifier
     from ..evaluation.clips import Predictor
     from ..files import sha256_of
-    from ..runtime import Classifier
+    from ..listening.detector import config_of
 
     classifier = Classifier(path)
     return Predictor(
@@ -307,4 +309,25 @@ def _open_predictor(path: Path) -> Predictor:
         sha256=sha256_of(path),
         detector=config_of(classifier),
         left_out=tuple(map(str, classifier.metadata.data.get("left_out", ()))),
+    )
+
+
+def _checkpoint_predictor(path: Path) -> Predictor:
+    import torch
+
+    from ..evaluation.clips import Predictor
+    from ..training.checkpoint import classifier_of, load_checkpoint
+    from ..training.networks import count_parameters
+
+    checkpoint = load_checkpoint(path)
+    state = checkpoint.model.state_dict().values()
+    return Predictor(
+        name=f"{path.parent.name}/{path.name}",
+        predict=classifier_of(checkpoint),
+        labels=checkpoint.labels,
+        parameters=count_parameters(checkpoint.model),
+        weight_bytes=sum(value.numel() * value.element_size() for value in state),
+        sha256=checkpoint.sha256,
+        set_threads=torch.set_num_threads,
+        left_out=tuple(map(str, checkpoint.data.get("left_out", ()))),
     )

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..artefact import DEFAULT_MODELS
+from ..artefact.store import DEFAULT_MODELS
 from ..audio import Source, find_sound_files
 from ..errors import KwsError, UsageError
 

@@ -15,13 +15,15 @@ from typing import Annotated
 
 import typer
 
-from ..artefact import DEFAULT_MODELS
+from ..artefact.runtime import Classifier, StreamModel, open_model
+from ..artefact.store import DEFAULT_MODELS
 from ..audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, Samples, name_of, stream_mono, stream_pcm
-from ..config import SAMPLE_RATE, SILENCE, UNKNOWN, DetectorConfig
-from ..detect import Averages, Decoder, Detection, Detector, config_of, read_config
+from ..config import SAMPLE_RATE, DetectorConfig
 from ..errors import KwsError, UsageError
 from ..files import write_bytes
-from ..runtime import Classifier, StreamModel, open_model
+from ..listening.decoder import Averages, Decoder, Detection
+from ..listening.detector import Detector, config_of, read_config
+from ..words import is_word
 from .console import app, complain, gather
 
 StreamModelOption = Annotated[
@@ -131,7 +133,7 @@ class _Kept:
         self._n_samples = 0
         self._picture = None
         if plot is not None:
-            from ..evaluation.report import DetectionPlot
+            from ..evaluation.timeline import DetectionPlot
 
             self._picture = DetectionPlot(decoder)
 
@@ -172,9 +174,9 @@ def listen(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Print the words that a microphone hears, as they come, until Ctrl-C (status 0)."""
-    from ..microphone import Listener
-    from ..microphone import list_devices as find_devices
-    from ..triggers import Commands, Recordings
+    from ..listening.actions import Commands, Recordings
+    from ..listening.microphone import Listener
+    from ..listening.microphone import list_devices as find_devices
     from .live import LiveLine, libraries_silenced, print_devices, print_event
 
     if list_devices:
@@ -182,7 +184,7 @@ def listen(
         return
     loaded = open_model(model)
     settings = detector_config(loaded, config, threshold)
-    words = [label for label in loaded.labels if label not in (SILENCE, UNKNOWN)]
+    words = [label for label in loaded.labels if is_word(label)]
     with libraries_silenced():
         live = LiveLine()
         commands = Commands(on or [], words, live.complain, sys.stderr)

@@ -14,11 +14,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TextIO
 
-from ..detect import Detection
 from ..errors import KwsError
-from ..hearing import Status
-from ..microphone import Device
-from ..triggers import utc_text
+from ..listening.actions import utc_text
+from ..listening.decoder import Detection
+from ..listening.microphone import Device
+from ..listening.session import Status
 from .console import complain
 
 REDRAW_S = 0.1

@@ -28,7 +28,7 @@ def push(
     ] = None,
 ) -> None:
     """Share a model on the Hugging Face Hub: artefacts, best.pt, measurements, a model card, and a Space."""
-    from .. import publish
+    from ..sharing import publish
 
     publish.check_repo(repo)
     parts = publish.collect(model or (None if folder else repo.partition("/")[2]), folder)

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ..artefact.runtime import Classifier, StreamModel, open_model
 from ..config import DetectorConfig
-from ..detect import write_config
 from ..errors import KwsError
-from ..runtime import Classifier, StreamModel, open_model
+from ..listening.detector import write_config
 from .console import app, complain, progress_bar
 from .listening import ConfigOption, StreamModelOption, detector_config
 
@@ -48,8 +48,8 @@ def make_stream(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Build long recordings with labelled words, in several levels of noise, to measure listening on."""
-    from ..evaluation import make_stream as room
-    from ..evaluation.presets import preset_settings
+    from ..evaluation.synthesis import build as room
+    from ..evaluation.synthesis.protocols import preset_settings
 
     options: dict[str, Any] = {
         "snrs_db": None if snr is None else room.parse_snrs(snr),
@@ -103,8 +103,10 @@ def evaluate_stream(
 ) -> None:
     """Count misses and false alarms an hour over long recordings with labelled words."""
     from ..evaluation import rates, streams
-    from ..evaluation.report import plot_det, require_matplotlib, streams_table
+    from ..evaluation.figures import plot_det
+    from ..evaluation.tables import streams_table
     from ..files import sha256_of, write_json
+    from ..plotting import require_matplotlib
 
     require_matplotlib()
     loaded = open_model(model)

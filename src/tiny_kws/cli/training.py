@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..artefact import find_model
-from ..config import (
+from ..artefact.store import find_model
+from ..config import SAMPLE_RATE
+from ..errors import UsageError
+from ..listening.detector import read_config
+from ..training_config import (
     CAUSAL_SIZES,
     CLIPS_PER_SHARD,
     HARD_NEGATIVES,
     MIXED_TRAINING,
-    SAMPLE_RATE,
     STREAM_TRAINING,
     WINDOW_TRAINING,
     PrepareConfig,
     TrainConfig,
 )
-from ..detect import read_config
-from ..errors import UsageError
 from .console import app, complain, data_app, progress_bar
 
 if TYPE_CHECKING:
-    from ..training.export import Parity
+    from ..export.exporter import Parity
 
 
 class Network(str, Enum):
@@ -63,7 +63,7 @@ def data_download(
     destination: Annotated[Path, typer.Argument(help="Folder to put the two archives' recordings in.")],
 ) -> None:
     """Fetch the two official archives (2.5 GB); run it again to go on where it stopped."""
-    from ..training.download import download
+    from ..data.download import download
 
     with progress_bar("downloading") as bar:
         for folder in download(destination, progress=lambda _name, done, total: bar(done, total)):
@@ -90,8 +90,8 @@ def data_prepare(
     ] = False,
 ) -> None:
     """Build the twelve-class task: splits, unknown, silence, one bank of waveforms."""
-    from ..training.dataset import prepare
-    from ..training.sources import SOURCES, read_sources
+    from ..data.prepare import prepare
+    from ..data.sources import SOURCES, read_sources
 
     named = read_sources(sources or SOURCES)
     if any_licence:
@@ -123,8 +123,8 @@ def data_shard(
     seed: Annotated[int, typer.Option(min=0, help="Of the order of clips.")] = 0,
 ) -> None:
     """Write prepared data as WebDataset tar shards, for data larger than memory; train on them as on prepared data."""
-    from ..training.dataset import open_prepared
-    from ..training.shards import write_shards
+    from ..data.prepared import open_prepared
+    from ..data.shard_writer import write_shards
 
     with progress_bar("writing shards") as progress:
         names = write_shards(open_prepared(prepared), out, clips_per_shard, seed, progress)
@@ -189,11 +189,11 @@ def train(
 
     Under torchrun its processes train together: torchrun --nproc-per-node 2 -m tiny_kws train DATA --out OUT.
     """
+    from ..data.prepared import open_prepared
     from ..training.checkpoint import load_checkpoint
-    from ..training.dataset import open_prepared
-    from ..training.ranks import is_first
-    from ..training.train import EpochReport, StepReport, Watcher
-    from ..training.train import train as run
+    from ..training.distributed import is_first
+    from ..training.trainer import EpochReport, StepReport, Watcher
+    from ..training.trainer import train as run
 
     live = sys.stderr.isatty()
 
@@ -273,9 +273,10 @@ def export(
     ] = None,
 ) -> None:
     """Turn a checkpoint into ONNX files that take audio samples, each checked against it before it is kept."""
+    from ..data.prepared import calibration_clips, open_prepared
+    from ..evaluation.clip_sets import split_clips
+    from ..export.exporter import CALIBRATION_CLIPS, Exporter, describe, stream_graph
     from ..training.checkpoint import load_checkpoint
-    from ..training.dataset import calibration_clips, open_prepared, split_clips
-    from ..training.export import CALIBRATION_CLIPS, Exporter, describe, stream_graph
 
     if out.suffix != ".onnx" or "." in out.stem:
         raise UsageError(f"{out}: expected a name of the form NAME.onnx")
@@ -288,7 +289,7 @@ def export(
         stream_graph(loaded, hop)  # what cannot be is said before anything is written
     settings = None if detector is None else read_config(detector, describe(loaded, out.stem))
     if litert:
-        from ..training.litert import export_litert, require_litert
+        from ..export.litert import export_litert, require_litert
 
         require_litert()
     prepared = None if data is None else open_prepared(data)

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from ..artefact.runtime import Classifier, Probabilities, StreamModel
 from ..audio import SOUND_SUFFIXES, find_sound_files
-from ..config import SILENCE, UNKNOWN, DetectorConfig
+from ..config import DetectorConfig
 from ..errors import AudioError, DataError, KwsError
-from ..runtime import Classifier, Probabilities, StreamModel
+from ..words import SILENCE, UNKNOWN, is_word
 from .clips import wilson_interval
 from .rates import poisson_interval, threshold_for
 from .streams import (
@@ -85,7 +86,7 @@ def read_examples(
 def _examples_of_folder(
     path: Path, model: StreamModel | Classifier, config: DetectorConfig, on_error: Callable[[KwsError], None]
 ) -> list[Heard]:
-    words = [label for label in model.labels if label not in (SILENCE, UNKNOWN)]
+    words = [label for label in model.labels if is_word(label)]
     heard = []
     loose = [file for file in path.iterdir() if file.suffix.lower() in SOUND_SUFFIXES]
     if loose:
@@ -121,7 +122,7 @@ def calibrate(
     hours = sum(one.seconds for one in room) / 3600
     if hours == 0:
         raise DataError("found no sound of the room, expected about ten minutes of it, without keywords")
-    words = [label for label in labels if label not in (SILENCE, UNKNOWN)]
+    words = [label for label in labels if is_word(label)]
     allowed = rate_per_hour * hours / len(words)
     evidence = {label: gather(label, room, examples, config) for label in words}
     choices = {label: choose(evidence[label], allowed) for label in words}

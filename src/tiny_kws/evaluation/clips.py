@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..config import CLIP_SAMPLES, UNKNOWN, DetectorConfig
+from ..config import CLIP_SAMPLES, DetectorConfig
 from ..errors import ModelError
+from ..words import UNKNOWN
 
 Array = npt.NDArray[Any]
 

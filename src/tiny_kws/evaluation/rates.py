@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..config import SILENCE, DetectorConfig
-from ..detect import Detection
+from ..config import DetectorConfig
 from ..errors import DataError
+from ..listening.decoder import Detection
+from ..words import SILENCE
 from .clips import wilson_interval
 from .streams import Heard, Point, Rule, Score, Stretch, sweep
 

@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..audio import Samples
-from ..config import CLIP_SAMPLES, SAMPLE_RATE, SILENCE, UNKNOWN
+from ..config import CLIP_SAMPLES, SAMPLE_RATE
+from ..data.material import Material, Sound, list_noises, list_rooms, list_speech
+from ..data.mixing import active_level_db, at_level, room_response
+from ..data.spans import FRAME, find_word, sounding_span
 from ..errors import DataError
+from ..words import SILENCE, is_word
 from .clips import ClipSet, Predictor, batched, predict_all, share, wilson_interval
-from .material import Material, Sound, list_noises, list_rooms, list_speech
-from .mixing import FRAME, active_level_db, at_level, find_word, room_response, sounding_span
 from .rates import miss_interval
 
 Array = npt.NDArray[Any]
@@ -84,7 +86,7 @@ def list_material(
     With `held_out` only the third of each that no training uses. Raises DataError if a folder holds none of it.
     """
     part = HELD_OUT if held_out else None
-    keywords = [label for label in labels if label not in (SILENCE, UNKNOWN)]
+    keywords = [label for label in labels if is_word(label)]
     return Material(
         noises=list_noises(noise, part) if noise else [],
         rooms=list_rooms(rooms, part) if rooms else [],
@@ -311,7 +313,7 @@ def called_keywords(
 def _fired(rows: Array, labels: Sequence[str], limits: Mapping[str, Array]) -> dict[str, int]:
     """Rows of probabilities (windows, labels) whose likeliest label is a keyword above its limit, by set of limits."""
     best, top = rows.argmax(1), rows.max(1)
-    is_word = np.array([label not in (SILENCE, UNKNOWN) for label in labels])[best]
+    is_word = np.array([is_word(label) for label in labels])[best]
     return {name: int((is_word & (top > limit[best])).sum()) for name, limit in limits.items()}
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..artefact.runtime import Classifier, StreamModel, read_metadata
 from ..config import CLIP_SAMPLES, SAMPLE_RATE
-from ..runtime import Classifier, StreamModel, read_metadata
 from .clips import processor_name
 
 Array = npt.NDArray[Any]

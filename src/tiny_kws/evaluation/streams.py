@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..artefact.runtime import Classifier, Probabilities, StreamModel
 from ..audio import Samples, stream_mono
-from ..config import SAMPLE_RATE, SILENCE, UNKNOWN, DetectorConfig
-from ..detect import TAIL_MS, Decoder, Detection, Detector
+from ..config import SAMPLE_RATE, DetectorConfig
 from ..errors import AudioError, DataError, KwsError
-from ..runtime import Classifier, Probabilities, StreamModel
+from ..listening.decoder import Decoder, Detection
+from ..listening.detector import TAIL_MS, Detector
+from ..words import SILENCE, is_word
 
 N_THRESHOLDS = 160
 LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 0.05, 0.9999
@@ -57,7 +59,7 @@ class Stretch:
     @property
     def is_word(self) -> bool:
         """Whether it is a keyword."""
-        return self.label not in (SILENCE, UNKNOWN)
+        return is_word(self.label)
 
 
 @dataclass(frozen=True)

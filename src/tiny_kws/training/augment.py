@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..config import CLIP_SAMPLES, SAMPLE_RATE, FeatureConfig, SoundRecipe, TrainConfig
+from ..config import CLIP_SAMPLES, SAMPLE_RATE, FeatureConfig
+from ..training_config import SoundRecipe, TrainConfig
+from .distributed import Share
 from .features import band_edges, hz_to_mel
-from .ranks import Share
 
 
 def random_shift(audio: Tensor, max_shift: int, generator: torch.Generator, share: Share | None = None) -> Tensor:

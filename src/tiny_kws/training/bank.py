@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .shards import ShardBank
+from ..data.shards import ShardBank
 
 Bank = npt.NDArray[np.int16] | ShardBank | Tensor
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..config import CLIP_SAMPLES, CausalCNNConfig, DSCNNConfig, FeatureConfig, from_mapping
+from ..config import CLIP_SAMPLES, FeatureConfig, from_mapping
 from ..errors import ModelError
-from ..evaluation.clips import Predictor
 from ..files import sha256_of, whole_file
+from ..training_config import CausalCNNConfig, DSCNNConfig
 from .features import LogMel, normalize
-from .models import DSCNN, CausalCNN, Network, count_parameters
+from .networks import DSCNN, CausalCNN, Network
 
 DS_CNN = "ds-cnn"
 CAUSAL_CNN = "causal-cnn"
@@ -195,23 +195,12 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> N
     model.load_state_dict(dict(state))
 
 
-def open_predictor(path: Path) -> Predictor:
-    """A checkpoint to be measured."""
-    checkpoint = load_checkpoint(path)
+def classifier_of(checkpoint: Checkpoint) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+    """What takes audio (batch, samples) in [-1, 1] to the checkpoint's probabilities (batch, classes)."""
     network = ClipNetwork(checkpoint)
 
-    def predict(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def classify(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
             return network(torch.from_numpy(audio)).numpy()  # type: ignore[no-any-return]
 
-    state = checkpoint.model.state_dict().values()
-    return Predictor(
-        name=f"{path.parent.name}/{path.name}",
-        predict=predict,
-        labels=checkpoint.labels,
-        parameters=count_parameters(checkpoint.model),
-        weight_bytes=sum(value.numel() * value.element_size() for value in state),
-        sha256=checkpoint.sha256,
-        set_threads=torch.set_num_threads,
-        left_out=tuple(map(str, checkpoint.data.get("left_out", ()))),
-    )
+    return classify

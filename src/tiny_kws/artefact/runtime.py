@@ -1,0 +1,318 @@
+"""Artefact in, answers out: the only room that runs a model, on numpy and onnxruntime alone."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from ..audio import Source, Window, from_array, from_chunk, is_source, most_energetic_second, name_of, read_window
+from ..config import CLIP_SAMPLES, SAMPLE_RATE, DetectorConfig
+from ..errors import AudioError, KwsError, ModelError, UsageError
+from .format import Metadata, parse_metadata, read_artefact
+from .store import find_model
+
+Probabilities = npt.NDArray[np.float32]
+BATCH_CLIPS = 32
+DECODE_AHEAD = BATCH_CLIPS
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What was heard in one second of a recording.
+
+    `probabilities` is the whole distribution by label, `start_s` where in the recording that second begins.
+    """
+
+    source: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    start_s: float
+
+    def top(self, n: int) -> list[tuple[str, float]]:
+        """The `n` likeliest labels with their probabilities, likeliest first."""
+        return sorted(self.probabilities.items(), key=lambda item: -item[1])[:n]
+
+
+class _Model:
+    """An artefact of one `kind`, loaded and checked."""
+
+    kind = ""
+
+    def __init__(self, path: str | Path | None, threads: int) -> None:
+        self.path = find_model(path, self.kind)
+        self.session, self.metadata = _open(self.path, threads)
+        self.labels = tuple(self.metadata.labels)
+        if self.metadata.kind != self.kind:
+            raise ModelError(f"{self.path}: is a {self.metadata.kind} artefact, expected one for {self.kind}s")
+        self._check_shape("probabilities", self.session.get_outputs(), -1, len(self.labels), "labels")
+
+    def _check_shape(self, name: str, values: list[Any], axis: int, expected: int, what: str) -> None:
+        shapes = {value.name: value.shape for value in values}
+        if name not in shapes or shapes[name][axis] != expected:
+            raise ModelError(f"{self.path}: its {name} are {shapes.get(name)}, expected {expected} by its {what}")
+
+
+class Classifier(_Model):
+    """Classifies one-second windows of sound with a clip artefact. Safe to share between threads.
+
+    `path` is an artefact or the name of a bundled model (default: the package's own); `threads` are onnxruntime's.
+    Raises ModelError if the artefact is missing, foreign, altered or of a newer format.
+    """
+
+    kind = "clip"
+
+    def __init__(self, path: str | Path | None = None, threads: int = 1) -> None:
+        super().__init__(path, threads)
+        self._check_shape("audio", self.session.get_inputs(), -1, self.metadata.window, "window")
+
+    def probabilities(self, windows: npt.ArrayLike) -> Probabilities:
+        """Class probabilities (batch, labels) of one-second windows (batch, 16000) at 16 kHz in [-1, 1].
+
+        Raises AudioError for another shape or samples that are not numbers.
+        """
+        try:
+            batch = np.ascontiguousarray(windows, np.float32)
+        except (TypeError, ValueError) as error:
+            raise AudioError(f"windows are no numbers in rows of one length ({error})") from error
+        if batch.ndim != 2 or batch.shape[1] != CLIP_SAMPLES:
+            raise AudioError(f"windows have shape {batch.shape}, expected (batch, {CLIP_SAMPLES})")
+        if not np.isfinite(batch).all():
+            raise AudioError("windows hold NaN or infinity, expected samples in [-1, 1]")
+        if len(batch) == 0:
+            return np.zeros((0, len(self.labels)), np.float32)
+        return self.session.run(["probabilities"], {"audio": batch})[0]  # type: ignore[no-any-return]
+
+    def classify(self, audio: Source | npt.ArrayLike, rate: int = SAMPLE_RATE) -> Classification:
+        """Classify a sound file, or samples at `rate` Hz; of a longer recording its most energetic second.
+
+        Raises AudioError if it cannot be read; see `tiny_kws.audio.from_array` for what arrays may hold.
+
+        >>> import numpy as np
+        >>> Classifier().classify(np.zeros(16000)).label
+        'silence'
+        """
+        return next(self._classify_windows([(_name(audio), _decode(audio, rate))]))
+
+    def classify_many(
+        self,
+        audios: Iterable[Source | npt.ArrayLike],
+        rate: int = SAMPLE_RATE,
+        on_error: Callable[[str, KwsError], None] | None = None,
+    ) -> Iterator[Classification]:
+        """Classify many, in order, as they are decoded; decoding runs in threads and inference in batches of 32.
+
+        `on_error(source, error)` is told of those that cannot be read, which are then skipped; without it they raise.
+        """
+        windows: list[tuple[str, Window]] = []
+        for name, decoded in _decode_ahead(audios, rate):
+            try:
+                windows.append((name, decoded.result()))
+            except KwsError as error:
+                if on_error is None:
+                    raise
+                on_error(name, error)
+            if len(windows) == BATCH_CLIPS:
+                yield from self._classify_windows(windows)
+                windows = []
+        if windows:
+            yield from self._classify_windows(windows)
+
+    def _classify_windows(self, windows: list[tuple[str, Window]]) -> Iterator[Classification]:
+        batch = self.probabilities(np.stack([window.samples for _, window in windows]))
+        for (name, window), row in zip(windows, batch, strict=True):
+            best = int(row.argmax())
+            distribution = dict(zip(self.labels, row.tolist(), strict=True))
+            yield Classification(name, self.labels[best], float(row[best]), distribution, window.start_s)
+
+
+class StreamModel(_Model):
+    """A stream artefact, loaded once for any number of streams, in any number of threads.
+
+    `path` is an artefact of `tiny-kws export --stream`; `threads` are onnxruntime's, and one is fastest.
+    Raises ModelError as `Classifier` does.
+    """
+
+    kind = "stream"
+
+    def __init__(self, path: str | Path | None = None, threads: int = 1) -> None:
+        super().__init__(path, threads)
+        self._check_shape("audio", self.session.get_inputs(), -1, self.metadata.hop, "hop")
+
+    @property
+    def hop(self) -> int:
+        """Samples from one answer to the next, at 16 kHz."""
+        return self.metadata.hop
+
+    def stream(self) -> Stream:
+        """A new stream, in the state of silence."""
+        return Stream(self)
+
+
+class Stream:
+    """One stream of sound: chunks of any length in, class probabilities out, one row for each whole hop.
+
+    Before its start lies silence. One thread at a time may feed it.
+    """
+
+    def __init__(self, model: StreamModel) -> None:
+        self.model = model
+        self.labels = model.labels
+        self.hop = model.hop
+        self._hop = np.zeros((1, model.hop), np.float32)
+        self._filled = 0
+        outputs = {value.name: value.shape for value in model.session.get_outputs()}
+        self._probabilities = np.zeros(outputs["probabilities"], np.float32)
+        self._embedding: Probabilities = np.zeros(outputs["embedding"], np.float32)
+        states = {name: shape for name, shape in outputs.items() if name.startswith("next_")}
+        # Two sets of states take turns as what is read and what is written, bound once: no call allocates or copies.
+        self._states = [{name: np.zeros(shape, np.float32) for name, shape in states.items()} for _ in range(2)]
+        self._bindings = [self._bind(read, written) for read, written in (self._states, self._states[::-1])]
+        self._turn = 0
+
+    @property
+    def embedding(self) -> npt.NDArray[np.float32]:
+        """The pooled vector behind the latest answer, (width,)."""
+        latest: Probabilities = self._embedding[0].copy()
+        return latest
+
+    def reset(self) -> None:
+        """Go back to the start: silence before the next chunk, and no part of a hop waiting."""
+        for states in self._states:
+            for values in states.values():
+                values.fill(0.0)
+        self._embedding.fill(0.0)
+        self._filled = 0
+
+    def process(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> Probabilities:
+        """Probabilities (hops, labels) at the end of every hop that `chunk` completes; the rest waits for the next.
+
+        `chunk` is (samples,) at 16 kHz in [-1, 1], of any length; integers are scaled by their type's range.
+        Raises AudioError, and stays as it was, for another shape, type or rate, or samples that are not numbers.
+        """
+        audio = from_chunk(chunk, rate)
+        n_hops = (self._filled + len(audio)) // self.model.hop
+        answers = np.empty((n_hops, len(self.labels)), np.float32)
+        taken = 0
+        for row in answers:
+            needed = self.model.hop - self._filled
+            self._hop[0, self._filled :] = audio[taken : taken + needed]
+            taken, self._filled = taken + needed, 0
+            self.model.session.run_with_iobinding(self._bindings[self._turn])
+            self._turn = 1 - self._turn
+            row[:] = self._probabilities[0]
+        rest = len(audio) - taken
+        self._hop[0, self._filled : self._filled + rest] = audio[taken:]
+        self._filled += rest
+        return answers
+
+    def _bind(self, read: dict[str, Any], written: dict[str, Any]) -> Any:
+        binding = self.model.session.io_binding()
+
+        def bind(method: Callable[..., None], name: str, values: npt.NDArray[np.float32]) -> None:
+            method(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
+
+        bind(binding.bind_input, "audio", self._hop)
+        bind(binding.bind_output, "probabilities", self._probabilities)
+        bind(binding.bind_output, "embedding", self._embedding)
+        for name, values in read.items():
+            bind(binding.bind_input, name.removeprefix("next_"), values)
+            bind(binding.bind_output, name, written[name])
+        return binding
+
+
+class SlidingWindow:
+    """A clip artefact over a stream: the second before the end of every hop is classified. Used as a `Stream` is.
+
+    Before the start lies silence. One thread at a time may feed it. Raises UsageError for a hop that is not over 0 and
+    at most a second.
+    """
+
+    def __init__(self, model: Classifier, hop_ms: float = DetectorConfig.hop_ms) -> None:
+        self.model = model
+        self.labels = model.labels
+        self.hop = round(hop_ms * SAMPLE_RATE / 1000)
+        if not 0 < self.hop <= CLIP_SAMPLES:
+            raise UsageError(f"the hop of a sliding window is {hop_ms} ms, expected over 0, up to 1000")
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to the start: silence before the next chunk."""
+        self._held = np.zeros(CLIP_SAMPLES - self.hop, np.float32)
+
+    def process(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> Probabilities:
+        """Probabilities (hops, labels) at the end of every hop that `chunk` completes; as `Stream.process`."""
+        held = np.concatenate([self._held, from_chunk(chunk, rate)])
+        n_hops = max(0, (len(held) - CLIP_SAMPLES) // self.hop + 1)
+        answers = np.empty((n_hops, len(self.labels)), np.float32)
+        windows = np.lib.stride_tricks.sliding_window_view(held, CLIP_SAMPLES)[:: self.hop] if n_hops else held
+        for i in range(n_hops):  # one by one: then an answer does not depend on what came with it
+            answers[i] = self.model.probabilities(windows[i : i + 1])[0]
+        self._held = held[n_hops * self.hop :].copy()
+        return answers
+
+
+def open_model(path: str | Path | None = None, threads: int = 1) -> StreamModel | Classifier:
+    """A stream artefact, or else a clip artefact, by path or bundled name; the package's streaming one by default.
+
+    Raises ModelError as loading either does.
+    """
+    found = find_model(path, "stream", "clip")
+    kind = StreamModel if read_metadata(found).kind == StreamModel.kind else Classifier
+    return kind(found, threads)
+
+
+def read_metadata(path: Path) -> Metadata:
+    """What the artefact at `path`, of any kind, says of itself. Raises ModelError as loading it does."""
+    return _open(path, threads=1)[1]
+
+
+def _open(path: Path, threads: int) -> tuple[ort.InferenceSession, Metadata]:
+    session = open_session(read_artefact(path), threads, str(path))
+    return session, parse_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+
+
+def open_session(model: bytes, threads: int, where: str) -> ort.InferenceSession:
+    """An onnxruntime session on the CPU. Raises ModelError, naming `where`, if the model does not parse."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
+        reason = " ".join(str(error).split())[:160]
+        raise ModelError(f"{where}: onnxruntime cannot load it ({reason}); export it again") from error
+
+
+def _name(audio: Any) -> str:
+    return name_of(audio) if is_source(audio) else "audio"
+
+
+def _decode(audio: Any, rate: int) -> Window:
+    return read_window(audio) if is_source(audio) else most_energetic_second([from_array(audio, rate)])
+
+
+def _decode_ahead(audios: Iterable[Any], rate: int) -> Iterator[tuple[str, Future[Window]]]:
+    """Decode in threads, a bounded number ahead, and give the results in order."""
+    pending: deque[tuple[str, Future[Window]]] = deque()
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        try:
+            for audio in audios:
+                pending.append((_name(audio), pool.submit(_decode, audio, rate)))
+                if len(pending) >= DECODE_AHEAD:
+                    yield pending.popleft()
+            while pending:
+                yield pending.popleft()
+        finally:
+            for _, future in pending:
+                future.cancel()

@@ -1,0 +1,60 @@
+"""Sound put together: where a word is in its clip, how loud it is, a room around it, noise under it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..audio import Samples
+from ..config import SAMPLE_RATE
+from .spans import frame_power
+
+LEVEL_FRAME = SAMPLE_RATE // 50  # 20 ms, to measure active levels in
+ACTIVE_DB = 20.0  # below the loudest frame: still active
+FLOOR_DB = -80.0
+DIRECT = 10 ** (-10 / 20)  # the direct sound is what first comes within 10 dB of a response's largest sample
+
+
+def active_level_db(audio: Samples) -> float:
+    """Mean power of the active frames of (samples,): those of 20 ms at most 20 dB below the loudest; dB of full scale.
+
+    >>> round(active_level_db(np.concatenate([np.full(16000, 0.1), np.zeros(16000)])), 3)
+    -20.0
+    """
+    power = frame_power(audio, min(LEVEL_FRAME, len(audio)))
+    active = power[power >= power.max() * 10 ** (-ACTIVE_DB / 10)]
+    return float(10 * np.log10(active.mean() + 1e-20))
+
+
+def at_level(audio: Samples, level_db: float) -> Samples:
+    """A copy with an active level of `level_db`."""
+    return audio * np.float32(10 ** ((level_db - active_level_db(audio)) / 20))
+
+
+def room_response(audio: Samples) -> Samples:
+    """A measured response from its direct sound on, so that nothing is delayed, with an energy of 1."""
+    size = np.abs(audio)
+    response = audio[int(np.argmax(size >= DIRECT * size.max())) :].astype(np.float64)
+    scaled: Samples = (response / np.sqrt(np.square(response).sum())).astype(np.float32)
+    return scaled
+
+
+def faded(audio: Samples, fade_s: float) -> Samples:
+    """A copy with straight fades in and out."""
+    n_samples = min(round(fade_s * SAMPLE_RATE), len(audio) // 2)
+    ramp = np.linspace(0, 1, n_samples, endpoint=False, dtype=np.float32)
+    copy = audio.copy()
+    copy[:n_samples] *= ramp
+    copy[len(copy) - n_samples :] *= ramp[::-1]
+    return copy
+
+
+def faint_noise(n_samples: int, rng: np.random.Generator) -> Samples:
+    """White noise at -80 dB of full scale, so that nothing is digital zero."""
+    return rng.standard_normal(n_samples, np.float32) * np.float32(10 ** (FLOOR_DB / 20))
+
+
+def add_at(track: Samples, sound: Samples, at: int) -> None:
+    """Add `sound` to `track`, in place, from sample `at` on; what lies outside is dropped."""
+    start, stop = max(0, at), min(len(track), at + len(sound))
+    if stop > start:
+        track[start:stop] += sound[start - at : stop - at]

@@ -1,0 +1,158 @@
+"""The twelve-class Speech Commands task (Warden 2018, arXiv:1804.03209), drawn from the official layout.
+
+A prepared folder holds `bank.npy` (every clip, int16), `clips.csv` (a line for each row of the bank),
+`noise.npy` (background noise for training, int16) and `manifest.json` (counts, seeds, sources). Beside the task's own
+clips the bank holds those of the split `extra`: other words that the task did not draw, and those of other sources.
+`other_noise.npy`, `other_rooms.npy` and `other_speech.npy` (int16, end to end) are of other sources, listed in the
+manifest; `credits.csv` says whom weights trained on all this are owed to.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..audio import Samples
+from ..config import CLIP_SAMPLES
+from ..errors import DataError, UsageError
+from ..words import UNKNOWN, Vocabulary
+from .shards import INDEX, ShardBank, open_shards
+
+Pcm = npt.NDArray[np.int16]
+SPLITS = ("training", "validation", "testing")
+EXTRA = "extra"
+"""The split of words beyond the task's draw, most of them `unknown`, for recipes that want more."""
+LEFT_OUT = "left out"
+"""The split of clips that `PreparedData.without` keeps from training; none lies in a prepared folder."""
+MATERIAL = ("noise", "rooms", "speech")
+"""Recordings of other sources, by their use; each in a file of its own."""
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row of the bank. `file` is relative to the words' folder; silence names the noise and where it starts."""
+
+    split: str
+    label: str
+    word: str
+    speaker: str
+    file: str
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A prepared folder, opened: the bank is (clips, 16000) int16, memory-mapped or shards; `clips` names its rows."""
+
+    folder: Path
+    bank: Pcm | ShardBank
+    noise: Pcm
+    clips: list[Clip]
+    vocabulary: Vocabulary
+    manifest: dict[str, Any]
+
+    def material(self, kind: str) -> list[Pcm]:
+        """Recordings of other sources, each (samples,) int16, memory-mapped; of the kind noise, rooms or speech.
+
+        Raises DataError if they do not lie there as the manifest says.
+        """
+        try:
+            lengths = [int(entry["samples"]) for entry in self.manifest["material"][kind]]
+            whole: Pcm = np.load(self.folder / material_file(kind), mmap_mode="r" if lengths else None)
+        except (OSError, ValueError, LookupError, TypeError, EOFError) as error:
+            raise DataError(f"{self.folder}: its {kind} cannot be read ({error}), prepare the data again") from error
+        if whole.shape != (sum(lengths),) or whole.dtype != np.int16:
+            raise DataError(f"{self.folder}: its {kind} are {whole.shape} {whole.dtype}, not what the manifest says")
+        return np.split(whole, np.cumsum(lengths)[:-1]) if lengths else []
+
+    def rows(self, split: str) -> npt.NDArray[np.intp]:
+        """Rows of the bank that belong to `split`. Raises DataError if there are none."""
+        rows = np.array([i for i, clip in enumerate(self.clips) if clip.split == split], np.intp)
+        if len(rows) == 0:
+            have = ", ".join(sorted({clip.split for clip in self.clips}))
+            raise DataError(f"{self.folder}: holds no clips of the split {split!r}, expected one of: {have}")
+        return rows
+
+    def without(self, words: Collection[str]) -> PreparedData:
+        """The same data, but training hears none of `words`: those of its clips are of the split `left out`.
+
+        Raises UsageError for keywords, and for words that training does not hear anyway.
+        """
+        splits = ("training", EXTRA)
+        heard = {clip.word for clip in self.clips if clip.split in splits and clip.label == UNKNOWN}
+        for word in words:
+            if word in self.vocabulary.words:
+                raise UsageError(f"{word} is a keyword, expected other words to leave out of the training")
+            if word not in heard:
+                raise UsageError(f"{self.folder}: has no clip of {word} to train on, so none to leave out; check it")
+        clips = [replace(c, split=LEFT_OUT) if c.word in words and c.split in splits else c for c in self.clips]
+        return replace(self, clips=clips)
+
+    def targets(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+        """The columns (rows,) of the clips' labels in the vocabulary."""
+        column = {label: i for i, label in enumerate(self.vocabulary.labels)}
+        return np.array([column[self.clips[i].label] for i in rows], np.int64)
+
+
+def open_prepared(folder: Path) -> PreparedData:
+    """Open what `prepare` wrote. Raises DataError if it is not there, or its parts do not belong together."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        found = manifest.get("format")
+        if found != FORMAT:
+            raise DataError(f"{folder}: prepared in format {found}, expected {FORMAT}; prepare the data again")
+        with (folder / "clips.csv").open(newline="", encoding="utf-8") as file:
+            clips = [Clip(**line) for line in csv.DictReader(file)]
+        vocabulary = Vocabulary(tuple(map(str, manifest["labels"])))
+        sharded = (folder / INDEX).exists()
+        bank = open_shards(folder) if sharded else np.load(folder / "bank.npy", mmap_mode="r")
+        noise = np.load(folder / "noise.npy")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, UsageError, csv.Error) as error:
+        raise DataError(
+            f"{folder}: is no prepared data ({error}); run `tiny-kws data prepare SOURCE --out {folder}` first"
+        ) from error
+    if bank.shape != (len(clips), CLIP_SAMPLES) or bank.dtype != np.int16:
+        raise DataError(f"{folder}: the bank is {bank.shape} {bank.dtype}, expected {(len(clips), CLIP_SAMPLES)} int16")
+    if noise.ndim != 1 or len(noise) < CLIP_SAMPLES or noise.dtype != np.int16:
+        raise DataError(f"{folder}: the noise is {noise.shape} {noise.dtype}, expected a second or more of int16")
+    foreign = sorted({clip.label for clip in clips} - set(vocabulary.labels))
+    if foreign:
+        raise DataError(
+            f"{folder}: clips.csv has the labels {', '.join(foreign)}, expected {', '.join(vocabulary.labels)}"
+        )
+    return PreparedData(folder, bank, noise, clips, vocabulary, manifest)
+
+
+def material_file(kind: str) -> str:
+    """The file of a prepared folder that holds recordings of other sources, by kind."""
+    return f"other_{kind}.npy"
+
+
+def calibration_clips(data: PreparedData, count: int) -> Samples:
+    """A seeded draw of training clips, (count, 16000), fewer if there are not so many."""
+    chosen = np.random.default_rng(0).permutation(data.rows("training"))[:count]
+    return to_float(data.bank[np.sort(chosen)])
+
+
+def to_float(pcm: Pcm) -> Samples:
+    """int16 samples to float32 in [-1, 1)."""
+    return pcm.astype(np.float32) / np.float32(32768.0)
+
+
+def clips_digest(names: Iterable[str]) -> str:
+    """SHA-256 over a list of clips in order, one name a line, so that two evaluations can be told to be of the same."""
+    return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
+
+
+def to_pcm(audio: Samples) -> Pcm:
+    """Float samples in [-1, 1] to int16; exact for what was 16-bit before."""
+    scaled: Samples = np.rint(audio * 32768.0)
+    return np.clip(scaled, -32768, 32767).astype(np.int16)

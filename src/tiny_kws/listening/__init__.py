@@ -1,0 +1,1 @@
+"""Sound that goes on to events: probabilities decoded, devices heard, actions started."""

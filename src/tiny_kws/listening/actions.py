@@ -1,0 +1,134 @@
+"""What a heard word sets off: commands that are started, recordings that are kept."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+import soundfile as sf
+
+from ..audio import Samples
+from ..config import SAMPLE_RATE
+from ..errors import KwsError, UsageError
+from ..files import cannot_write, write_bytes
+from .decoder import Detection
+
+MAX_RUNNING = 32
+"""Commands at once: those that hang must not pile up."""
+OnProblem = Callable[[str], None]
+
+
+class Commands:
+    """Commands that words start, without a shell; nobody waits for them.
+
+    `rules` are texts `LABEL=COMMAND`, split as a shell would, of which a label may have several. A command finds the
+    event in the environment: TINY_KWS_LABEL, TINY_KWS_CONFIDENCE, and TINY_KWS_TIME in UTC. Its standard error goes to
+    `stderr`. `on_problem` is told, in one line, of one that cannot be started or fails.
+    Raises UsageError for a rule that is none, or a label that is not among `words`.
+    """
+
+    def __init__(
+        self, rules: Sequence[str], words: Sequence[str], on_problem: OnProblem, stderr: IO[str] | None = None
+    ) -> None:
+        self._commands: dict[str, list[list[str]]] = {}
+        self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._on_problem = on_problem
+        self._stderr = stderr
+        for rule in rules:
+            label, command = parse_rule(rule, words)
+            self._commands.setdefault(label, []).append(command)
+
+    def run(self, event: Detection, heard: datetime) -> None:
+        """Start the commands of the event's label."""
+        for command in self._commands.get(event.label, []):
+            name = f"the command for {event.label!r} ({shlex.join(command)})"
+            if len(self._running) >= MAX_RUNNING:
+                self._on_problem(f"{name} was not started: {MAX_RUNNING} are still running; end them")
+                continue
+            try:
+                process = subprocess.Popen(  # noqa: S603
+                    command, stdin=subprocess.DEVNULL, stderr=self._stderr, env=environment(event, heard)
+                )
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                self._on_problem(f"{name} cannot be started ({reason}); check its name and path")
+            else:
+                self._running.append((name, process))
+
+    def reap(self) -> None:
+        """See to those that have ended; never waits."""
+        for name, process in self._running:
+            if process.poll():
+                self._on_problem(f"{name} failed with status {process.returncode}")
+        self._running = [(name, process) for name, process in self._running if process.returncode is None]
+
+
+def parse_rule(rule: str, words: Sequence[str]) -> tuple[str, list[str]]:
+    """The label and the command's parts of `LABEL=COMMAND`.
+
+    >>> parse_rule("yes=notify-send 'I heard yes'", ["yes", "no"])
+    ('yes', ['notify-send', 'I heard yes'])
+    """
+    label, _, text = rule.partition("=")
+    try:
+        command = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"found {rule!r} ({error}), expected LABEL=COMMAND with its quotes closed") from error
+    if not command:
+        raise UsageError(f"found {rule!r}, expected LABEL=COMMAND")
+    if label not in words:
+        raise UsageError(f"found a command for {label!r}, expected one of {', '.join(words)}")
+    return label, command
+
+
+def environment(event: Detection, heard: datetime) -> dict[str, str]:
+    """What a command is told."""
+    return {
+        **os.environ,
+        "TINY_KWS_LABEL": event.label,
+        "TINY_KWS_CONFIDENCE": str(event.confidence),
+        "TINY_KWS_TIME": utc_text(heard),
+    }
+
+
+class Recordings:
+    """A folder with the sound of each event, WAV of 16 kHz and 16 bit, named by time (UTC) and label.
+
+    `on_problem` is told, in one line, of one that cannot be written, of which nothing is left.
+    Raises KwsError if the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, on_problem: OnProblem) -> None:
+        self.folder = folder
+        self._on_problem = on_problem
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+
+    def keep(self, event: Detection, heard: datetime, sound: Samples) -> None:
+        """Write `sound`, (samples,) at 16 kHz."""
+        stem = f"{re.sub('[-:]', '', utc_text(heard))}_{event.label}"
+        file = io.BytesIO()
+        sf.write(file, sound, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        try:
+            write_bytes(self.folder / f"{re.sub('[^-.0-9A-Za-z_]', '_', stem)}.wav", file.getvalue())
+        except KwsError as error:
+            self._on_problem(str(error))
+
+
+def utc_text(moment: datetime) -> str:
+    """A moment in UTC, to the millisecond.
+
+    >>> from datetime import timezone
+    >>> utc_text(datetime(2026, 5, 4, 3, 2, 1, tzinfo=timezone.utc))
+    '2026-05-04T03:02:01.000Z'
+    """
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

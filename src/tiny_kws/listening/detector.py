@@ -1,0 +1,166 @@
+"""Words in a stream of sound: sound in, events out. Numpy and the runtime alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..artefact.format import Metadata
+from ..artefact.runtime import Classifier, SlidingWindow, Stream, StreamModel, open_model
+from ..audio import Samples, Source, from_array, is_source, stream_mono
+from ..config import SAMPLE_RATE, DetectorConfig, from_mapping
+from ..errors import AudioError, ModelError, UsageError
+from ..files import write_json
+from .decoder import Averages, Decoder, Detection, check_config
+
+Watch = Callable[[Samples, Averages], None]
+CONFIG_FORMAT = 1
+TAIL_MS = 500  # of silence after a recording, so that a word at its very end is heard out
+
+
+class Detector:
+    """Finds words in a stream of sound: chunks of any length in, events out.
+
+    `model` is an artefact's path, the name of a bundled model (default: the package's streaming one), or a loaded
+    StreamModel or Classifier; a clip artefact slides over the sound. `config` replaces the defaults that the artefact
+    carries. The same samples give the same events, however they are divided into chunks and whenever they come.
+    Raises ModelError as loading the artefact does, UsageError for settings that make no sense.
+
+    >>> Detector().process(np.zeros(32000))
+    []
+    """
+
+    def __init__(
+        self,
+        model: str | Path | StreamModel | Classifier | None = None,
+        config: DetectorConfig | None = None,
+        threads: int = 1,
+    ) -> None:
+        loaded = model if isinstance(model, (StreamModel, Classifier)) else open_model(model, threads)
+        self.model = loaded
+        self.config = config or config_of(loaded)
+        self.posteriors: Stream | SlidingWindow = (
+            loaded.stream() if isinstance(loaded, StreamModel) else SlidingWindow(loaded, self.config.hop_ms)
+        )
+        self.decoder = Decoder(loaded.labels, self.posteriors.hop / SAMPLE_RATE, self.config)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, silence and unknown among them."""
+        return self.decoder.labels
+
+    def process(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> list[Detection]:
+        """Events found up to the end of `chunk`, (samples,) at 16 kHz in [-1, 1], of any length.
+
+        Integers are scaled by their type's range. Raises AudioError, and stays as it was, for another shape, type or
+        rate, or samples that are not numbers.
+        """
+        return self.decoder.process(self.posteriors.process(chunk, rate))
+
+    def finish(self) -> list[Detection]:
+        """The events that half a second of silence after the end brings about; then start anew."""
+        events = self.process(np.zeros(SAMPLE_RATE * TAIL_MS // 1000, np.float32))
+        self.reset()
+        return events
+
+    def reset(self) -> None:
+        """Back to the start of a stream: silence before the next chunk."""
+        self.posteriors.reset()
+        self.decoder.reset()
+
+    def detect(self, audio: Source | npt.ArrayLike, rate: float = SAMPLE_RATE) -> Iterator[Detection]:
+        """Events of a whole recording, as they are found: a sound file of any length, or samples at `rate` Hz.
+
+        Memory does not grow with the length of a file. Starts anew before and after.
+        Raises AudioError if it cannot be read, after the events found until then.
+        """
+        return self.detect_blocks(stream_mono(audio) if is_source(audio) else [from_array(audio, rate)])  # type: ignore[arg-type]
+
+    def detect_blocks(self, blocks: Iterable[Samples], watch: Watch | None = None) -> Iterator[Detection]:
+        """Events of a recording that comes in blocks, each (samples,) float32 at 16 kHz, as they are found.
+
+        `watch(block, averages)` is shown each block with the averages (hops, words) that its hops are judged by.
+        Starts anew before and after. An AudioError of `blocks` is raised after the events found until then.
+        """
+        self.reset()
+        failure = None
+        try:
+            for block in blocks:
+                rows = self.posteriors.process(block)
+                if watch is not None:
+                    watch(block, self.decoder.smooth(rows))
+                yield from self.decoder.process(rows)
+        except AudioError as error:
+            failure = error
+        yield from self.finish()
+        if failure is not None:
+            raise failure
+
+
+def config_of(model: StreamModel | Classifier) -> DetectorConfig:
+    """The detector's defaults that an artefact carries, or those of the package.
+
+    Raises ModelError if they make no sense.
+    """
+    try:
+        return _to_config(model.metadata.detector, model.labels, str(model.path))
+    except (TypeError, UsageError) as error:
+        raise ModelError(f"{model.path}: holds unusable detector settings ({error}), export it again") from error
+
+
+def write_config(
+    path: Path, config: DetectorConfig, model: StreamModel | Classifier, expected: dict[str, Any] | None = None
+) -> None:
+    """Write a detector's settings for `model` to a small JSON file, with what is to be `expected` of them.
+
+    Raises KwsError if it cannot be written.
+    """
+    metadata = model.metadata
+    write_json(
+        path,
+        {
+            "format": CONFIG_FORMAT,
+            "model": metadata.name,
+            "checkpoint_sha256": metadata.checkpoint_sha256,
+            "detector": asdict(config),
+            "expected": expected or {},
+        },
+    )
+
+
+def read_config(path: Path, metadata: Metadata) -> DetectorConfig:
+    """The settings in a file of `write_config` for the artefact that `metadata` are of, or another of its network.
+
+    Raises UsageError if it is no such file, or was made for another network.
+    """
+    expected = "expected a file of `tiny-kws calibrate`"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found_format, sha256, settings = content["format"], content["checkpoint_sha256"], content["detector"]
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}), {expected}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"{path}: holds no detector settings ({error}), {expected}") from error
+    if found_format != CONFIG_FORMAT:
+        raise UsageError(f"{path}: has format {found_format}, expected {CONFIG_FORMAT}; calibrate again")
+    if sha256 != metadata.checkpoint_sha256:
+        raise UsageError(
+            f"{path}: was made for the model {content.get('model')!r} and not for this {metadata.name!r}, whose "
+            "thresholds differ; calibrate again or name that model"
+        )
+    try:
+        return _to_config(settings, metadata.labels, str(path))
+    except (ModelError, TypeError, UsageError) as error:
+        raise UsageError(f"{path}: holds no detector settings for this model ({error}), {expected}") from error
+
+
+def _to_config(settings: Any, labels: Sequence[str], where: str) -> DetectorConfig:
+    config = from_mapping(DetectorConfig, settings, where)
+    check_config(config, labels)
+    return config

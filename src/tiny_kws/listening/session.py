@@ -1,0 +1,172 @@
+"""Sound from a device, block by block, to events: without the device, and with all that may befall its sound."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from ..audio import Samples, check_finite, mix_down
+from ..config import CLIP_SAMPLES, SAMPLE_RATE
+from ..errors import AudioError
+from .decoder import Detection
+from .detector import Detector
+
+GAP_S = 1.0  # without sound, and what follows is no longer the same piece of it
+REPORT_S = 5.0  # a trouble that comes with every block is reported so often
+BEFORE = SAMPLE_RATE  # samples of sound that are kept before an event's
+KEPT = BEFORE + CLIP_SAMPLES
+SILENT_S = 10.0  # of digital silence from the start, and it is said
+QUIET_DB = -120.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """How listening goes, `time_s` after its start: told after every block of sound, and when there is a `problem`.
+
+    `level_db` is the block's RMS in dB under full scale, `label` the likeliest class, silence and unknown among them,
+    `probability` its own. `problem` is one line, empty if there is none.
+    """
+
+    time_s: float
+    level_db: float
+    label: str
+    probability: float
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Sound from a device, (frames, channels) float32, which came at `time_s` by `clock`.
+
+    Before it, `dropped` frames found no place in the queue; `overflow` says that the device itself lost some.
+    """
+
+    samples: npt.NDArray[np.float32]
+    time_s: float
+    dropped: int = 0
+    overflow: bool = False
+
+
+OnStatus = Callable[[Status], None]
+
+
+class Hearing:
+    """Blocks of sound from a device to events; knows no device.
+
+    `on_status` is told of every block and every problem. Sound that was lost in its midst, a second or more without
+    any, or samples that are not numbers set the detector back to its start; time goes on.
+    """
+
+    def __init__(self, detector: Detector, on_status: OnStatus | None = None) -> None:
+        self.detector = detector
+        self.time_s = 0.0
+        self._on_status = on_status or (lambda status: None)
+        self._status = Status(0.0, QUIET_DB, "", 0.0)
+        self._last_s: float | None = None  # when the last block came
+        self._reported: dict[str, float] = {}
+        self._overflows = 0
+        self._is_silent = True
+        self.begin(SAMPLE_RATE)
+
+    def begin(self, rate: int) -> None:
+        """What comes next is from a device that was opened at `rate` Hz."""
+        self.rate = rate
+        self._is_resumed = self._last_s is not None
+        self._start_piece(0.0)
+
+    def _start_piece(self, lost_s: float) -> None:
+        self._piece_s = self.time_s = self.time_s + lost_s
+        self._frames = 0
+        self._resampler = None if self.rate == SAMPLE_RATE else soxr.ResampleStream(self.rate, SAMPLE_RATE, 1)
+        self._kept: Samples = np.zeros(0, np.float32)
+        self._n_heard = 0  # samples of this piece at 16 kHz
+        self.detector.reset()
+
+    def process(self, block: Block) -> list[Detection]:
+        """Events found up to the end of `block`."""
+        self._account_for_gap(block)
+        self._frames += len(block.samples)
+        self.time_s = self._piece_s + self._frames / self.rate
+        try:
+            events = self._hear(block.samples)
+        except AudioError as error:
+            self._report_seldom("samples", str(error))
+            self._start_piece(0.0)
+            return []
+        self._on_status(self._status)
+        if block.overflow:
+            self._overflows += 1
+            lost = f"some sound was lost by the device (overflows: {self._overflows}); is the computer too busy?"
+            if self._report_seldom("overflow", lost):
+                self._overflows = 0
+        self._mind_silence()
+        return events
+
+    def sound_of(self, event: Detection) -> Samples:
+        """The sound that `event`, of the last block, rests on and a second before it; 16 kHz mono, less at a start."""
+        first, last = (round((second - self._piece_s) * SAMPLE_RATE) for second in (event.start_s, event.end_s))
+        oldest = self._n_heard - len(self._kept)
+        return self._kept[max(0, first - BEFORE - oldest) : last - oldest].copy()
+
+    def report(self, problem: str) -> None:
+        """Tell of a problem."""
+        self._on_status(replace(self._status, problem=problem))
+
+    def _report_seldom(self, kind: str, problem: str) -> bool:
+        if self.time_s - self._reported.get(kind, -math.inf) < REPORT_S:
+            return False
+        self._reported[kind] = self.time_s
+        self.report(problem)
+        return True
+
+    def _account_for_gap(self, block: Block) -> None:
+        """Begin a new piece of sound where this block does not follow the one before."""
+        gap_s = 0.0
+        if self._last_s is not None:
+            gap_s = max(0.0, block.time_s - self._last_s - len(block.samples) / self.rate)
+        self._last_s = block.time_s
+        if self._is_resumed:
+            self._is_resumed = False
+            self._start_piece(gap_s)
+            self.report(f"there is sound again, after {gap_s:.1f} s without")
+        elif gap_s > GAP_S and not block.dropped:
+            self._start_piece(gap_s)
+            self.report(f"no sound came for {gap_s:.1f} s (was the computer asleep?); going on")
+        elif block.dropped:
+            lost_s = max(block.dropped / self.rate, gap_s if gap_s > GAP_S else 0.0)
+            self._start_piece(lost_s)
+            self.report(f"{lost_s:.1f} s of sound were lost: what is done on events takes too long; going on")
+
+    def _hear(self, samples: npt.NDArray[np.float32]) -> list[Detection]:
+        check_finite(samples, "the microphone", self.time_s)
+        mono = mix_down(samples)
+        level_db = max(QUIET_DB, 10.0 * math.log10(np.square(mono, dtype=np.float64).mean() + 1e-30))
+        audio = mono if self._resampler is None else self._resampler.resample_chunk(mono)
+        self._n_heard += len(audio)
+        self._kept = np.concatenate([self._kept, audio])[-(len(audio) + KEPT) :]  # enough for an event anywhere in it
+        rows = self.detector.posteriors.process(audio)
+        label, probability = self._status.label, self._status.probability
+        if len(rows):
+            best = int(rows[-1].argmax())
+            label, probability = self.detector.labels[best], float(rows[-1][best])
+        self._status = Status(self.time_s, level_db, label, probability)
+        return [self._in_time(event) for event in self.detector.decoder.process(rows)]
+
+    def _in_time(self, event: Detection) -> Detection:
+        start_s, end_s = (round(self._piece_s + second, 6) for second in (event.start_s, event.end_s))
+        return replace(event, start_s=start_s, end_s=end_s)
+
+    def _mind_silence(self) -> None:
+        if not self._is_silent:
+            return
+        self._is_silent = self._status.level_db <= QUIET_DB
+        if self._is_silent and self.time_s > SILENT_S:
+            self._is_silent = False
+            self.report(
+                f"{SILENT_S:.0f} s of nothing but digital silence: is the microphone muted, or its use forbidden?"
+            )

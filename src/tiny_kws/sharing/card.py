@@ -1,0 +1,325 @@
+"""The model card of a repository on the Hub, made of what the artefacts say and of what was measured on them.
+
+No number is in it that does not come from there; of what was not measured it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..artefact.format import Metadata
+from ..artefact.hub import CHECKPOINT, SUMS, import_hub
+from ..evaluation import tables
+from ..words import SILENCE, UNKNOWN, is_word
+
+SPEECH_COMMANDS = "Speech Commands"
+CLEAN = "clean"
+RATES_PER_HOUR = (10.0, 2.0, 1.0)
+WEAKEST = 3
+
+
+@dataclass(frozen=True)
+class Described:
+    """An artefact of a repository: its name there, its size, what it says of itself."""
+
+    file: str
+    n_bytes: int
+    metadata: Metadata
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """All that a card is made of. Measurements are by the name of their folder in the repository."""
+
+    name: str
+    artefacts: Sequence[Described]
+    clips: Mapping[str, Mapping[str, Any]]
+    streams: Mapping[str, Mapping[str, Any]]
+    files: Sequence[str]
+
+
+def model_card(facts: CardFacts, repo: str) -> str:
+    """The README.md of the model repository `repo`, in Markdown with YAML in front."""
+    metadata = facts.artefacts[0].metadata
+    parts = [
+        f"---\n{_front_matter(facts)}\n---\n\n# {facts.name}",
+        _summary(metadata),
+        _use(facts, repo),
+        _intended(metadata),
+        _limits(facts),
+        _files(facts),
+        _measured_on_clips(facts),
+        _measured_on_streams(facts),
+        _data(facts),
+        _made(metadata),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(facts: CardFacts) -> str:
+    hub = import_hub()
+    metadata = facts.artefacts[0].metadata
+    of_speech_commands = SPEECH_COMMANDS in metadata.data.get("source", "")
+    known = {"language": "en", "datasets": ["google/speech_commands"]} if of_speech_commands else {}
+    results = _results(facts) if of_speech_commands else []
+    card = hub.ModelCardData(
+        **known,
+        license="mit" if metadata.licence.startswith("MIT") else "other" if metadata.licence else None,
+        library_name="tiny-kws",
+        pipeline_tag="audio-classification",
+        tags=["keyword-spotting", "speech-commands" if of_speech_commands else "audio", "onnx"],
+        model_name=facts.name if results else None,
+        eval_results=results or None,
+    )
+    return str(card.to_yaml())
+
+
+def _results(facts: CardFacts) -> list[Any]:
+    """The accuracies, each with what it was measured on."""
+    measured = {m["data"]["name"]: (m["accuracy"], m["macro_f1"]) for m in facts.clips.values()}
+    validation = facts.artefacts[0].metadata.validation
+    if validation:
+        measured.setdefault(validation["clips_name"], (validation["accuracy"], validation["macro_f1"]))
+    hub = import_hub()
+    return [
+        hub.EvalResult(
+            task_type="audio-classification",
+            dataset_type="google/speech_commands",
+            dataset_name=name,
+            metric_type=kind,
+            metric_name=title,
+            metric_value=value,
+        )
+        for name, values in measured.items()
+        for kind, title, value in zip(("accuracy", "f1"), ("accuracy", "macro-F1"), values, strict=True)
+    ]
+
+
+def _summary(metadata: Metadata) -> str:
+    facts = (
+        f"A `{metadata.architecture}` of {metadata.parameters:,} parameters and {metadata.macs / 1e6:.1f} million "
+        f"multiply-accumulates for a second of sound, that hears {_list_of(_words(metadata))}. An artefact takes "
+        f"samples of {metadata.rate} Hz and gives probabilities: front end, normalisation and labels are inside."
+    )
+    return f"{facts} Made with tiny-kws {metadata.version}."
+
+
+def _use(facts: CardFacts, repo: str) -> str:
+    detect = f"""
+for event in tiny_kws.Detector("hf://{repo}").detect("meeting.mp3"):
+    print(event.label, event.end_s)
+"""
+    if all(artefact.metadata.kind != "stream" for artefact in facts.artefacts):
+        detect = ""
+    return f"""## Use
+
+```
+pip install 'tiny-kws[hub]'
+tiny-kws classify recording.wav --model hf://{repo}
+```
+
+```python
+import tiny_kws
+
+classifier = tiny_kws.load("hf://{repo}")
+print(classifier.classify("recording.wav").label)
+{detect}```
+
+`hf://{repo}@COMMIT` loads the files of one commit for ever; `tiny-kws info hf://{repo}` tells which is the newest."""
+
+
+def _intended(metadata: Metadata) -> str:
+    return (
+        f"## Intended use\n\nStarting something on the device by saying {_list_of(_words(metadata), 'or')}, and "
+        "experiments with keyword spotting. Not for transcribing speech, for telling who speaks, or for anything "
+        "where a word that is missed, or heard where none was said, does harm."
+    )
+
+
+def _limits(facts: CardFacts) -> str:
+    metadata = facts.artefacts[0].metadata
+    others = [label for label in metadata.labels if label in (SILENCE, UNKNOWN)]
+    rest = (
+        f"whatever else is said is to come out as {_list_of(others, 'or')}" if others else "it has no label for others"
+    )
+    limits = [f"It knows these words only; {rest}."]
+    if SPEECH_COMMANDS in metadata.data.get("source", ""):
+        limits.append("Its words are English, read aloud one by one by volunteers.")
+    for metrics in facts.clips.values():
+        weakest = sorted(metrics["per_class"].items(), key=lambda item: item[1]["recall"])[:WEAKEST]
+        shares = ", ".join(f"*{label}* ({100 * row['recall']:.1f} %)" for label, row in weakest)
+        limits.append(f"Least often recognised on {metrics['data']['name']}: {shares} of its clips.")
+        limits.append(f"Expected calibration error there: {metrics['calibration_error']:.3f}.")
+    if facts.streams:
+        limits += _false_alarms(*next(iter(facts.streams.items())))
+    if not facts.clips:
+        limits.append("Precision and recall of each label on single clips were not measured.")
+    if not any("robustness" in metrics for metrics in facts.clips.values()) and not set(facts.streams) - {CLEAN}:
+        limits.append("How it does in noise was not measured.")
+    if not facts.streams:
+        limits.append("How often it misses words in a stream of sound, and is set off by others, was not measured.")
+    return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _false_alarms(name: str, metrics: Mapping[str, Any]) -> list[str]:
+    point = metrics["operating_point"]
+    if not point["reached"] or point["in_speech"]["false_alarms_per_hour"] is None:
+        return []
+    made = f"{point['in_speech']['false_alarms_per_hour']:.1f} false alarms an hour"
+    return [
+        f"Running speech without its words made {made} ({_condition(name)}), at thresholds chosen for "
+        f"{point['rate_per_hour']:g} an hour of all sound."
+    ]
+
+
+def _condition(name: str) -> str:
+    """How a condition of streams is called: snr20 is noise at 20 dB."""
+    return f"{name.removeprefix('snr')} dB SNR" if name.startswith("snr") else name
+
+
+def _files(facts: CardFacts) -> str:
+    head = "| file | takes | precision | kB | accuracy on validation clips (95 %) |"
+    lines = ["## Files", "", head, "|---|---|---|---|---|"]
+    for artefact in facts.artefacts:
+        metadata = artefact.metadata
+        size = f"{artefact.n_bytes / 1000:.0f}"
+        takes = "a second" if metadata.kind == "clip" else f"hops of {1000 * metadata.hop / metadata.rate:.0f} ms"
+        accuracy = _accuracy(metadata.validation)
+        lines.append(f"| `{artefact.file}` | {takes} | {metadata.precision} | {size} | {accuracy} |")
+    rest = [f"`{file}`" for file in facts.files if file == CHECKPOINT or file.endswith((".tflite", ".h", ".csv"))]
+    also = ", ".join([*rest, f"`{SUMS}`"])
+    lines += ["", f"Also {also}. An artefact carries its own SHA-256 too, and is refused if it does not fit."]
+    return "\n".join(lines)
+
+
+def _accuracy(validation: Mapping[str, Any]) -> str:
+    if not validation:
+        return "not measured"
+    low, high = validation["accuracy_interval"]
+    return f"{100 * validation['accuracy']:.2f} % of {validation['clips']} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def _measured_on_clips(facts: CardFacts) -> str:
+    if not facts.clips:
+        return ""
+    parts = ["## Single clips"]
+    for where, metrics in facts.clips.items():
+        parts.append(tables.metrics_table(metrics))
+        if "robustness" in metrics:
+            parts.append(tables.robustness_table(metrics))
+        if "keyword_free" in metrics:
+            parts.append(tables.windows_table(metrics))
+        parts += _pictures(facts, where, ("confusion_matrix.png", "robustness.png"))
+    parts += _pictures(facts, "", ("learning_curve.png",))
+    return "\n\n".join(parts)
+
+
+def _measured_on_streams(facts: CardFacts) -> str:
+    if not facts.streams:
+        return ""
+    names = list(facts.streams)
+    head = " | ".join(map(_condition, names))
+    lines = [
+        "## Words in streams of sound",
+        "",
+        "Words missed (95 % interval over speakers) at thresholds chosen on the other half of the speakers:",
+        "",
+        f"| false alarms an hour aimed at | {head} |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for rate in RATES_PER_HOUR:
+        cells = [_missed(facts.streams[name], rate) for name in names]
+        lines.append(f"| {rate:g} | {' | '.join(cells)} |")
+    if any(metrics["held_out"]["in_sample"] for metrics in facts.streams.values()):
+        lines[2] = "Words missed at thresholds chosen on the very recordings they are reported on:"
+    parts = ["\n".join(lines)]
+    for name, metrics in facts.streams.items():
+        table = tables.streams_table(metrics)
+        parts.append(f"<details><summary>{_condition(name)}</summary>\n\n{table}\n\n</details>")
+        parts += _pictures(facts, name, ("det.png",)) if len(parts) == 2 else []
+    return "\n\n".join(parts)
+
+
+def _missed(metrics: Mapping[str, Any], rate: float) -> str:
+    for point in metrics["held_out"]["rates"]:
+        if point["rate_per_hour"] == rate and point["reached"] and point["words"]:
+            interval = point["miss_rate_interval"]
+            spread = f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else ""
+            return f"{100 * point['miss_rate']:.1f} %{spread}"
+    return "not reached"
+
+
+def _pictures(facts: CardFacts, where: str, names: Sequence[str]) -> list[str]:
+    found = [file for file in facts.files if file.rpartition("/")[2] in names and _place(file) == where]
+    return [f"![{file.rpartition('/')[2].removesuffix('.png').replace('_', ' ')}]({file})" for file in found]
+
+
+def _place(file: str) -> str:
+    """How measurements in the folder of a file are called; the streams' lie one deeper."""
+    return file.rpartition("/")[0].removeprefix("streams/")
+
+
+def _data(facts: CardFacts) -> str:
+    metadata = facts.artefacts[0].metadata
+    data = metadata.data
+    lines = ["## Data and licence", "", f"Licence of the weights: {metadata.licence or 'not stated'}."]
+    lines.append(f"Training data: {data.get('source', 'not stated')}.")
+    clips = {split: sum(counts.values()) for split, counts in data.get("clips", {}).items() if counts}
+    if clips:
+        lines.append(f"Clips of it: {', '.join(f'{split} {count:,}' for split, count in clips.items())}.")
+    if left_out := data.get("left_out"):
+        lines.append(f"Kept out of the training: {', '.join(map(str, left_out))}.")
+    sources = data.get("sources", [])
+    if sources:
+        lines += ["", "| source | for | licences (recordings used) | credit |", "|---|---|---|---|"]
+    for source in sources:
+        used = "; ".join(f"{licence} ({count:,})" for licence, count in source.get("used", {}).items())
+        if "used" not in source:
+            used = data.get("licence", "not stated")
+        lines.append(f"| {source['name']} | {source['use']} | {used or 'none used'} | {source['attribution']} |")
+    if "credits.csv" in facts.files:
+        lines += ["", "Whom to credit, recording by recording: [credits.csv](credits.csv)."]
+    return "\n".join(lines)
+
+
+def _made(metadata: Metadata) -> str:
+    lines = [f"- front end: {_settings(metadata.feature_config)}", f"- network: {_settings(metadata.model_config)}"]
+    if metadata.train_config:
+        recipes = {name: metadata.train_config.get(name) or {} for name in ("windows", "streams")}
+        composed = {name: recipe for name, recipe in recipes.items() if recipe}
+        heard = f"composed {' and '.join(composed)}" if composed else "single clips"
+        settings = _settings({key: value for key, value in metadata.train_config.items() if key not in recipes})
+        chosen = "; the epoch was chosen on the validation clips, which favours accuracy on them"
+        last = bool(metadata.train_config.get("keep_last"))
+        lines.append(f"- training on {heard}: {settings}{'; the last epoch was taken' if last else chosen}")
+        lines += [f"- {name}: {_settings(recipe)}" for name, recipe in composed.items()]
+        first, teachers = metadata.data.get("first_sha256"), metadata.data.get("teachers_sha256")
+        if first:
+            lines.append(f"- from the weights of another training, the checkpoint of SHA-256 `{first}`")
+        if teachers:
+            lines.append(f"- taught by the checkpoints of SHA-256 {', '.join(f'`{teacher}`' for teacher in teachers)}")
+        mean_of = metadata.data.get("mean_of_sha256")
+        if mean_of:
+            hashes = ", ".join(f"`{one}`" for one in mean_of)
+            lines.append(f"- the mean of the weights of checkpoints, the last of them trained so; SHA-256 {hashes}")
+    if metadata.detector:
+        lines.append(f"- detector: {_settings(metadata.detector)}")
+    lines.append(f"- SHA-256 of the checkpoint: `{metadata.checkpoint_sha256}`")
+    return "## How it was made\n\n" + "\n".join(lines)
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    """What is set, in a line: lists by their items."""
+    texts = {key: " / ".join(map(str, v)) if isinstance(v, (list, tuple)) else v for key, v in values.items()}
+    return ", ".join(f"{key} {text}" for key, text in texts.items() if text not in ("", None, {}))
+
+
+def _words(metadata: Metadata) -> list[str]:
+    return [label for label in metadata.labels if is_word(label)]
+
+
+def _list_of(words: Sequence[str], joined_by: str = "and") -> str:
+    *most, last = (f"*{word}*" for word in words)
+    return f"{', '.join(most)} {joined_by} {last}" if most else last

@@ -1,0 +1,1 @@
+"""Sound to train on, composed in batches from prepared data."""
