@@ -827,7 +827,7 @@ def test_a_missing_extra_is_named(
     done = run_apart(command, *args[command], blocked=[lacking])
     assert (done.status, done.out) == (1, "")
     assert lacking in done.complaint
-    assert "pip install 'tiny-kws[train]'" in done.complaint
+    assert "pip install '.[train]'" in done.complaint
     assert not out.exists()
 
 

@@ -46,16 +46,16 @@ from .material import write_sources
 KILLED = """
 import sys, time
 from pathlib import Path
-from tiny_kws.training import dataset
+from tiny_kws.data import prepare
 
-dataset.CLIPS_AT_ONCE = 16
+prepare.CLIPS_AT_ONCE = 16
 
 def pause(done, total):
     if done >= 64:
         print("in the middle", flush=True)
         time.sleep(60)
 
-dataset.prepare(Path(sys.argv[1]), Path(sys.argv[2]), progress=pause)
+prepare.prepare(Path(sys.argv[1]), Path(sys.argv[2]), progress=pause)
 """
 
 

@@ -236,7 +236,7 @@ def test_the_official_archives() -> None:
 
 def test_torch_is_not_needed() -> None:
     """Importing the room does not import torch."""
-    code = "import sys, tiny_kws.training.download; sys.exit('torch' in sys.modules)"
+    code = "import sys, tiny_kws.data.download; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

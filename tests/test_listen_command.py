@@ -321,7 +321,7 @@ def test_without_sounddevice_the_extra_is_named() -> None:
     """Where sounddevice is not installed, the line says which extra brings it."""
     done = run_cli("listen", blocked=["sounddevice"])
     assert (done.returncode, done.stdout) == (1, "")
-    assert "pip install 'tiny-kws[mic]'" in done.stderr
+    assert "pip install '.[mic]'" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -28,7 +28,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from tiny_kws.training.litert import read_properties
+from tiny_kws.export.litert import read_properties
 
 model = Path(sys.argv[1]).read_bytes()
 interpreter = Interpreter(model_content=model)
@@ -47,7 +47,7 @@ def folder(checkpoint_path: Path, prepared: PreparedData, tmp_path_factory: pyte
     """What `tiny-kws export --litert` writes. In a process of its own: the converter warns and sets things up."""
     folder = tmp_path_factory.mktemp("litert")
     code = (
-        "import sys, tiny_kws.training.export as e; e.INT8_TOLERANCE = 1.0; e.CALIBRATION_CLIPS = 40; "
+        "import sys, tiny_kws.export.exporter as e; e.INT8_TOLERANCE = 1.0; e.CALIBRATION_CLIPS = 40; "
         "from tiny_kws.cli import main; main()"  # what is lost on made-up words with random weights says nothing
     )
     arguments = ["export", trained_like(checkpoint_path), "--out", folder / "m.onnx", "--data", prepared.folder]

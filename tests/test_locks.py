@@ -16,7 +16,7 @@ from tiny_kws.files import exclusive
 HOLDER = """
 import sys
 from pathlib import Path
-from tiny_kws.locks import exclusive
+from tiny_kws.files import exclusive
 
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)

@@ -52,8 +52,8 @@ TOGETHER = """
 import pickle, sys
 from pathlib import Path
 import torch.distributed as dist
-from tiny_kws.training.dataset import open_prepared
-from tiny_kws.training.train import train
+from tiny_kws.data.prepared import open_prepared
+from tiny_kws.training.trainer import train
 
 data, out = open_prepared(Path(sys.argv[1])), Path(sys.argv[2])
 dist.init_process_group("gloo")

@@ -22,7 +22,7 @@ from tiny_kws.apps.picture import log_mel
 from tiny_kws.apps.space import EXAMPLES, Ears, Heard, first_hour, hear, open_ears, part_of
 from tiny_kws.artefact.store import bundled_models
 from tiny_kws.config import SAMPLE_RATE, FeatureConfig
-from tiny_kws.errors import AudioError
+from tiny_kws.errors import AudioError, install_hint
 
 from .helpers import COMMAND_LINE, command_line, environment, run_cli, speech_like
 
@@ -227,9 +227,7 @@ def test_without_gradio_it_says_what_to_install() -> None:
     """Without the extra, one line says which to install."""
     done = run_cli("demo", "--gradio", "--no-browser", blocked=("gradio",))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        "tiny-kws: this command needs gradio, which is not installed; pip install 'tiny-kws[demo]'\n"
-    )
+    assert done.stderr == (f"tiny-kws: this command needs gradio, which is not installed; {install_hint('demo')}\n")
 
 
 def test_a_taken_port_is_an_error(server: Server) -> None:

@@ -58,10 +58,10 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 KILLED_AGAIN_AND_AGAIN = """
 import os, random, signal, sys, time
 from pathlib import Path
-from tiny_kws.config import TrainConfig
+from tiny_kws.training_config import TrainConfig
 from tiny_kws.training.checkpoint import load_checkpoint
-from tiny_kws.training.dataset import open_prepared
-from tiny_kws.training.train import Watcher, train
+from tiny_kws.data.prepared import open_prepared
+from tiny_kws.training.trainer import Watcher, train
 
 data, out, precision, moment = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 config = TrainConfig(epochs=3, batch_size=16, learning_rate=1e-2, precision=precision)

@@ -14,7 +14,7 @@ from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE, FeatureConfig
 from tiny_kws.data.prepared import EXTRA, Clip, PreparedData, material_file
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.training.features import LogMel, normalize
-from tiny_kws.words import UNKNOWN
+from tiny_kws.words import UNKNOWN, Vocabulary
 
 BEGIN, END = 4000, 8000
 """Of the tone in each clip, in samples."""
@@ -72,7 +72,7 @@ def write_data(folder: Path, labels: list[str], speech: npt.NDArray[np.int16] = 
     listed = {
         kind: [{"file": kind, "group": kind, "samples": len(pcm)}] if len(pcm) else [] for kind, pcm in material.items()
     }
-    return PreparedData(folder, bank, noise, clips, {"material": listed})
+    return PreparedData(folder, bank, noise, clips, Vocabulary(LABELS), {"material": listed})
 
 
 def seeded(seed: int = 0) -> torch.Generator:

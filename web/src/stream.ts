@@ -1,4 +1,4 @@
-/** Runs a stream artefact with onnxruntime's WebAssembly, hop by hop, as `tiny_kws.runtime.Stream` does. */
+/** Runs a stream artefact with onnxruntime's WebAssembly, hop by hop, as `tiny_kws.artefact.runtime.Stream` does. */
 import * as ort from "onnxruntime-web/wasm";
 import wasmUrl from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import { type Artefact, type Metadata, type Value, checkSum, parseArtefact } from "./artefact";

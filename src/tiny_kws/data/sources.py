@@ -30,7 +30,7 @@ RESTRICTIONS = ("-SA", "-NC", "-ND", "ShareAlike", "NonCommercial", "NoDerivativ
 COLUMNS = {"other words": {"word"}, "words": {"word"}, "rooms": {"label"}, "speech": {"label", "speaker"}}
 """What the manifest of a source for each use must say beside file and licence."""
 HELD_OUT = 0
-"""The third of speakers of speech, noises and rooms that is kept for measurements; see `evaluation.held_out`."""
+"""The third of speakers of speech, noises and rooms that is kept for measurements; see `data.held_out`."""
 
 
 @dataclass(frozen=True)

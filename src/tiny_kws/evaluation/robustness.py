@@ -313,8 +313,8 @@ def called_keywords(
 def _fired(rows: Array, labels: Sequence[str], limits: Mapping[str, Array]) -> dict[str, int]:
     """Rows of probabilities (windows, labels) whose likeliest label is a keyword above its limit, by set of limits."""
     best, top = rows.argmax(1), rows.max(1)
-    is_word = np.array([is_word(label) for label in labels])[best]
-    return {name: int((is_word & (top > limit[best])).sum()) for name, limit in limits.items()}
+    named_a_word = np.array([is_word(label) for label in labels])[best]
+    return {name: int((named_a_word & (top > limit[best])).sum()) for name, limit in limits.items()}
 
 
 def _called(units: Sequence[tuple[str, int, int]]) -> dict[str, Any]:

@@ -162,7 +162,7 @@ _LOAD = """
 import sys, time
 from pathlib import Path
 import numpy
-from tiny_kws.runtime import Classifier, StreamModel
+from tiny_kws.artefact.runtime import Classifier, StreamModel
 started = time.perf_counter()
 if sys.argv[2] == "stream":
     model = StreamModel(sys.argv[1])
