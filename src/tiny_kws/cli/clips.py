@@ -313,10 +313,8 @@ def _open_predictor(path: Path) -> Predictor:
 
 
 def _checkpoint_predictor(path: Path) -> Predictor:
-    import torch
-
     from ..evaluation.clips import Predictor
-    from ..training.checkpoint import classifier_of, load_checkpoint
+    from ..training.checkpoint import classifier_of, load_checkpoint, set_threads
     from ..training.networks import count_parameters
 
     checkpoint = load_checkpoint(path)
@@ -328,6 +326,6 @@ def _checkpoint_predictor(path: Path) -> Predictor:
         parameters=count_parameters(checkpoint.model),
         weight_bytes=sum(value.numel() * value.element_size() for value in state),
         sha256=checkpoint.sha256,
-        set_threads=torch.set_num_threads,
+        set_threads=set_threads,
         left_out=tuple(map(str, checkpoint.data.get("left_out", ()))),
     )

@@ -204,3 +204,8 @@ def classifier_of(checkpoint: Checkpoint) -> Callable[[npt.NDArray[np.float32]],
             return network(torch.from_numpy(audio)).numpy()  # type: ignore[no-any-return]
 
     return classify
+
+
+def set_threads(threads: int) -> None:
+    """Let torch compute with so many threads."""
+    torch.set_num_threads(threads)
