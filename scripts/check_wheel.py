@@ -1,7 +1,7 @@
 """Build the wheel, and run the run-time tests on it in new environments of the oldest and the newest Python there is.
 
 What is tested is what users install: the tests run where the repository's `src` is not, on the plain install with the
-extra `plot`. Tests that need torch skip there, and say so. Other Pythons may be named: scripts/check_wheel.py python3.12
+extra `plot`. Tests that need torch skip there, and say so. Other Pythons may be named: check_wheel.py python3.12
 """
 
 import os

@@ -107,6 +107,67 @@ def stream_mono(source: Source) -> Iterator[Samples]:
         )
 
 
+class Converter:
+    """A stream of sound in chunks, of any rate, channels and sample type, to 16 kHz mono float32.
+
+    For what comes as it is recorded: microphones, pipes, connections. However the sound is divided into chunks, the
+    samples that come out are the same. `name` is what errors call the stream. Raises AudioError for a rate or a number
+    of channels that nothing is recorded with.
+
+    >>> converter = Converter(rate=48000, channels=2)
+    >>> len(converter.push(np.zeros((4800, 2), np.int16))) + len(converter.finish())
+    1600
+    """
+
+    def __init__(self, rate: float = SAMPLE_RATE, channels: int = 1, name: str = "the stream") -> None:
+        check_rate(rate, name)
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise AudioError(f"{name}: has {channels} channels, expected 1 to {MAX_CHANNELS}")
+        self.rate, self.channels, self.name = rate, channels, name
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new stream of the same kind."""
+        self._n_frames, self._rest = 0, b""
+        self._resampler = None if self.rate == SAMPLE_RATE else soxr.ResampleStream(self.rate, SAMPLE_RATE, 1)
+
+    def push(self, chunk: npt.ArrayLike) -> Samples:
+        """What of the stream is ready with `chunk`, (frames,) or (frames, channels); types as in `from_array`.
+
+        At another rate up to 0.1 s stays in the resampler. Raises AudioError, and leaves the stream as it was, for
+        another shape or type, or samples that are not numbers.
+        """
+        values = _as_array(chunk)
+        if values.ndim == 1 and self.channels == 1:
+            values = values[:, None]
+        if values.ndim != 2 or values.shape[1] != self.channels:
+            raise AudioError(f"{self.name}: a chunk has shape {values.shape}, expected (frames, {self.channels})")
+        scaled = _scale(values)
+        check_finite(scaled, self.name, self._n_frames / self.rate)
+        self._n_frames += len(scaled)
+        mono = mix_down(scaled)
+        return mono if self._resampler is None else self._resampler.resample_chunk(mono)
+
+    def push_bytes(self, data: bytes) -> Samples:
+        """The same of raw bytes: 16-bit little-endian samples, channels interleaved; part of a frame may wait."""
+        data = self._rest + data
+        n_whole = len(data) - len(data) % (2 * self.channels)
+        self._rest = data[n_whole:]
+        return self.push(np.frombuffer(data[:n_whole], "<i2").astype(np.int16).reshape(-1, self.channels))
+
+    @property
+    def n_waiting_bytes(self) -> int:
+        """Bytes that wait for the rest of their frame."""
+        return len(self._rest)
+
+    def finish(self) -> Samples:
+        """What is left at the end of the stream; then a new one may begin."""
+        none = np.zeros(0, np.float32)
+        left = none if self._resampler is None else self._resampler.resample_chunk(none, last=True)
+        self.reset()
+        return left
+
+
 def stream_pcm(stream: BufferedIOBase, rate: int = SAMPLE_RATE, channels: int = 1) -> Iterator[Samples]:
     """Raw 16-bit little-endian samples, channels interleaved, to blocks of 16 kHz mono float32 as they come.
 
@@ -114,22 +175,17 @@ def stream_pcm(stream: BufferedIOBase, rate: int = SAMPLE_RATE, channels: int = 
     Raises AudioError for a rate out of range or a sound file in place of raw samples, and at the end, after all the
     sound, if there was none or the last sample is not whole.
     """
-    name, frame_bytes = name_of(stream), 2 * channels  # type: ignore[arg-type]
-    check_rate(rate, name)
-    resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1)
-    rest, n_bytes = b"", 0
+    name = name_of(stream)  # type: ignore[arg-type]
+    converter, n_bytes = Converter(rate, channels, name), 0
     while data := stream.read1(PIPE_BYTES):
         if n_bytes == 0 and _CONTAINER.match(data):
             raise AudioError(f"{name}: found a sound file, expected raw samples; name the file, or pipe its samples")
         n_bytes += len(data)
-        data = rest + data
-        n_whole = len(data) // frame_bytes * frame_bytes
-        frames, rest = np.frombuffer(data[:n_whole], "<i2").reshape(-1, channels), data[n_whole:]
-        mono = mix_down(_scale(frames.astype(np.int16)))
-        yield mono if resampler is None else resampler.resample_chunk(mono)
-    if resampler is not None:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        yield converter.push_bytes(data)
+    rest = converter.n_waiting_bytes
+    yield converter.finish()
     if rest:
+        frame_bytes = 2 * channels
         raise AudioError(
             f"{name}: ends amid a sample ({n_bytes} bytes), expected a multiple of {frame_bytes}, 16 bits for each of "
             f"{channels} channels; check the program that wrote it"
