@@ -182,8 +182,9 @@ def stream_pcm(stream: BufferedIOBase, rate: int = SAMPLE_RATE, channels: int = 
             raise AudioError(f"{name}: found a sound file, expected raw samples; name the file, or pipe its samples")
         n_bytes += len(data)
         yield converter.push_bytes(data)
-    rest = converter.n_waiting_bytes
-    yield converter.finish()
+    rest, left = converter.n_waiting_bytes, converter.finish()
+    if len(left):
+        yield left
     if rest:
         frame_bytes = 2 * channels
         raise AudioError(
