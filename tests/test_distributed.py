@@ -1,4 +1,4 @@
-"""Several processes train as one does: what they draw, what they share, what they write, how they end."""
+"""Several processes train together: each on its own part, to the same weights; the first alone writes."""
 
 from __future__ import annotations
 
@@ -12,53 +12,71 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tiny_kws.data.prepared import PreparedData
 from tiny_kws.errors import UsageError
-from tiny_kws.training.augment import augment, mask_bands
-from tiny_kws.training.checkpoint import read_torch
-from tiny_kws.training.composing.streams import Composer
-from tiny_kws.training.distributed import Ranks, Share, SharedBatchNorm, share_batch_norm, together
-from tiny_kws.training.trainer import _Run, train
-from tiny_kws.training_config import StreamRecipe, TrainConfig, WindowRecipe
+from tiny_kws.training.checkpoint import classifier_of, load_checkpoint, read_torch
+from tiny_kws.training.distributed import World, join_world
+from tiny_kws.training.trainer import Trainer, TrainSettings, _epoch_seed
+from tiny_kws.training_config import (
+    STREAM_TRAINING,
+    CausalCNNConfig,
+    DSCNNConfig,
+    StreamRecipe,
+    TrainConfig,
+    WindowRecipe,
+)
 
 from .helpers import environment
-from .tones import seeded
 
-CPU = torch.device("cpu")
-RECIPE = StreamRecipe(seconds=2.4, made_rooms=4, candidates=14, hard_negatives=5)
-CLIPS = TrainConfig(epochs=3, batch_size=13, learning_rate=1e-3, precision="float32")
-STREAMS = TrainConfig(
+CLIPS = TrainConfig(
+    epochs=4, batch_size=14, learning_rate=2e-2, label_smoothing=0.0, noise_volume=0.01, precision="float32"
+)
+STREAMS = replace(
+    STREAM_TRAINING,
     epochs=3,
-    batch_size=7,
-    learning_rate=1e-3,
+    batch_size=8,
+    learning_rate=1e-2,
     precision="float32",
     warmup_steps=5,
-    max_gradient_norm=1.0,
     average_decay=0.9,
-    streams=RECIPE,
+    streams=StreamRecipe(seconds=2.4, made_rooms=4, candidates=14, hard_negatives=5),
 )
-TRAININGS: dict[str, tuple[str, dict[str, Any], TrainConfig]] = {
-    # Odd batches, so that shares are unequal; 72 clips in batches of 71, so that the last leaves one process nothing.
-    "clips": ("ds-cnn", {"width": 8, "dropout": 0.0}, CLIPS),
-    "one left": ("ds-cnn", {"width": 8, "dropout": 0.0}, replace(CLIPS, batch_size=71)),
-    "streams": ("causal-cnn", {"stem_channels": 2, "width": 8, "n_blocks": 1, "dropout": 0.0}, STREAMS),
+TINY = CausalCNNConfig(stem_channels=2, width=8, n_blocks=1)
+TRAININGS = {
+    "clips": TrainSettings(DSCNNConfig(width=16, dropout=0.0), CLIPS, "cpu"),
+    "streams": TrainSettings(TINY, STREAMS, "cpu"),
+    "mixed": TrainSettings(TINY, replace(STREAMS, windows=WindowRecipe(made_rooms=4)), "cpu"),
 }
-TRAININGS["windows"] = (*TRAININGS["streams"][:2], replace(STREAMS, streams=None, windows=WindowRecipe(made_rooms=4)))
-TRAININGS["mixed"] = (*TRAININGS["streams"][:2], replace(TRAININGS["windows"][2], streams=RECIPE))
+"""72 clips in batches of 14 leave the last batch 2, one for each process; 60 keywords divide otherwise."""
+
 TOGETHER = """
-import pickle, sys
+import pickle, shutil, sys
 from pathlib import Path
 import torch.distributed as dist
 from tiny_kws.data.prepared import open_prepared
-from tiny_kws.training.trainer import train
+from tiny_kws.training.checkpoint import save_torch
+from tiny_kws.training.distributed import World
+from tiny_kws.training.trainer import Callbacks, Trainer
 
 data, out = open_prepared(Path(sys.argv[1])), Path(sys.argv[2])
 dist.init_process_group("gloo")
-for name, (architecture, model_config, config) in pickle.loads((out / "asked").read_bytes()).items():
-    train(data, out / name, architecture, model_config, config, device="cpu", resume=True)
+world = World(dist.get_rank(), dist.get_world_size())
+for name, settings in pickle.loads((out / "asked").read_bytes()).items():
+    own = out / str(world.rank)
+
+    def keep(report):
+        if report.epoch == 1:
+            shutil.copytree(own / name, own / f"{name} resumed")
+
+    for folder, callbacks in ((name, Callbacks(on_epoch=keep)), (f"{name} resumed", None)):
+        trainer = Trainer(data, own / folder, settings, world)
+        trainer.run(resume=True, callbacks=callbacks)
+        ends = {"model": trainer.model.state_dict(), "validated": trainer._validated_model().state_dict()}
+        save_torch(out / f"{folder} {world.rank}.pt", ends)
 dist.destroy_process_group()
 """
 
@@ -92,41 +110,68 @@ def start(n: int, *command: str | Path) -> list[tuple[int, str, str]]:
 
 
 @pytest.fixture(scope="module")
-def alone(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each training by one process; not to be written to."""
-    out = tmp_path_factory.mktemp("alone")
-    for name, (architecture, model_config, config) in TRAININGS.items():
-        train(prepared, out / name, architecture, model_config, config, device="cpu")
-    return out
-
-
-@pytest.fixture(scope="module")
 def pair(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each training by two processes; not to be written to."""
+    """Each training by two processes, which write to folders of their own; not to be written to."""
     out = tmp_path_factory.mktemp("pair")
     (out / "asked").write_bytes(pickle.dumps(TRAININGS))
-    for status, _, said in start(2, "-c", TOGETHER, prepared.folder, out):
-        assert (status, said) == (0, "")
+    for status, _, errors in start(2, "-c", TOGETHER, prepared.folder, out):
+        assert (status, errors) == (0, "")
     return out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAININGS)
-def test_two_processes_train_as_one(alone: Path, pair: Path, name: str) -> None:
-    """Two processes give the loss curve of one with the same global batch, from the same draws.
+def test_all_end_with_the_same_weights(pair: Path, name: str) -> None:
+    """Weights, and what batch norm has counted, are bit for bit the same in both processes and in the checkpoint."""
+    first, second = (read_torch(pair / f"{name} {rank}.pt") for rank in range(2))
+    saved = read_torch(pair / "0" / name / "last.pt")["model_state"]
+    for kind in ("model", "validated"):
+        for key, value in first[kind].items():
+            assert torch.equal(value, second[kind][key]), (kind, key)
+    assert all(torch.equal(value, saved[key]) for key, value in first["validated"].items())
 
-    Sums are added in another order, which float32 rounds otherwise, by 1e-7 of a value in the first step. The steps of
-    AdamW make more of it, up to 5e-4 here; from epoch to epoch these losses move by 1e-2 and more.
-    """
-    first, second = (json.loads((folder / name / "history.json").read_text()) for folder in (alone, pair))
-    assert len(first) == len(second) == 3
-    for one, two in zip(first, second, strict=True):
-        for key in ("train_loss", "val_loss"):
-            assert two[key] == pytest.approx(one[key], abs=2e-3), (key, first, second)
-        assert two["learning_rate"] == one["learning_rate"]
-    states = [read_torch(folder / name / "last.pt") for folder in (alone, pair)]
-    assert states[0]["model_state"].keys() == states[1]["model_state"].keys()
-    assert states[0]["stats"] == pytest.approx(states[1]["stats"], rel=1e-12)
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAININGS)
+def test_the_loss_falls(pair: Path, name: str) -> None:
+    """Together they learn."""
+    history = json.loads((pair / "0" / name / "history.json").read_text())
+    assert history[-1]["train_loss"] < 0.95 * history[0]["train_loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAININGS)
+def test_resumed_together(pair: Path, name: str) -> None:
+    """Gone on with after the first epoch, they end bit for bit with the weights of a training that ran through."""
+    whole, resumed = (read_torch(pair / f"{folder} 0.pt") for folder in (name, f"{name} resumed"))
+    for kind in ("model", "validated"):
+        for key, value in whole[kind].items():
+            assert torch.equal(value, resumed[kind][key]), (kind, key)
+
+
+@pytest.mark.slow
+def test_the_first_alone_writes(pair: Path) -> None:
+    """The other process leaves no file."""
+    assert (pair / "0" / "clips" / "best.pt").exists()
+    assert not (pair / "1").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAININGS)
+def test_validation_is_of_all_clips(pair: Path, prepared: PreparedData, name: str) -> None:
+    """The validation accuracy that two processes find, each on its half, is that of the checkpoint on all clips."""
+    checkpoint = load_checkpoint(pair / "0" / name / "last.pt")
+    rows = prepared.rows("validation")
+    answers = classifier_of(checkpoint)(np.float32(prepared.bank[rows]) / 32768).argmax(1)
+    assert checkpoint.val_acc == pytest.approx(float((answers == prepared.targets(rows)).mean()), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_statistics_are_of_all_clips(pair: Path, prepared: PreparedData, tmp_path: Path) -> None:
+    """The feature statistics that two processes find are those that one finds."""
+    alone = Trainer(prepared, tmp_path, TRAININGS["clips"])
+    alone.begin()
+    assert read_torch(pair / "0" / "clips" / "last.pt")["stats"] == pytest.approx(alone.stats, rel=1e-12)
 
 
 @pytest.mark.slow
@@ -148,72 +193,45 @@ def test_torchrun(prepared: PreparedData, tmp_path: Path) -> None:
     assert len(again[1][2].splitlines()) == 1
 
 
-def test_shares_are_of_the_whole_draw() -> None:
-    """What is drawn for a share of a batch is what is drawn for the same rows of the whole."""
-    audio, noise, config = torch.zeros(7, 16000), torch.randn(20000, generator=seeded()), TrainConfig()
-    whole = augment(audio, noise, config, seeded())
-    masked = mask_bands(torch.ones(7, 1, 64, 3), 8, seeded())
-    for rank in range(3):
-        share = Share(7, rank, 3)
-        assert torch.equal(augment(share.of(audio), noise, config, seeded(), share), share.of(whole))
-        assert torch.equal(mask_bands(torch.ones(len(share), 1, 64, 3), 8, seeded(), share), share.of(masked))
+@pytest.mark.parametrize("n_items", [6, 7, 8])
+def test_parts_make_up_the_epoch(n_items: int) -> None:
+    """Each process has as many items of an epoch; together they have all, and none more than twice."""
+    order = torch.randperm(n_items, generator=torch.Generator().manual_seed(0))
+    parts = [World(rank, 3).own_part(order) for rank in range(3)]
+    assert {len(part) for part in parts} == {-(-n_items // 3)}
+    counts = torch.bincount(torch.cat(parts), minlength=n_items)
+    assert (int(counts.min()), int(counts.sum())) == (1, 3 * -(-n_items // 3))
+    assert torch.equal(World().own_part(order), order)
 
 
-def test_shares_of_composed_streams(prepared: PreparedData) -> None:
-    """The shares of a composed batch, sound and what is to be heard, are the whole one's rows, and add up to it.
-
-    Places between samples are rounded otherwise in batches of other sizes, by up to a thousandth of a sample.
-    """
-    rounding = {"atol": 5e-3, "rtol": 0.0}
-    composer = Composer(prepared, RECIPE, 320, CPU)
-    composer.hard = torch.ones(3, composer.n_samples, dtype=torch.int16)
-    keywords = composer.keywords[:6]
-    whole = composer.compose(keywords, 7, seeded())
-    without = composer.negatives(7, seeded())
-    n_clips = 0
-    for rank in range(3):
-        share = Share(7, rank, 3)
-        own = composer.compose(keywords, 7, seeded(), share)
-        torch.testing.assert_close(own.audio, share.of(whole.audio), **rounding)
-        torch.testing.assert_close(composer.negatives(7, seeded(), share), share.of(without), **rounding)
-        assert torch.equal(own.targets, share.of(whole.targets))
-        mine = whole.rows % 3 == rank
-        assert torch.equal(own.rows * 3 + rank, whole.rows[mine])
-        assert torch.equal(own.answers, whole.answers[mine])
-        assert torch.equal(own.classes, whole.classes[mine])
-        assert (own.n_clips, own.n_heard) == (len(whole.classes), int((whole.targets > 1).sum()))
-        n_clips += len(own.classes)
-    assert n_clips == whole.n_clips
+def test_each_draws_for_itself() -> None:
+    """Seeds differ from process to process and epoch to epoch; the first's are those of one that trains alone."""
+    seeds = {_epoch_seed(seed, epoch, rank) for seed in range(3) for epoch in range(3) for rank in range(3)}
+    assert len(seeds) == 27
+    alone = np.random.SeedSequence([5, 2]).generate_state(1, np.uint64)[0] >> np.uint64(1)
+    assert _epoch_seed(5, 2, 0) == alone
 
 
-def test_shared_batch_norm_is_batch_norm(tmp_path: Path) -> None:
-    """With one process, output, gradients and state are those of the usual batch norm."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    try:
-        usual = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
-        shared = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
-        share_batch_norm(shared)
-        assert isinstance(shared[0], SharedBatchNorm)
-        x = (torch.randn(4, 3, 5, 6, generator=seeded()) * 3 + 2).requires_grad_()
-        for module in (usual, shared):
-            (module(x).square() * torch.arange(6)).mean().backward()
-            module.seen, x.grad = x.grad, None
-        torch.testing.assert_close(shared.seen, usual.seen, atol=1e-6, rtol=1e-5)
-        for one, other in zip(shared.parameters(), usual.parameters(), strict=True):
-            torch.testing.assert_close(one.grad, other.grad)
-        for name, value in usual.state_dict().items():
-            torch.testing.assert_close(shared.state_dict()[name], value)
-        assert torch.equal(shared.eval()(x), torch.nn.Sequential(shared[0]).eval()(x))
-        torch.testing.assert_close(shared.eval()(x), usual.eval()(x))
-    finally:
-        torch.distributed.destroy_process_group()
+def test_batches_are_divided() -> None:
+    """Each process has its part of a batch and of the search for hard negatives; alone, it has all."""
+    own = World(1, 4).own_config(STREAMS)
+    assert own.batch_size == 2
+    assert own.streams is not None
+    assert (own.streams.candidates, own.streams.hard_negatives) == (4, 2)
+    assert World().own_config(STREAMS) == STREAMS
+
+
+def test_batches_that_cannot_be_divided(prepared: PreparedData, tmp_path: Path) -> None:
+    """A batch that does not divide by the number of processes is refused, saying what would."""
+    with pytest.raises(UsageError, match=r"^found batches of 14 for 3 processes, expected a multiple of 3; [^\n]+$"):
+        World(0, 3).own_config(CLIPS)
 
 
 def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that torchrun did not start trains alone, on the device that is asked for."""
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with together("mps") as joined:
-        assert joined == (Ranks(), "mps")
+    with join_world("mps") as joined:
+        assert joined == (World(), "mps")
 
 
 def test_a_device_that_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,16 +240,29 @@ def test_a_device_that_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     with (
         pytest.raises(UsageError, match=r"^several processes train on cpu or cuda, not on 'mps'[^\n]+$"),
-        together("mps"),
+        join_world("mps"),
     ):
         pass
 
 
-def test_more_processes_than_rows(prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More processes than a batch has clips are refused."""
-    monkeypatch.setattr(Ranks, "check_same", lambda *_, **__: None)
-    with pytest.raises(UsageError, match=r"^found 14 processes for batches of 13 [^\n]+ start fewer$"):
-        _Run(prepared, tmp_path, "ds-cnn", {"width": 8}, CLIPS, "cpu", Ranks(0, 14))
+def test_more_processes_than_clips(prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More processes than there are clips to validate on are refused."""
+    monkeypatch.setattr(World, "check_same", lambda *_, **__: None)
+    settings = replace(TRAININGS["clips"], config=replace(CLIPS, batch_size=40))
+    with pytest.raises(UsageError, match=r"^found 40 processes for 36 clips [^\n]+ start fewer$"):
+        Trainer(prepared, tmp_path, settings, World(0, 40))
+
+
+@pytest.mark.slow
+def test_two_that_were_started_differently(prepared: PreparedData, tmp_path: Path) -> None:
+    """Processes with different settings end, each with a line that says so, and write nothing."""
+    command = [prepared.folder, "--out", tmp_path / "run", "--device", "cpu", "--batch-size", "72", "--epochs"]
+    code = "import os, runpy, sys; sys.argv = ['tiny-kws', *sys.argv[1:], str(1 + int(os.environ['RANK']))]; "
+    ended = start(2, "-c", code + "runpy.run_module('tiny_kws', run_name='__main__')", "train", *command)
+    for status, _, errors in ended:
+        assert status == 2
+        assert errors.startswith("tiny-kws: the processes 0 and 1 were started with different settings")
+    assert not list((tmp_path / "run").glob("*.pt"))
 
 
 def test_different_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,4 +273,4 @@ def test_different_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     with pytest.raises(UsageError, match=r"^the processes 0 and 2 were started with different data[^\n]+$"):
-        Ranks(1, 3).check_same(settings=1, data="mine")
+        World(1, 3).check_same(settings=1, data="mine")

@@ -131,6 +131,15 @@ def test_a_last_batch_of_few_keywords(data: PreparedData) -> None:
     assert (classes > LABELS.index(UNKNOWN)).sum() == 3
 
 
+@pytest.mark.parametrize("n_windows", range(1, 9))
+def test_small_batches(data: PreparedData, n_windows: int) -> None:
+    """However few windows a batch has, each has a class, though it may have no room for fluent speech or silence."""
+    composer = WindowComposer(data, replace(WindowRecipe(), made_rooms=4, babble_share=0.0), CPU)
+    audio, classes = composer.compose(composer.keywords[: composer.n_keywords(n_windows)], n_windows, seeded())
+    assert len(audio) == n_windows
+    assert (classes.shape, classes.dtype) == ((n_windows,), torch.int64)
+
+
 # Training
 
 

@@ -38,10 +38,11 @@ class WindowComposer(Composer):
             self._fluent_speech(n_fluent, generator),
             torch.zeros(n_silent, self.n_samples, device=self.device),
         ])  # fmt: skip
-        without_clip = torch.tensor(
-            [self.vocabulary.column(UNKNOWN)] * n_fluent + [self.vocabulary.column(SILENCE)] * n_silent
+        fluent, silent = (
+            torch.full((count,), self.vocabulary.column(label))
+            for label, count in ((UNKNOWN, n_fluent), (SILENCE, n_silent))
         )
-        classes = torch.cat([self.classes[clips], without_clip]).to(self.device)
+        classes = torch.cat([self.classes[clips], fluent, silent]).to(self.device)
         return self._add_noise(self._in_rooms(audio, generator), generator), classes
 
     def _single_words(self, clips: Tensor, generator: torch.Generator) -> Tensor:
