@@ -316,7 +316,7 @@ def test_network_is_causal(config: CausalCNNConfig) -> None:
 
     model = causal_checkpoint(config).model
     features = torch.randn(1, 1, 64, 600, generator=torch.Generator().manual_seed(0))
-    reach = model.window * 2 + model.look_back // FeatureConfig.hop
+    reach = model.config.pooled_frames * model.FRAMES_PER_ANSWER + model.look_back_frames
     with torch.inference_mode():
         before = model.embed_all(features)[0]
         later, earlier = features.clone(), features.clone()

@@ -11,7 +11,9 @@ from .errors import ModelError
 SAMPLE_RATE = 16_000
 """Rate of all audio inside tiny-kws, in Hz."""
 CLIP_SAMPLES = SAMPLE_RATE
-"""Samples of one clip: exactly one second."""
+"""Samples of the default window, the length of sound that a clip answer rests on: exactly one second."""
+WINDOW_LIMITS = (SAMPLE_RATE // 2, 2 * SAMPLE_RATE)
+"""The shortest and the longest window, in samples."""
 
 
 @dataclass(frozen=True)

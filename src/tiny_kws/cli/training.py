@@ -28,6 +28,7 @@ from .console import app, complain, data_app, progress_bar
 
 if TYPE_CHECKING:
     from ..export.exporter import Parity
+    from ..training.trainer import Callbacks, EpochReport, StepReport
 
 
 class Network(str, Enum):
@@ -168,14 +169,16 @@ def train(
     ] = None,
     teachers: Annotated[
         list[Path] | None,
-        typer.Option("--teacher", help="Of windows: learn also from what this checkpoint says, or several on average."),
+        typer.Option(
+            "--teacher", help="Of windows: learn also from this checkpoint's answers, or several's on average."
+        ),
     ] = None,
     teacher_weight: Annotated[
         float | None,
         typer.Option(
             min=0.0,
             max=1.0,
-            help=f"Of what a teacher says, against the labels; {TrainConfig.teacher_weight} by default.",
+            help=f"Of a teacher's answers, against the labels; {TrainConfig.teacher_weight} by default.",
         ),
     ] = None,
     hard_negatives: Annotated[
@@ -191,9 +194,61 @@ def train(
     """
     from ..data.prepared import open_prepared
     from ..training.checkpoint import load_checkpoint
-    from ..training.distributed import is_first
-    from ..training.trainer import EpochReport, StepReport, Watcher
+    from ..training.distributed import is_first_process
     from ..training.trainer import train as run
+
+    if recipe is None:
+        recipe = Recipe.clips if model == Network.ds_cnn else Recipe.windows
+    asked = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "teacher_weight": teacher_weight,
+    }
+    config = replace(
+        RECIPES[recipe],
+        seed=seed,
+        precision=precision,
+        left_out=tuple(sorted({word.strip() for word in leave_out.split(",")} - {""})),
+        **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]
+    )
+    if hard_negatives:
+        config = _with_hard_negatives(config)
+    size = CAUSAL_SIZES.get(model.value)
+    best = run(
+        open_prepared(data),
+        out,
+        model.value if size is None else Network.causal_cnn.value,
+        None if size is None else asdict(size),
+        config=config,
+        device=device,
+        resume=resume,
+        callbacks=_printed_progress(),
+        first=None if first is None else load_checkpoint(first),
+        teachers=[load_checkpoint(path) for path in teachers or ()],
+    )
+    if is_first_process():
+        print(best)
+        print(f"Next{_next_step(data, out, model, recipe, best)}")
+
+
+def _with_hard_negatives(config: TrainConfig) -> TrainConfig:
+    if config.streams is None:
+        raise UsageError("found --hard-negatives without streams, expected a training on some; add --recipe mixed")
+    return replace(config, streams=replace(config.streams, hard_negatives=HARD_NEGATIVES))
+
+
+def _next_step(data: Path, out: Path, model: Network, recipe: Recipe, best: Path) -> str:
+    """What to do with the best checkpoint."""
+    if recipe == Recipe.windows and model != Network.ds_cnn:
+        listen = f"tiny-kws train {data} --model {model.value} --recipe streams --hard-negatives --from {best}"
+        return f", so that it listens: {listen} --out {out}-listening"
+    return f": tiny-kws evaluate {best} --data {data} --out {out / 'validation'}"
+
+
+def _printed_progress() -> Callbacks:
+    """A line for each epoch, and in a terminal one that is written anew with the steps."""
+    from ..training.trainer import Callbacks
 
     live = sys.stderr.isatty()
 
@@ -216,43 +271,7 @@ def train(
             flush=True,
         )
 
-    if recipe is None:
-        recipe = Recipe.clips if model == Network.ds_cnn else Recipe.windows
-    asked = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "teacher_weight": teacher_weight,
-    }
-    config = replace(
-        RECIPES[recipe],
-        seed=seed,
-        precision=precision,
-        left_out=tuple(sorted({word.strip() for word in leave_out.split(",")} - {""})),
-        **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]
-    )
-    if hard_negatives:
-        if config.streams is None:
-            raise UsageError("found --hard-negatives without streams, expected a training on some; add --recipe mixed")
-        config = replace(config, streams=replace(config.streams, hard_negatives=HARD_NEGATIVES))
-    size = CAUSAL_SIZES.get(model.value)
-    best = run(
-        open_prepared(data),
-        out,
-        model.value if size is None else Network.causal_cnn.value,
-        None if size is None else asdict(size),
-        config=config,
-        device=device,
-        resume=resume,
-        watcher=Watcher(on_step, on_epoch),
-        first=None if first is None else load_checkpoint(first),
-        teachers=[load_checkpoint(path) for path in teachers or ()],
-    )
-    if is_first() and recipe == Recipe.windows and model != Network.ds_cnn:
-        listen = f"tiny-kws train {data} --model {model.value} --recipe streams --hard-negatives --from {best}"
-        print(f"{best}\nNext, so that it listens: {listen} --out {out}-listening")
-    elif is_first():
-        print(f"{best}\nNext: tiny-kws evaluate {best} --data {data} --out {out / 'validation'}")
+    return Callbacks(on_step, on_epoch)
 
 
 @app.command()

@@ -97,7 +97,7 @@ class Exporter:
         """
         model = stream_graph(self.checkpoint, hop)
         metadata = replace(
-            describe(self.checkpoint, base_name(out)), kind="stream", hop=hop, look_back=self._look_back()
+            describe(self.checkpoint, base_name(out)), kind="stream", hop=hop, look_back=self.checkpoint.look_back
         )
         with TemporaryDirectory() as folder:
             path = Path(folder) / out.name
@@ -160,12 +160,6 @@ class Exporter:
             )
         write_bytes(out, finish(metadata))
         return parity
-
-    def _look_back(self) -> int:
-        """Samples before the averaged second that an answer depends on, the front end's included."""
-        model, config = self.checkpoint.model, self.checkpoint.feature_config
-        assert isinstance(model, CausalCNN)
-        return model.look_back + config.n_fft - config.hop
 
     def _predict(self, progress: Progress) -> Array:
         """The checkpoint's probabilities (clips, classes)."""
@@ -262,13 +256,13 @@ def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
     example = torch.zeros(1, 1, config.n_mels, hop // config.hop)
     body, fresh = _Body(model), hop // step
     layers = [((1, hop), config.n_fft - config.hop), *reaches_of(body, example)]
-    layers.append(((1, model.config.width, fresh), model.window - fresh))
+    layers.append(((1, model.config.width, fresh), model.config.pooled_frames - fresh))
     graph = Graph()
     past = StreamPast(graph, plan_states(layers))
     audio = past.extend("audio", config.n_fft - config.hop)
     features = emit_front_end(graph, audio, config, checkpoint.stats)
     frames = emit_network(graph, features, body, example, past)
-    second = past.extend(frames, model.window - fresh)
+    second = past.extend(frames, model.config.pooled_frames - fresh)
     _emit_head(graph, graph.add("ReduceMean", second, graph.constant([0])), model.fc)
     past.finish()
     state_bytes = 4 * sum(math.prod(shape) for shape in past.shapes.values())
