@@ -19,8 +19,8 @@ import soundfile as sf
 from ..artefact.format import SUFFIXES
 from ..artefact.runtime import Classifier, StreamModel
 from ..artefact.store import DEFAULT_MODELS, bundled_models, find_model
-from ..audio import Samples, most_energetic_second, read_mono, stream_mono
-from ..config import CLIP_SAMPLES, SAMPLE_RATE
+from ..audio import Samples, most_energetic_window, read_mono, stream_mono
+from ..config import SAMPLE_RATE
 from ..errors import KwsError
 from ..evaluation.timeline import DetectionPlot
 from ..listening.decoder import Detection
@@ -102,15 +102,16 @@ def analyse(
         events += step.events
         heard_s += len(block) / SAMPLE_RATE
         progress(f"heard {heard_s // 60:.0f}:{heard_s % 60:02.0f}")
-    second = most_energetic_second(first_hour(stream_mono(recording)))
-    result = model.classifier.classify(second.samples)
+    n_window = model.classifier.window
+    loudest = most_energetic_window(first_hour(stream_mono(recording)), n_window)
+    result = model.classifier.classify(loudest.samples)
     timeline, close_up = folder / "timeline.png", folder / "log_mel.png"
     plot.save(recording.name, events, timeline)
-    shown_s = max(0.0, second.start_s - AROUND_S)
-    shown = part_of(stream_mono(recording), shown_s, second.start_s + CLIP_SAMPLES / SAMPLE_RATE + AROUND_S)
-    marked_s = (second.start_s, second.start_s + min(len(shown), CLIP_SAMPLES) / SAMPLE_RATE)
+    shown_s = max(0.0, loudest.start_s - AROUND_S)
+    shown = part_of(stream_mono(recording), shown_s, loudest.start_s + n_window / SAMPLE_RATE + AROUND_S)
+    marked_s = (loudest.start_s, loudest.start_s + min(len(shown), n_window) / SAMPLE_RATE)
     draw_close_up(shown, shown_s, marked_s, close_up)
-    return Analysis(dict(result.top(TOP)), second.start_s, events, close_up, timeline)
+    return Analysis(dict(result.top(TOP)), loudest.start_s, events, close_up, timeline)
 
 
 def first_hour(blocks: Iterable[Samples], notify: Notify = lambda message: None) -> Iterator[Samples]:
