@@ -170,7 +170,7 @@ def page(made: Path, tmp_path: Path) -> Iterator[str]:
     """The address of the page with the model."""
     from tiny_kws.apps.server import PageServer
 
-    with PageServer(0, models=[made / "mine.stream.onnx"]) as server:
+    with PageServer(0, [made / "mine.stream.onnx"]) as server:
         import threading
 
         threading.Thread(target=server.serve_forever, daemon=True).start()
