@@ -132,7 +132,7 @@ def list_recordings(
 ) -> Recordings:
     """All clips of a folder of word folders, divided so that `words` have clips in training and in validation.
 
-    Without `balanced` words may have any number of clips anywhere.
+    Without `balanced` all clips are taken as they are, however few of a word, and wherever they fall.
 
     `speakers` is a table (CSV) with the columns file and speaker; one that lies in the folder is found by itself.
     Raises DataError, naming the word, if there is no folder of it, too few clips, or clips by too few speakers, and
@@ -147,7 +147,7 @@ def list_recordings(
     table = read_speakers(folder, speakers)
     clips, notes = [], []
     for word, path in folders.items():
-        files, note = _different(word, clips_in(path))
+        files, note = _different(word, clips_in(path)) if balanced else (clips_in(path), [])
         if balanced and word in words and len(files) < 2:
             raise DataError(
                 f"{path}: holds {len(files) or 'no'} clip{'' if len(files) == 1 else 's'}, expected two or more: one "
