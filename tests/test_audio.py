@@ -20,7 +20,7 @@ from tiny_kws import audio
 from tiny_kws.audio import (
     find_sound_files,
     from_array,
-    most_energetic_second,
+    most_energetic_window,
     name_of,
     one_second,
     read_mono,
@@ -563,12 +563,12 @@ class TestMostEnergeticSecond:
         """A burst placed anywhere lies within the second, to within 10 ms, in whatever blocks it comes."""
         sound = 0.001 * noise(80_000, seed=1)
         sound[start : start + n_burst] += noise(n_burst, seed=2)
-        window = most_energetic_second(np.split(sound, sorted(cuts)))
+        window = most_energetic_window(np.split(sound, sorted(cuts)))
         first = round(window.start_s * 16_000)
         np.testing.assert_array_equal(window.samples, sound[first : first + 16_000])
         assert first <= start + 160
         assert min(start + n_burst, 80_000) <= first + 16_000 + 160
-        assert window.start_s == most_energetic_second([sound]).start_s
+        assert window.start_s == most_energetic_window([sound]).start_s
 
     @settings(no_limits, max_examples=60)
     @given(
@@ -579,11 +579,11 @@ class TestMostEnergeticSecond:
     def test_first_of_equals(self, period, cuts, block):
         """Of seconds that are equally loud the first is taken, in whatever blocks they come."""
         sound = np.resize(noise(period), 60_000)
-        expected = most_energetic_second([sound])
+        expected = most_energetic_window([sound])
         if period <= 16_000:
             assert expected.start_s == 0.0
         for blocks in (np.split(sound, sorted(cuts)), np.split(sound, range(block, 60_000, block))):
-            window = most_energetic_second(blocks)
+            window = most_energetic_window(blocks)
             assert window.start_s == expected.start_s
             np.testing.assert_array_equal(window.samples, expected.samples)
 
@@ -591,14 +591,14 @@ class TestMostEnergeticSecond:
         """Of two equal bursts, some steps of 10 ms apart, the first is taken."""
         sound = np.zeros(100_000, np.float32)
         sound[20_013:28_013] = sound[70_093:78_093] = noise(8_000)
-        assert most_energetic_second([sound]).start_s < 1.3
+        assert most_energetic_window([sound]).start_s < 1.3
 
     @settings(no_limits, max_examples=40)
     @given(n_samples=st.integers(0, 40_000), block=st.integers(500, 20_000))
     def test_always_one_second(self, n_samples, block):
         """Exactly 16,000 float32 samples come out, a shorter recording padded with silence behind."""
         sound = noise(n_samples)
-        window = most_energetic_second(np.split(sound, range(block, n_samples, block)))
+        window = most_energetic_window(np.split(sound, range(block, n_samples, block)))
         assert window.samples.shape == (16_000,)
         assert window.samples.dtype == np.float32
         if n_samples <= 16_000:
@@ -607,7 +607,7 @@ class TestMostEnergeticSecond:
 
     def test_silence(self):
         """Digital silence gives its first second."""
-        assert most_energetic_second([np.zeros(40_000, np.float32)]).start_s == 0.0
+        assert most_energetic_window([np.zeros(40_000, np.float32)]).start_s == 0.0
 
     def test_file(self, tmp_path):
         """The loudest second of a file is found across its blocks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +190,7 @@ def test_all_weights_are_in_the_file(model: onnx.ModelProto) -> None:
 def test_the_metadata_are_the_checkpoints(classifier: Classifier, checkpoint: Checkpoint) -> None:
     """Labels, stats, and the sum of the checkpoint stand in the artefact."""
     metadata = classifier.metadata
-    found = (tuple(metadata.labels), metadata.stats, metadata.checkpoint_sha256)
+    found = (tuple(metadata.labels), asdict(metadata.stats), metadata.checkpoint_sha256)
     assert found == (checkpoint.labels, checkpoint.stats, checkpoint.sha256)
 
 
@@ -203,8 +204,10 @@ def test_export_measures_both_on_the_clips_it_is_given(checkpoint: Checkpoint, s
     )
     validation = Classifier(tmp_path / "model.onnx").metadata.validation
     assert parity.accuracy == parity.checkpoint_accuracy == pytest.approx(right / 36, abs=1e-6)
-    assert parity.n_clips == validation["clips"] == 36
-    assert validation["accuracy_interval"] == pytest.approx(wilson_interval(right, 36), abs=1e-6)
+    assert parity.validation == validation
+    assert validation is not None
+    assert parity.n_clips == validation.clips == 36
+    assert validation.accuracy_interval == pytest.approx(wilson_interval(right, 36), abs=1e-6)
 
 
 def test_exporting_twice_gives_the_same_bytes(checkpoint: Checkpoint, artefact_path: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sound in: files, byte streams and arrays to 16 kHz mono float32, and exactly-one-second windows of it.
+"""Sound in: files, byte streams and arrays to 16 kHz mono float32, and windows of it.
 
 Integers are scaled to [-1, 1) first, channels averaged next, the mean resampled last (soxr, high quality).
 Files are decoded in blocks, so their length does not matter to memory.
@@ -36,7 +36,7 @@ MAX_LEVEL = 100.0  # 40 dB over full scale: louder floats are on another scale, 
 MAX_CHANNELS = 64  # of an array; more means that its axes are swapped
 BLOCK_SECONDS = 1  # what is lost before a place where a file is damaged
 BLOCK_VALUES = 2**22  # frames x channels read at once, at most: 16 MiB of float32
-SEARCH_STEP = SAMPLE_RATE // 100  # the loudest second is looked for in steps of 10 ms
+SEARCH_STEP = SAMPLE_RATE // 100  # the loudest window is looked for in steps of 10 ms
 PIPE_BYTES = 2**16  # of raw samples taken at once, at most
 NO_FRAME = 7  # SFE_BAD_FILE of libsndfile
 SEARCH_BYTES = 2**20  # of a file searched at once
@@ -47,7 +47,7 @@ _CONTAINER = re.compile(rb"RIFF|RF64|fLaC|OggS|ID3|FORM|\.snd|caff")
 
 
 class Window(NamedTuple):
-    """One second of sound, (16000,) float32, and where in the recording it starts."""
+    """A window of sound, (samples,) float32, and where in the recording it starts."""
 
     samples: Samples
     start_s: float
@@ -143,9 +143,9 @@ def read_mono(source: Source) -> Samples:
     return np.concatenate(list(stream_mono(source)))
 
 
-def read_window(source: Source) -> Window:
-    """The second of a sound file to classify; see `most_energetic_second`. Raises AudioError as `stream_mono` does."""
-    return most_energetic_second(stream_mono(source))
+def read_window(source: Source, n_samples: int = CLIP_SAMPLES) -> Window:
+    """The window of a sound file to classify; see `most_energetic_window`. Raises AudioError as `stream_mono` does."""
+    return most_energetic_window(stream_mono(source), n_samples)
 
 
 def from_array(audio: npt.ArrayLike, rate: float) -> Samples:
@@ -195,32 +195,33 @@ def one_second(audio: Samples) -> Samples:
     return np.pad(audio, (0, CLIP_SAMPLES - len(audio)))
 
 
-def most_energetic_second(blocks: Iterable[Samples]) -> Window:
-    """The loudest second of a recording that comes in blocks, searched in steps of 10 ms; the first of equals.
+def most_energetic_window(blocks: Iterable[Samples], n_samples: int = CLIP_SAMPLES) -> Window:
+    """The loudest `n_samples` of a recording that comes in blocks, searched in steps of 10 ms; the first of equals.
 
     A shorter recording is padded with digital silence behind. The result does not depend on the division into blocks.
     """
     held = np.zeros(0, np.float32)
     held_start = 0
     best, best_start, best_energy = held, 0, -1.0
+    n_steps = n_samples // SEARCH_STEP
     for block in blocks:
         held = np.concatenate([held, block])
-        if len(held) < CLIP_SAMPLES:
+        if len(held) < n_samples:
             continue
-        n_windows = (len(held) - CLIP_SAMPLES) // SEARCH_STEP + 1
-        steps = held[: (n_windows - 1) * SEARCH_STEP + CLIP_SAMPLES].reshape(-1, SEARCH_STEP)
-        # whole numbers, so that sums are exact in any order and equal seconds compare as equal
+        n_windows = (len(held) - n_samples) // SEARCH_STEP + 1
+        steps = held[: (n_windows - 1 + n_steps) * SEARCH_STEP].reshape(-1, SEARCH_STEP)
+        # whole numbers, so that sums are exact in any order and equal windows compare as equal
         power = np.rint(np.square(steps, dtype=np.float64).sum(axis=1) * 2**24)
-        energy = np.lib.stride_tricks.sliding_window_view(power, CLIP_SAMPLES // SEARCH_STEP).sum(axis=1)
+        energy = np.lib.stride_tricks.sliding_window_view(power, n_steps).sum(axis=1)
         loudest = int(energy.argmax())
         if energy[loudest] > best_energy:
             start = loudest * SEARCH_STEP
-            window = held[start : start + CLIP_SAMPLES].copy()  # or it would hold the whole block
+            window = held[start : start + n_samples].copy()  # or it would hold the whole block
             best, best_start, best_energy = window, held_start + start, energy[loudest]
         held = held[n_windows * SEARCH_STEP :]
         held_start += n_windows * SEARCH_STEP
     if best_energy < 0:
-        return Window(one_second(held), 0.0)
+        return Window(np.pad(held, (0, n_samples - len(held))), 0.0)
     return Window(best, best_start / SAMPLE_RATE)
 
 

@@ -19,8 +19,8 @@ import soundfile as sf
 from ..artefact.format import SUFFIXES
 from ..artefact.runtime import Classifier, StreamModel
 from ..artefact.store import DEFAULT_MODELS, bundled_models, find_model
-from ..audio import Samples, most_energetic_second, read_mono, stream_mono
-from ..config import CLIP_SAMPLES, SAMPLE_RATE
+from ..audio import Samples, most_energetic_window, read_mono, stream_mono
+from ..config import SAMPLE_RATE
 from ..errors import KwsError
 from ..evaluation.timeline import DetectionPlot
 from ..listening.decoder import Averages, Detection
@@ -101,15 +101,16 @@ def hear(recording: Path, ears: Ears, threshold: float, folder: Path, tell: Told
         watch(f"heard {heard_s // 60:.0f}:{heard_s % 60:02.0f}")
 
     events = list(detector.detect_blocks(first_hour(stream_mono(recording), tell), follow))
-    second = most_energetic_second(first_hour(stream_mono(recording)))
-    result = ears.classifier.classify(second.samples)
+    n_window = ears.classifier.window
+    loudest = most_energetic_window(first_hour(stream_mono(recording)), n_window)
+    result = ears.classifier.classify(loudest.samples)
     timeline, close_up = folder / "timeline.png", folder / "log_mel.png"
     plot.save(recording.name, events, timeline)
-    shown_s = max(0.0, second.start_s - AROUND_S)
-    shown = part_of(stream_mono(recording), shown_s, second.start_s + CLIP_SAMPLES / SAMPLE_RATE + AROUND_S)
-    marked_s = (second.start_s, second.start_s + min(len(shown), CLIP_SAMPLES) / SAMPLE_RATE)
+    shown_s = max(0.0, loudest.start_s - AROUND_S)
+    shown = part_of(stream_mono(recording), shown_s, loudest.start_s + n_window / SAMPLE_RATE + AROUND_S)
+    marked_s = (loudest.start_s, loudest.start_s + min(len(shown), n_window) / SAMPLE_RATE)
     draw_close_up(shown, shown_s, marked_s, close_up)
-    return Heard(dict(result.top(TOP)), second.start_s, events, close_up, timeline)
+    return Heard(dict(result.top(TOP)), loudest.start_s, events, close_up, timeline)
 
 
 def first_hour(blocks: Iterable[Samples], tell: Told = lambda message: None) -> Iterator[Samples]:

@@ -29,6 +29,9 @@ app.add_typer(data_app, name="data")
 PROGRESS_FROM = 20
 """Files from which on a progress bar is worth its line."""
 
+JOINERS = "\u200c\u200d"
+"""Marks that some scripts write their words with."""
+
 Progress = Callable[[int, int], None]
 ModelOption = Annotated[
     str | None,
@@ -39,9 +42,18 @@ ModelOption = Annotated[
 ]
 
 
+def printable(text: str) -> str:
+    r"""`text` with whatever could steer a terminal or hide in it escaped: a model's labels are anyone's.
+
+    >>> print(printable("stop \x1b[2J"), printable("توقف"))
+    stop \x1b[2J توقف
+    """
+    return "".join(c if c.isprintable() or c in JOINERS else c.encode("unicode_escape").decode() for c in text)
+
+
 def complain(message: str, status: int) -> int:
     """Print an error as one line and give the status back."""
-    print(f"tiny-kws: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"tiny-kws: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return status
 
 
