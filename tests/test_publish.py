@@ -94,7 +94,7 @@ def test_no_number_on_the_card_that_was_not_measured() -> None:
     """Every number of a card stands in the artefact's metadata, its size or the measurements."""
     parts = publish.collect("listener", MODELS / "listener")
     card = model_card(parts.facts, "ada/listener")
-    about = [json.dumps([vars(one.metadata), one.n_bytes]) for one in parts.facts.artefacts]
+    about = [json.dumps([one.metadata.to_dict(), one.n_bytes]) for one in parts.facts.artefacts]
     known = numbers(" ".join([*about, *map(json.dumps, (*parts.facts.clips.values(), *parts.facts.streams.values()))]))
     clips = parts.facts.artefacts[0].metadata.data["clips"]
     known |= {str(sum(counts.values())) for counts in clips.values()}

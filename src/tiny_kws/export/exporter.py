@@ -95,14 +95,15 @@ class Exporter:
     def stream(self, out: Path, hop: int) -> Parity:
         """A step of a stream: `audio` (1, hop) and states to the same outputs and the next states.
 
-        Compared at every hop of every clip. Raises UsageError if the network does not stream in such hops, and KwsError
-        as `clip` does.
+        Compared at every hop of every clip; with some silence before, so that the last hop ends with the clip.
+        Raises UsageError if the network does not stream in such hops, and KwsError as `clip` does.
         """
         kind: dict[str, Any] = {"kind": "stream", "hop": hop, "look_back": self.checkpoint.look_back}
         model = stream_graph(self.checkpoint, hop)
         untried = artefact_bytes(model, describe(self.checkpoint, base_name(out), **kind))
-        expected = _answers_of_streaming_checkpoint(self.checkpoint, self.audio, hop)
-        parity = self.compare(_answers_of_streams(untried, self.audio, out.name), expected)
+        audio = np.pad(self.audio, ((0, 0), (-self.checkpoint.window % hop, 0)))
+        expected = _answers_of_streaming_checkpoint(self.checkpoint, audio, hop)
+        parity = self.compare(_answers_of_streams(untried, audio, out.name), expected)
         require_closeness(parity, out)
         write_bytes(out, artefact_bytes(model, self.metadata(out, parity, **kind)))
         return parity
@@ -206,13 +207,12 @@ def _answers_of_checkpoint(checkpoint: Checkpoint, audio: Array, progress: Progr
 
 
 def _answers_of_streaming_checkpoint(checkpoint: Checkpoint, audio: Array, hop: int) -> Array:
-    """The checkpoint's probabilities (clips, hops, classes) at the end of every whole hop."""
+    """The checkpoint's probabilities (clips, hops, classes) at the end of every hop of audio (clips, hops * hop)."""
     model, log_mel, per_hop = checkpoint.model, LogMel(checkpoint.feature_config), hop // checkpoint.hop
     assert isinstance(model, CausalCNN)
-    n_usable = audio.shape[1] // checkpoint.hop * checkpoint.hop
     rows = []
     with torch.inference_mode():
-        for batch in torch.split(torch.from_numpy(audio)[:, :n_usable], BATCH_CLIPS):
+        for batch in torch.split(torch.from_numpy(audio), BATCH_CLIPS):
             pooled = model.embed_all(normalize(log_mel(batch), checkpoint.stats))
             rows.append(torch.softmax(model.fc(pooled[:, per_hop - 1 :: per_hop]), -1).numpy())
     return np.concatenate(rows)
