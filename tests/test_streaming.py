@@ -317,7 +317,7 @@ def test_other_sizes_stream(config: CausalCNNConfig, hop: int, tmp_path: Path) -
 def test_other_windows_stream(
     pooled_frames: int, features: FeatureConfig, hops: tuple[int, ...], tmp_path: Path
 ) -> None:
-    """Networks over another window, or at another step, stream as exactly, and so do clips; their artefacts say both."""
+    """Networks over another window or at another step stream as exactly, and so do clips; their artefacts say both."""
     from tiny_kws.export.exporter import Exporter
 
     config = replace(CAUSAL_SIZES["micro"], pooled_frames=pooled_frames)
