@@ -218,10 +218,17 @@ def test_parts_of_metadata_that_make_no_sense_are_refused(
     assert "unusable" in refusal(changed_artefact(artefact_path, tmp_path / "model.onnx", json=text))
 
 
-def test_a_window_that_is_not_the_graphs_is_told(artefact_path: Path, tmp_path: Path) -> None:
-    """What the graph takes and what its metadata say are both in the refusal."""
-    said = refusal(changed_artefact(artefact_path, tmp_path / "model.onnx", window=32_000))
-    assert "takes audio of shape (batch, 16000), expected (batch, 32000) by the window in its metadata" in said
+@pytest.mark.parametrize(
+    ("window", "reason"),
+    [
+        (32_000, "takes audio of shape (batch, 16000), expected (batch, 32000) by the window in its metadata"),
+        (7_999, "has a window of 7999 samples, expected 8000 to 32000"),
+        (32_001, "has a window of 32001 samples, expected 8000 to 32000"),
+    ],
+)
+def test_a_window_that_is_not_the_graphs_is_told(artefact_path: Path, tmp_path: Path, window: int, reason: str) -> None:
+    """A window that is not the graph's, or is none of half a second to two, is refused with what was expected."""
+    assert reason in refusal(changed_artefact(artefact_path, tmp_path / "model.onnx", window=window))
 
 
 @pytest.mark.parametrize(("old", "new"), [("audio", "sound"), ("probabilities", "likelihoods")])
@@ -253,21 +260,28 @@ def takes_integers(model: onnx.ModelProto) -> None:
 
 
 def breaks_inside(model: onnx.ModelProto) -> None:
-    shape = onnx.numpy_helper.from_array(np.array([7, 7]), "seven")
-    model.graph.initializer.append(shape)
-    last = next(node for node in model.graph.node if node.output[0] == "probabilities")
-    model.graph.node.insert(
-        len(model.graph.node) - 1, onnx.helper.make_node("Reshape", [last.input[0], "seven"], ["reshaped"])
-    )
-    last.input[0] = "reshaped"
+    for name, shape in (("thirds", [3, -1]), ("seconds", [-1, 16_000])):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape), name))
+    model.graph.node[0].input[0] = "whole"
+    model.graph.node.insert(0, onnx.helper.make_node("Reshape", ["cut", "seconds"], ["whole"]))
+    model.graph.node.insert(0, onnx.helper.make_node("Reshape", ["audio", "thirds"], ["cut"]))
 
 
-@pytest.mark.parametrize("edit", [takes_more, takes_one_clip, takes_integers, breaks_inside], ids=lambda e: e.__name__)
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (takes_more, "takes audio (batch, 16000), volume (1), expected audio (batch, 16000)"),
+        (takes_one_clip, "onnxruntime cannot run it"),
+        (takes_integers, "takes audio of shape none, expected (batch, 16000)"),
+        (breaks_inside, "onnxruntime cannot run it"),
+    ],
+    ids=["more", "one clip", "integers", "broken"],
+)
 def test_a_graph_that_cannot_run_is_refused(
-    artefact_path: Path, tmp_path: Path, edit: Callable[[onnx.ModelProto], None]
+    artefact_path: Path, tmp_path: Path, edit: Callable[[onnx.ModelProto], None], reason: str
 ) -> None:
     """A graph that wants more, or another batch or type, or fails inside, is refused when it is opened."""
-    refusal(edited_artefact(artefact_path, tmp_path / "model.onnx", edit))
+    assert reason in refusal(edited_artefact(artefact_path, tmp_path / "model.onnx", edit))
 
 
 def test_metadata_survive_the_file(artefact_path: Path) -> None:

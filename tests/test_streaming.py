@@ -440,15 +440,25 @@ def test_kinds_are_not_confused(models: dict[int, StreamModel], checkpoint: Chec
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"hop": 320}, {"hop": 0}, {"hop": -640}, {"hop": 32_000}, {"labels": ["a", "b"]}, {"window": 7}],
+    ("changes", "reason"),
+    [
+        ({"hop": 320}, "takes audio of shape (1, 640), expected (batch, 320) by the hop"),
+        ({"hop": 0}, "has a hop of 0 samples, expected 1 to its window of 16000"),
+        ({"hop": -640}, "has a hop of -640 samples"),
+        ({"hop": 16_001}, "has a hop of 16001 samples"),
+        ({"labels": ["a", "b"]}, "gives probabilities of shape (1, 12), expected (batch, 2) by the labels"),
+        ({"window": 7}, "has a window of 7 samples"),
+    ],
     ids=str,
 )
-def test_altered_metadata(models: dict[int, StreamModel], tmp_path: Path, changes: dict[str, object]) -> None:
-    """A stream artefact whose hop or labels are not its graph's is refused by its name."""
+def test_altered_metadata(
+    models: dict[int, StreamModel], tmp_path: Path, changes: dict[str, object], reason: str
+) -> None:
+    """A stream artefact whose hop or labels are not its graph's is refused by its name, with what was expected."""
     path = changed_artefact(models[40].path, tmp_path / "m.stream.onnx", **changes)
-    with pytest.raises(ModelError, match=re.escape(str(path))):
+    with pytest.raises(ModelError, match=re.escape(reason)) as caught:
         StreamModel(path)
+    assert str(path) in str(caught.value)
 
 
 def state_of_another_length(model: onnx.ModelProto) -> None:
@@ -469,17 +479,23 @@ def no_embedding(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    "edit",
-    [state_of_another_length, state_of_any_length, state_that_does_not_go_on, no_embedding],
-    ids=lambda edit: edit.__name__,
+    ("edit", "reason"),
+    [
+        (state_of_another_length, "onnxruntime cannot load it"),
+        (state_of_any_length, "state_audio (any, 880)"),
+        (state_that_does_not_go_on, "its graph takes audio (1, 640), state_"),
+        (no_embedding, "embedding has shape none, expected numbers"),
+    ],
+    ids=["another length", "any length", "a state that ends", "no embedding"],
 )
 def test_a_graph_that_is_no_stream(
-    models: dict[int, StreamModel], tmp_path: Path, edit: Callable[[onnx.ModelProto], None]
+    models: dict[int, StreamModel], tmp_path: Path, edit: Callable[[onnx.ModelProto], None], reason: str
 ) -> None:
     """A stream artefact whose states do not fit together, or without its embedding, is refused when it is opened."""
     path = edited_artefact(models[40].path, tmp_path / "m.stream.onnx", edit)
-    with pytest.raises(ModelError, match=re.escape(str(path))):
+    with pytest.raises(ModelError, match=re.escape(reason)) as caught:
         StreamModel(path)
+    assert str(path) in str(caught.value)
 
 
 def test_bundled_stream() -> None:
