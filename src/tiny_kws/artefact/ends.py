@@ -63,8 +63,8 @@ def _check_shape(where: str, deed: str, shape: Shape | None, is_stream: bool, si
     fits = len(found) == 2 and found[1] == size and (found[0] == 1 if is_stream else not isinstance(found[0], int))
     if not fits:
         raise ModelError(
-            f"{where}: its graph {deed} of shape {_text(found)}, expected ({batch}, {size}) by the {why} in its metadata; "
-            "export it again"
+            f"{where}: its graph {deed} of shape {_text(found)}, expected ({batch}, {size}) by the {why} in its "
+            "metadata; export it again"
         )
 
 
