@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
-from tiny_kws.data.prepared import PreparedData, material_file
+from tiny_kws.data.prepared import NO_SPAN, PreparedData, material_file
 from tiny_kws.data.speech_commands import KEYWORDS, LABELS
 from tiny_kws.errors import DataError
 from tiny_kws.training.composing import composer as room
@@ -375,10 +375,10 @@ def test_where_words_are(data: PreparedData) -> None:
 
 def test_clips_without_a_word_are_not_used(data: PreparedData) -> None:
     """Of the training and extra clips, those in which no word can be found are left out, as are other splits."""
-    bank = np.array(data.bank)
-    bank[0] = 0
+    bank, spans = np.array(data.bank), np.array(data.spans)
+    bank[0], spans[0] = 0, NO_SPAN
     clips = [replace(clip, split="validation") if i == 1 else clip for i, clip in enumerate(data.clips)]
-    composer = StreamComposer(replace(data, bank=bank, clips=clips), PLAIN, HOP, CPU)
+    composer = StreamComposer(replace(data, bank=bank, clips=clips, spans=spans), PLAIN, HOP, CPU)
     assert composer.classes[composer.keywords].tolist() == [LABELS.index(word) for word in KEYWORDS[2:]]
     assert torch.equal(composer._recorded(composer.keywords[:1])[0], torch.from_numpy(bank[2]) / 32768.0)
     assert len(composer.others) == 6

@@ -192,7 +192,7 @@ def test_same_seed_same_files(prepared: PreparedData, speech_commands: Path, tmp
     again = prepare(speech_commands, tmp_path / "out")
     names = sorted(path.name for path in again.folder.iterdir())
     parts = ["bank.npy", "clips.csv", "credits.csv", "manifest.json", "noise.npy"]
-    assert names == [*parts, "other_noise.npy", "other_rooms.npy", "other_speech.npy"]
+    assert names == [*parts, "other_noise.npy", "other_rooms.npy", "other_speech.npy", "spans.npy"]
     for name in names:
         assert (again.folder / name).read_bytes() == (prepared.folder / name).read_bytes(), name
 
@@ -260,7 +260,7 @@ def test_the_manifest_on_the_disk(prepared: PreparedData) -> None:
     """manifest.json says where the clips come from, how they were drawn, and how many there are."""
     manifest = json.loads((prepared.folder / "manifest.json").read_text())
     assert manifest == json.loads(json.dumps(prepared.manifest))
-    assert manifest["prepare"] == {"unknown_share": 0.1, "silence_share": 0.1, "seed": 0}
+    assert manifest["prepare"] == {"unknown_share": 0.1, "silence_share": 0.1, "seed": 0, "window_ms": 1000.0}
     assert manifest["labels"] == list(LABELS)
     speakers = {split: len(speakers) for split, speakers in SPEAKERS.items()}
     assert manifest["speakers"] == {**speakers, EXTRA: speakers["training"]}
@@ -314,7 +314,9 @@ def test_the_folder_above_will_do(speech_commands: Path) -> None:
 def test_missing_lists(own_archive: Path, tmp_path: Path) -> None:
     """A folder without both lists is refused."""
     (own_archive / "testing_list.txt").unlink()
-    assert "found no validation_list.txt and testing_list.txt" in refused(prepare, own_archive, tmp_path / "out")
+    assert "is not the Speech Commands layout, but has folders of the words" in refused(
+        prepare, own_archive, tmp_path / "out"
+    )
 
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
@@ -412,12 +414,12 @@ def test_a_foreign_folder(tmp_path: Path, folder: str) -> None:
     assert "run `tiny-kws data prepare SOURCE" in refused(open_prepared, tmp_path / folder)
 
 
-@pytest.mark.parametrize("found", [0, 1, 3, None, "2"])
+@pytest.mark.parametrize("found", [0, 1, 2, 4, None, "3"])
 def test_another_format(own_prepared: Path, found: object) -> None:
     """A folder prepared in another format is refused."""
     manifest = json.loads((own_prepared / "manifest.json").read_text())
     (own_prepared / "manifest.json").write_text(json.dumps({**manifest, "format": found}))
-    assert f"prepared in format {found}, expected 2" in refused(open_prepared, own_prepared)
+    assert f"prepared in format {found}, expected 3" in refused(open_prepared, own_prepared)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"text"'])

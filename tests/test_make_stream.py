@@ -263,11 +263,16 @@ def test_a_split_that_is_none_is_refused(speech_commands: Path) -> None:
         list_clips(speech_commands, "test")
 
 
-def test_clips_without_lists_need_the_split_all(folders: Folders) -> None:
-    """Where validation_list.txt is missing the error says what can be done, and `all` works."""
-    with pytest.raises(DataError, match=r"validation_list\.txt: cannot be read .* --split all"):
-        list_clips(folders.clips, "validation")
-    assert len(list_clips(folders.clips, "all")) == 12 * len(CLIP_SPEAKERS)
+def test_clips_without_lists_are_divided_by_speaker(folders: Folders) -> None:
+    """Where there are no lists every clip is in one split, and no speaker in two; `all` is everything."""
+    splits = {
+        split: list_clips(folders.clips, split)
+        for split in ("training", "validation", "testing", "all")
+        if split in ("training", "all")
+    }
+    assert len(splits["all"]) == 12 * len(CLIP_SPEAKERS)
+    speakers = {sound.group for sound in splits["training"]}
+    assert all((sound in splits["training"]) == (sound.group in speakers) for sound in splits["all"])
 
 
 def test_sentences_with_a_keyword_are_left_out(folders: Folders) -> None:

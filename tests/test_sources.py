@@ -43,7 +43,7 @@ def source(use: str, folder: str = "own") -> Source:
 def of_use(root: Path, sources: Sources, use: str) -> tuple[list[Recording], dict[str, Any]]:
     """What is used of the only source for `use`, and its line in the bill of materials."""
     (one,) = sources.of_use(use)
-    return list_source(root, one, sources)
+    return list_source(root, one, sources, KEYWORDS)
 
 
 def refused(call: Callable[..., Any], *arguments: Any) -> str:
@@ -124,7 +124,7 @@ def test_words(root: Path, sources: Sources) -> None:
 def test_words_with_keywords(root: Path, sources: Sources) -> None:
     """Of words, keywords too, but none that was heard as another where either is a keyword."""
     (source,) = sources.of_use("other words")
-    used, bill = list_source(root, replace(source, use="words"), sources)
+    used, bill = list_source(root, replace(source, use="words"), sources, KEYWORDS)
     assert [r.word for r in used] == ["abbey", "bed", "bed", "yes"]
     assert bill["left_out"] == {"CC BY-NC 4.0": 1, "CC BY-SA 4.0": 1, "heard as another word": 1}
 
@@ -168,7 +168,7 @@ def test_a_folder_that_is_missing(tmp_path: Path, sources: Sources) -> None:
 
 def test_the_bill_of_materials(root: Path, sources: Sources) -> None:
     """The bill has a line a source, the task's own recordings among them; what is used comes by its use."""
-    found, bills = gather(root, sources, {FREE: 60})
+    found, bills = gather(root, sources, {FREE: 60}, KEYWORDS)
     assert [(bill["name"], sum(bill["used"].values())) for bill in bills] == [
         ("Commands", 60),
         ("Some words", 3),
@@ -228,7 +228,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_manifest_that_is_wrong(tmp_path: Path, use: str, manifest: str, said: str) -> None:
     """A manifest that lacks what its use needs, or whose lines do not fit, is refused by name."""
     path = write(tmp_path / "own" / "manifest.csv", manifest)
-    message = refused(list_source, tmp_path, source(use), Sources(()))
+    message = refused(list_source, tmp_path, source(use), Sources(()), KEYWORDS)
     assert message.startswith(f"{path}: ")
     assert said in message
 
@@ -236,7 +236,7 @@ def test_a_manifest_that_is_wrong(tmp_path: Path, use: str, manifest: str, said:
 def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
     """A folder whose files' licences are not stated is refused."""
     (tmp_path / "own").mkdir()
-    assert "manifest.csv: cannot be read" in refused(list_source, tmp_path, source("noise"), Sources(()))
+    assert "manifest.csv: cannot be read" in refused(list_source, tmp_path, source("noise"), Sources(()), KEYWORDS)
 
 
 # The package's own file against the recordings that it names
@@ -276,7 +276,7 @@ def test_what_the_published_weights_take(shared_data: Path, tmp_path: Path) -> N
     for folder in folders:
         with zipfile.ZipFile(shared_data / f"{folder}.zip") as packed:
             write(tmp_path / folder / "manifest.csv", packed.read(f"{folder}/manifest.csv").decode())
-    found, bills = gather(tmp_path, PUBLISHED, {})
+    found, bills = gather(tmp_path, PUBLISHED, {}, KEYWORDS)
     used = [recording for recordings in found.values() for recording in recordings]
     licences = {recording.licence.split(" (")[0] for recording in used}
     assert licences == {"CC BY 4.0", "CC BY 3.0", "CC BY", "CC0 1.0", "MIT", "Apache-2.0"}
@@ -294,7 +294,7 @@ def test_what_the_published_weights_take(shared_data: Path, tmp_path: Path) -> N
 
 def test_the_credits(root: Path, sources: Sources) -> None:
     """Every recording that is used is credited, with its licence; none that is left out."""
-    found, _ = gather(root, sources, {FREE: 60})
+    found, _ = gather(root, sources, {FREE: 60}, KEYWORDS)
     lines = list(csv.DictReader(io.StringIO(credits_csv(sources, found, {FREE: 60}).decode())))
     assert {line["source"] for line in lines} == {"Commands", "Some words", "Some noises", "Some rooms"}
     assert sum(int(line["recordings"]) for line in lines) == 60 + 3 + 3 + 2
