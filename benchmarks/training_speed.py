@@ -23,12 +23,11 @@ from torch.utils.data import DataLoader, Dataset
 from tiny_kws.config import CLIP_SAMPLES
 from tiny_kws.data.prepared import PreparedData, open_prepared
 from tiny_kws.evaluation.clips import processor_name
-from tiny_kws.training import trainer as train
 from tiny_kws.training.networks import DSCNN
 from tiny_kws.training.plain import PlainLogMel
+from tiny_kws.training.trainer import Trainer, TrainSettings
 from tiny_kws.training_config import TrainConfig
 
-STATS = {"mean": -7.0, "std": 4.0}
 CONFIG = TrainConfig()
 STEPS_A_TURN = 15
 WARM_UP_STEPS = 6  # as many batches as the plain loop's workers prepare ahead, and two
@@ -73,14 +72,13 @@ def plain_steps(data: PreparedData) -> Generator[None, None, None]:
 def our_steps(data: PreparedData) -> Generator[None, None, None]:
     """Steps of `tiny-kws train`, without end."""
     with tempfile.TemporaryDirectory() as folder:
-        run = train._Run(data, Path(folder), "ds-cnn", {}, CONFIG, "cpu")  # noqa: SLF001  (a step is what is timed)
-        run.stats = STATS
-        run.model.train()
+        trainer = Trainer(data, folder, TrainSettings(config=CONFIG, device="cpu"))
+        trainer.begin()
         generator = torch.Generator().manual_seed(0)
         while True:
-            order = torch.randperm(len(run.rows["training"]), generator=generator)
+            order = torch.randperm(trainer.objective.n_items, generator=generator)
             for batch in order.split(CONFIG.batch_size)[:-1]:
-                run._step(batch, CONFIG.learning_rate, generator)  # noqa: SLF001
+                trainer.step(batch, CONFIG.learning_rate, generator)
                 yield
 
 

@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ import torch
 from tiny_kws.cli.training import RECIPES, Network, Recipe
 from tiny_kws.data.prepared import open_prepared
 from tiny_kws.evaluation.clips import processor_name
-from tiny_kws.training import trainer as train
-from tiny_kws.training_config import CAUSAL_SIZES
+from tiny_kws.training.trainer import Trainer, TrainSettings
+from tiny_kws.training_config import CAUSAL_SIZES, CausalCNNConfig, DSCNNConfig
 
 WARM_UP_STEPS = 3
 
@@ -60,43 +60,36 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     config = replace(RECIPES[Recipe(given.recipe)], precision=given.precision, frozen_batch_norm=False)
-    size = CAUSAL_SIZES.get(given.model)
+    network = DSCNNConfig() if given.model == "ds-cnn" else CAUSAL_SIZES.get(given.model, CausalCNNConfig())
     with tempfile.TemporaryDirectory() as out:
-        run = train._Run(  # noqa: SLF001
-            open_prepared(given.prepared),
-            Path(out),
-            given.model if size is None else "causal-cnn",
-            {} if size is None else asdict(size),
-            config,
-            None,
-        )
-        run.start(resume=False)
+        trainer = Trainer(open_prepared(given.prepared), out, TrainSettings(network, config))
+        trainer.begin()
     clock = Clock()
     for name in ("forward", "answer_all"):
-        if hasattr(run.model, name):
-            setattr(run.model, name, clock.timed("forward", getattr(run.model, name)))
+        if hasattr(trainer.model, name):
+            setattr(trainer.model, name, clock.timed("forward", getattr(trainer.model, name)))
     torch.Tensor.backward = clock.timed("backward", torch.Tensor.backward)  # type: ignore[method-assign]
-    for part in {id(part): part for part in (run.recipe, *vars(run.recipe).values())}.values():
+    objective = trainer.objective
+    for part in {id(part): part for part in (objective, *vars(objective).values())}.values():
         if hasattr(part, "features"):
             part.features = clock.timed("features", part.features)
         composer = getattr(part, "composer", None)
         if composer is not None:
             composer.compose = clock.timed("composing", composer.compose)
-    run.optimizer.step = clock.timed("optimizer", run.optimizer.step)  # type: ignore[method-assign]
-    if run.average is not None:
-        run.average.update_parameters = clock.timed("average", run.average.update_parameters)  # type: ignore[method-assign]
-    run.model.train()
+    trainer.optimizer.step = clock.timed("optimizer", trainer.optimizer.step)  # type: ignore[method-assign]
+    if trainer.average is not None:
+        trainer.average.update_parameters = clock.timed("average", trainer.average.update_parameters)  # type: ignore[method-assign]
     generator = torch.Generator().manual_seed(0)
-    step = clock.timed("step", run._step)  # noqa: SLF001
+    step = clock.timed("step", trainer.step)
     for _ in range(WARM_UP_STEPS + given.steps):
-        step(torch.randperm(run.recipe.n_items)[: run.recipe.per_step], 1e-3, generator)
+        step(torch.randperm(objective.n_items)[: objective.per_step], 1e-3, generator)
         clock.step()
     total = clock.median_ms("step")
-    print(f"{processor_name()}, {given.threads} thread(s), {given.model}, {given.recipe}, bfloat16: {run.bfloat16}")
+    print(f"{processor_name()}, {given.threads} thread(s), {given.model}, {given.recipe}, bfloat16: {trainer.bfloat16}")
     for name in ("composing", "features", "forward", "backward", "optimizer", "average", "step"):
         print(f"{name:10} {clock.median_ms(name):8.1f} ms  {100 * clock.median_ms(name) / total:5.1f} %")
     outside = 1 - (clock.median_ms("forward") + clock.median_ms("backward")) / total
-    speed = 1000 * run.recipe.per_step / total
+    speed = 1000 * objective.per_step / total
     print(f"outside forward and backward: {100 * outside:.1f} % of a step; {speed:.0f} keywords/s")
 
 

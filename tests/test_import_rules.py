@@ -278,3 +278,10 @@ def test_torch_names_are_there_when_asked_for() -> None:
     """`tiny_kws.LogMel` and its like load torch on first use, and any other name is an AttributeError."""
     code = "import sys, tiny_kws; tiny_kws.LogMel; print('torch' in sys.modules, hasattr(tiny_kws, 'nothing'))"
     assert python(code).stdout == "True False\n"
+
+
+def test_the_package_shows_what_it_offers() -> None:
+    """Every public name is in `dir(tiny_kws)` and can be imported; to be listed it needs no torch."""
+    code = "import sys, tiny_kws; print({*tiny_kws.__all__} <= {*dir(tiny_kws)}, 'torch' in sys.modules); "
+    assert python(code).stdout == "True False\n"
+    assert python("from tiny_kws import *; print(CausalCNN.__name__, DSCNN.__name__)").stdout == "CausalCNN DSCNN\n"

@@ -176,7 +176,7 @@ class Trainer:
 
         That is the epoch with the highest validation accuracy, or the last, as the config says. Each epoch leaves
         `last.pt`, `best.pt`, `history.json` and `learning_curve.png`, each whole or absent, and adds to the TensorBoard
-        events. With `resume`, goes on from `last.pt`; the weights end as if never interrupted.
+        events. With `resume`, goes on from `last.pt`; with as many processes, the weights end as if never interrupted.
         Raises UsageError if the folder holds a training that is not resumed, or another's, or is being written.
         """
         callbacks = callbacks if callbacks and self.world.is_first else Callbacks()
