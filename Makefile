@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types imports check lock examples web clean
+.PHONY: demo test lint types imports check lock examples figures web clean
 
 demo: .venv/.plain  ## classify the recordings under examples/ with the bundled model
 	@$(BIN)/tiny-kws classify examples
@@ -34,6 +34,9 @@ lock: .venv/.dev  ## bring requirements-dev.lock up to date with pyproject.toml
 
 examples: .venv/.dev  ## speak the recordings under examples/ again (needs espeak-ng, flite and sox)
 	$(BIN)/python scripts/make_examples.py examples
+
+figures: .venv/.dev  ## write the figures of README, docs and model cards from the files they were measured into
+	$(BIN)/python scripts/write_figures.py
 
 web:  ## check and build the page of `tiny-kws demo` from web/ (needs Node 20 or newer)
 	cd web && npm ci --ignore-scripts && npm run build
