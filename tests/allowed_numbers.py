@@ -57,6 +57,7 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
         "learning rates of 0.004 or less": Log("Less of what keeps a network from learning by heart"),
     },
     "docs/device.md": {
+        "From version 1.29 on": "a version of onnxruntime",
         "ranges from 512 training clips": "export/exporter.py, CALIBRATION_CLIPS",
         "more than 0.3 points": "the limit of export/exporter.py",
         "aligned to 16 bytes": "the header as it is written",

@@ -18,9 +18,9 @@ from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
 from tiny_kws.data.prepared import PreparedData, material_file
 from tiny_kws.data.speech_commands import KEYWORDS, LABELS
 from tiny_kws.errors import DataError
-from tiny_kws.training.composing import sounds as room
-from tiny_kws.training.composing.streams import IGNORED, NO_KEYWORD, Composer, Streams
-from tiny_kws.training.distributed import Share
+from tiny_kws.training.composing import composer as room
+from tiny_kws.training.composing.acoustics import made_room
+from tiny_kws.training.composing.streams import IGNORED, NO_KEYWORD, StreamComposer, Streams
 from tiny_kws.training_config import StreamRecipe
 from tiny_kws.words import SILENCE, UNKNOWN
 
@@ -46,7 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
 
 def composed(data: PreparedData, recipe: StreamRecipe, n_streams: int = 8, seed: int = 0) -> Streams:
     """Streams that hold all keywords of `data`."""
-    composer = Composer(data, recipe, HOP, CPU)
+    composer = StreamComposer(data, recipe, HOP, CPU)
     return composer.compose(composer.keywords, n_streams, seeded(seed))
 
 
@@ -94,7 +94,7 @@ def test_each_keyword_once(data: PreparedData) -> None:
 
 def test_few_keywords(data: PreparedData) -> None:
     """A batch may hold fewer keywords than it has room for: one, or none."""
-    composer = Composer(data, replace(VARIED, fluent_share=0.0), HOP, CPU)
+    composer = StreamComposer(data, replace(VARIED, fluent_share=0.0), HOP, CPU)
     for n in (0, 1):
         streams = composer.compose(composer.keywords[:n], 4, seeded())
         assert int((streams.classes > LABELS.index(UNKNOWN)).sum()) == n
@@ -102,14 +102,14 @@ def test_few_keywords(data: PreparedData) -> None:
 
 def test_how_many_keywords(data: PreparedData) -> None:
     """The asked share of the slots of the streams that are no fluent speech is for keywords."""
-    composer = Composer(data, replace(VARIED, keyword_share=0.5), HOP, CPU)
+    composer = StreamComposer(data, replace(VARIED, keyword_share=0.5), HOP, CPU)
     assert composer.n_slots == 3
     assert composer.n_keywords(64) == 48 * 3 // 2
 
 
 def test_other_words_fill_the_rest(data: PreparedData) -> None:
     """Of the slots without a keyword, the asked share is empty and the others hold other words."""
-    composer = Composer(data, replace(PLAIN, empty_share=0.4), HOP, CPU)
+    composer = StreamComposer(data, replace(PLAIN, empty_share=0.4), HOP, CPU)
     streams = composer.compose(composer.keywords, 60, seeded())
     counts = torch.bincount(streams.classes, minlength=12)
     assert counts[2:].tolist() == [1] * 10
@@ -127,7 +127,9 @@ def test_words_are_drawn_alike() -> None:
 def test_draws_follow_the_weights(data: PreparedData) -> None:
     """Indices are drawn as often as their weights say; none of weight zero."""
     cumulative = room._cumulative(np.array([1.0, 0.0, 3.0]))
-    drawn = torch.bincount(Composer(data, PLAIN, HOP, CPU)._pick(cumulative, 4000, seeded()), minlength=3)
+    drawn = torch.bincount(
+        StreamComposer(data, PLAIN, HOP, CPU)._draw_weighted(cumulative, 4000, seeded()), minlength=3
+    )
     assert drawn.tolist() == pytest.approx([1000, 0, 3000], abs=100)
 
 
@@ -245,7 +247,7 @@ def test_pauses_in_fluent_speech(data: PreparedData) -> None:
 
 def test_rooms_keep_the_level(data: PreparedData) -> None:
     """In a room, measured or made up, white noise is as loud as without."""
-    composer = Composer(data, replace(PLAIN, room_share=1.0, made_rooms=8), HOP, CPU)
+    composer = StreamComposer(data, replace(PLAIN, room_share=1.0, made_rooms=8), HOP, CPU)
     audio = 0.1 * torch.randn(40, composer.n_samples, generator=seeded())
     heard = composer._in_rooms(audio, seeded(1))
     assert not any(torch.allclose(heard[i], audio[i], atol=1e-3) for i in range(40))
@@ -255,7 +257,7 @@ def test_rooms_keep_the_level(data: PreparedData) -> None:
 
 def test_rooms_are_causal(data: PreparedData) -> None:
     """Nothing is heard before it sounds, and its direct sound when it does: rooms delay nothing."""
-    composer = Composer(data, replace(PLAIN, room_share=1.0, made_rooms=8), HOP, CPU)
+    composer = StreamComposer(data, replace(PLAIN, room_share=1.0, made_rooms=8), HOP, CPU)
     audio = torch.zeros(40, composer.n_samples)
     audio[:, -5000] = 1.0
     heard = composer._in_rooms(audio, seeded())
@@ -265,7 +267,7 @@ def test_rooms_are_causal(data: PreparedData) -> None:
 
 def test_a_share_is_in_rooms(data: PreparedData) -> None:
     """The asked share of the streams is in a room, the others are as they were."""
-    composer = Composer(data, replace(PLAIN, seconds=1.2, room_share=0.35), HOP, CPU)
+    composer = StreamComposer(data, replace(PLAIN, seconds=1.2, room_share=0.35), HOP, CPU)
     audio = 0.1 * torch.randn(300, composer.n_samples, generator=seeded())
     changed = (composer._in_rooms(audio, seeded(1)) != audio).any(1)
     assert float(changed.float().mean()) == pytest.approx(0.35, abs=0.08)
@@ -273,7 +275,7 @@ def test_a_share_is_in_rooms(data: PreparedData) -> None:
 
 def test_half_of_the_rooms_are_measured(data: PreparedData) -> None:
     """Of the streams in a room, half are in one that was measured; without measured ones, all in made up ones."""
-    composer = Composer(data, replace(PLAIN, seconds=1.2, room_share=1.0), HOP, CPU)
+    composer = StreamComposer(data, replace(PLAIN, seconds=1.2, room_share=1.0), HOP, CPU)
     impulses = torch.zeros(200, composer.n_samples)
     impulses[:, 0] = 1.0
     measured = torch.fft.irfft(composer.rooms[0])[: composer.n_samples]
@@ -287,7 +289,7 @@ def test_half_of_the_rooms_are_measured(data: PreparedData) -> None:
 def test_made_rooms() -> None:
     """A made-up response has an energy of 1 and begins with its direct sound; each is another."""
     rng = np.random.default_rng(0)
-    rooms = [room.made_room(rng) for _ in range(20)]
+    rooms = [made_room(rng) for _ in range(20)]
     for response in rooms:
         assert response.shape == (8000,)
         assert float(np.square(response, dtype=np.float64).sum()) == pytest.approx(1.0, abs=1e-4)
@@ -312,7 +314,7 @@ def test_noise_at_the_asked_snr(data: PreparedData, snr_db: float) -> None:
 def test_noise_kinds(data: PreparedData) -> None:
     """Streams have noise at an SNR, faint noise or none, each as often as asked."""
     recipe = replace(PLAIN, noise_share=0.5, clean_share=0.2, snr_db=(0.0, 0.0))
-    composer = Composer(data, recipe, HOP, CPU)
+    composer = StreamComposer(data, recipe, HOP, CPU)
     speech = torch.zeros(400, 1600)
     speech[:, ::2] = 0.2
     composer.n_samples = 1600
@@ -328,14 +330,14 @@ def test_which_noise(data: PreparedData, tmp_path: Path) -> None:
     listed = {"noise": [{"file": "", "group": "", "samples": n} for n in lengths], "rooms": [], "speech": []}
     for kind in ("rooms", "speech"):
         np.save(tmp_path / material_file(kind), np.zeros(0, np.int16))
-    composer = Composer(replace(data, folder=tmp_path, manifest={"material": listed}), PLAIN, HOP, CPU)
+    composer = StreamComposer(replace(data, folder=tmp_path, manifest={"material": listed}), PLAIN, HOP, CPU)
     shares = torch.diff(composer._by_noise, prepend=torch.zeros(1))
     assert shares.tolist() == pytest.approx([0.25, *[0.75 * weight / 19 for weight in (6, 11, 1, 1)]])
 
 
 def test_a_stream_of_nothing_has_noise(data: PreparedData) -> None:
     """Where nothing is said, there is noise between -60 and -12 dB of full scale."""
-    composer = Composer(data, replace(PLAIN, clean_share=0.0), HOP, CPU)
+    composer = StreamComposer(data, replace(PLAIN, clean_share=0.0), HOP, CPU)
     level_db = rms_db(composer.compose(composer.keywords[:0], 12, seeded()).audio)
     assert bool(((level_db > -60.1) & (level_db < -11.9)).all())
     assert float(level_db.max() - level_db.min()) > 15
@@ -362,7 +364,7 @@ def test_nothing_beyond_full_scale(data: PreparedData) -> None:
 
 def test_where_words_are(data: PreparedData) -> None:
     """A clip's span is its sound, with 20 to 30 ms on both sides."""
-    spans = Composer(data, PLAIN, HOP, CPU).spans.tolist()
+    spans = StreamComposer(data, PLAIN, HOP, CPU).spans.tolist()
     assert len(spans) == 16
     for begin, end in spans:
         assert BEGIN - 480 <= begin <= BEGIN - 320
@@ -374,7 +376,7 @@ def test_clips_without_a_word_are_not_used(data: PreparedData) -> None:
     bank = np.array(data.bank)
     bank[0] = 0
     clips = [replace(clip, split="validation") if i == 1 else clip for i, clip in enumerate(data.clips)]
-    composer = Composer(replace(data, bank=bank, clips=clips), PLAIN, HOP, CPU)
+    composer = StreamComposer(replace(data, bank=bank, clips=clips), PLAIN, HOP, CPU)
     assert composer.classes[composer.keywords].tolist() == [LABELS.index(word) for word in KEYWORDS[2:]]
     assert torch.equal(composer._recorded(composer.keywords[:1])[0], torch.from_numpy(bank[2]) / 32768.0)
     assert len(composer.others) == 6
@@ -382,7 +384,7 @@ def test_clips_without_a_word_are_not_used(data: PreparedData) -> None:
 
 def test_words_left_out_are_not_heard(data: PreparedData) -> None:
     """Words that are left out of the data are in no stream."""
-    composer = Composer(data.without(["word 0"]), PLAIN, HOP, CPU)
+    composer = StreamComposer(data.without(["word 0"]), PLAIN, HOP, CPU)
     assert len(composer.others) == sum(clip.label == UNKNOWN and clip.word != "word 0" for clip in data.clips)
 
 
@@ -390,12 +392,14 @@ def test_words_left_out_are_not_heard(data: PreparedData) -> None:
 def test_too_little_to_compose_of(tmp_path: Path, labels: list[str]) -> None:
     """Without keywords, or without other words, streams are refused, saying what there is."""
     with pytest.raises(DataError, match=rf"found a word in {len(labels)} of {len(labels)} training clips, expected"):
-        Composer(write_data(tmp_path, labels), PLAIN, HOP, CPU)
+        StreamComposer(write_data(tmp_path, labels), PLAIN, HOP, CPU)
 
 
 def test_short_noise_goes_round(data: PreparedData) -> None:
     """A noise shorter than a stream is repeated without a gap, from a drawn place on."""
-    composer = Composer(replace(data, noise=np.array(data.noise[:4000])), replace(PLAIN, clean_share=0.0), HOP, CPU)
+    composer = StreamComposer(
+        replace(data, noise=np.array(data.noise[:4000])), replace(PLAIN, clean_share=0.0), HOP, CPU
+    )
     composer._by_noise = room._cumulative(np.array([1.0, 0.0]))
     first, second = composer.compose(composer.keywords[:0], 2, seeded()).audio
     for audio in (first, second):
@@ -407,8 +411,8 @@ def test_noises_at_other_speeds(data: PreparedData) -> None:
     """Every noise is there at each speed, drawn as often as at the others; a hum is heard as much higher or lower."""
     hum = np.rint(8000 * np.sin(2 * np.pi * 1000 * np.arange(50_000) / SAMPLE_RATE)).astype(np.int16)
     speeds = (1.0, 0.5, 2.0)
-    composer = Composer(replace(data, noise=hum), replace(PLAIN, noise_speeds=speeds), HOP, CPU)
-    noises = composer._noises(replace(data, noise=hum))
+    composer = StreamComposer(replace(data, noise=hum), replace(PLAIN, noise_speeds=speeds), HOP, CPU)
+    noises = composer._weighted_noises(replace(data, noise=hum))
     assert len(noises) == 6
     assert [weight for _, weight in noises[:2]] * 3 == [weight for _, weight in noises]
     for (noise, _), speed in zip(noises[::2], speeds, strict=True):
@@ -419,8 +423,8 @@ def test_noises_at_other_speeds(data: PreparedData) -> None:
 
 def test_babble_among_the_noises(data: PreparedData) -> None:
     """It holds other words alone, of several voices at once, and is drawn as often as its share says."""
-    composer = Composer(data, replace(PLAIN, babble_share=0.25), HOP, CPU)
-    *others, (babble, weight) = composer._noises(data)
+    composer = StreamComposer(data, replace(PLAIN, babble_share=0.25), HOP, CPU)
+    *others, (babble, weight) = composer._weighted_noises(data)
     assert weight / (weight + sum(weight for _, weight in others)) == pytest.approx(0.25)
     rows = torch.from_numpy(babble.reshape(-1, composer.n_samples) / 32768.0)
     assert len(rows) == 120 * SAMPLE_RATE // composer.n_samples
@@ -428,7 +432,7 @@ def test_babble_among_the_noises(data: PreparedData) -> None:
     at = round(OTHERS_HZ * composer.n_samples / SAMPLE_RATE)
     assert float((spectrum[:, at - 60 : at + 60].sum(1) / spectrum.sum(1)).min()) > 0.95
     assert len({float(row.square().sum()) for row in rows}) == len(rows)
-    alone = composer._end_to_end(Share(20), seeded())
+    alone = composer._words_end_to_end(20, seeded())
     assert float((rows.abs() > 1e-3).float().mean()) > 1.2 * float((alone.abs() > 1e-3).float().mean())
 
 
@@ -438,7 +442,7 @@ def test_the_same_streams_on_a_gpu(data: PreparedData) -> None:
     """A seed means the same streams on every device."""
     on_cpu, on_gpu = (
         composer.compose(composer.keywords, 8, seeded())
-        for composer in (Composer(data, VARIED, HOP, torch.device(name)) for name in ("cpu", "cuda"))
+        for composer in (StreamComposer(data, VARIED, HOP, torch.device(name)) for name in ("cpu", "cuda"))
     )
     assert torch.allclose(on_cpu.audio, on_gpu.audio.cpu(), atol=1e-4)
     for part in ("targets", "rows", "answers", "classes"):
@@ -463,7 +467,7 @@ def test_running_speech_is_half_of_fluent_streams(tmp_path: Path) -> None:
 
 def test_negatives_hold_no_keyword(data: PreparedData) -> None:
     """Of the streams that hard negatives are looked for in none holds the tone of a keyword, some that of others."""
-    audio = Composer(data, PLAIN, HOP, CPU).negatives(16, seeded())
+    audio = StreamComposer(data, PLAIN, HOP, CPU).negatives(16, seeded())
     assert audio.shape == composed(data, PLAIN, 16).audio.shape
     for keyword in KEYWORDS:
         assert strength(audio, LABELS.index(keyword)).max() < 0.05
@@ -473,7 +477,7 @@ def test_negatives_hold_no_keyword(data: PreparedData) -> None:
 def test_the_hardest_are_kept_and_come_again(data: PreparedData) -> None:
     """The streams with the highest scores, and no others, take the places of some of the fluent ones."""
     recipe = replace(PLAIN, fluent_share=0.5, hard_negatives=2, hard_negative_share=0.5)
-    composer = Composer(data, recipe, HOP, CPU)
+    composer = StreamComposer(data, recipe, HOP, CPU)
     marks = torch.linspace(-0.5, 0.5, 8)[:, None].expand(8, composer.n_samples)
     composer.keep_hardest(marks, torch.tensor([0.0, 5.0, 1.0, 2.0, 9.0, 3.0, 0.5, 0.1]))
     streams = composer.compose(composer.keywords, 16, seeded())
@@ -486,6 +490,6 @@ def test_the_hardest_are_kept_and_come_again(data: PreparedData) -> None:
 
 def test_no_candidates_no_hard_negatives(data: PreparedData) -> None:
     """Before any were looked for, all fluent streams are fluent speech."""
-    composer = Composer(data, replace(PLAIN, fluent_share=0.5), HOP, CPU)
-    assert composer.hard is None
+    composer = StreamComposer(data, replace(PLAIN, fluent_share=0.5), HOP, CPU)
+    assert composer.hard_negatives is None
     assert len(composer.compose(composer.keywords, 16, seeded()).audio) == 16

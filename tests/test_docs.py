@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 import shlex
 import shutil
@@ -18,10 +19,12 @@ import pytest
 import soundfile as sf
 import typer
 
+from tiny_kws.audio import read_window
 from tiny_kws.cli import app
 from tiny_kws.config import SAMPLE_RATE, FeatureConfig
-from tiny_kws.data.speech_commands import TEST_FOLDER, WORDS_FOLDER
+from tiny_kws.data.speech_commands import KEYWORDS, TEST_FOLDER, WORDS_FOLDER
 
+from .conftest import SPEAKERS
 from .helpers import run_cli, speech_like, write_sound
 from .test_notebook import write_test_set
 
@@ -192,6 +195,7 @@ def piped(words: list[str]) -> bytes:
 
 def furnish(folder: Path, speech_commands: Path) -> None:
     """Lay out what the pages' commands name: the archives, noise, rooms, speech, recordings, trained models."""
+    rng = np.random.default_rng(0)
     shutil.copytree(speech_commands, folder / "data" / WORDS_FOLDER)
     shutil.copytree(speech_commands / "zero", folder / "data" / WORDS_FOLDER / "four")
     for split in ("validation", "testing"):
@@ -200,8 +204,11 @@ def furnish(folder: Path, speech_commands: Path) -> None:
         path.write_text(
             listed + "".join(re.findall(r"^four.*\n", listed.replace("zero/", "four/"), re.MULTILINE)), "utf-8"
         )
+    for word, speaker in itertools.product(KEYWORDS, SPEAKERS["validation"]):  # words that a model hears
+        spoken = read_window(next((ROOT / "examples").glob(f"{word}.*"))).samples
+        file = folder / "data" / WORDS_FOLDER / word / f"{speaker}_nohash_0.wav"
+        sf.write(file, spoken + 0.001 * rng.normal(size=spoken.shape), SAMPLE_RATE)
     write_test_set(speech_commands, folder / "data" / TEST_FOLDER)
-    rng = np.random.default_rng(0)
     for name in ("noise", "rooms", "speech"):
         (folder / name).mkdir()
     for i in range(8):  # of which a third is in the part that is kept for measurements

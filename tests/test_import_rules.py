@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tiny_kws.data.speech_commands import KEYWORDS
+
 from .helpers import BLOCKER, SOURCE, environment, exported, run_cli, trained_like, write_sound
 
 PACKAGE = SOURCE / "tiny_kws"
@@ -64,8 +66,11 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Absolute names of what a room imports, and whether that happens when it is imported itself."""
+def imports(path: Path, types: bool = True) -> Iterator[tuple[str, bool]]:
+    """Absolute names of what a room imports, and whether that happens when it is imported itself.
+
+    Without `types` what is imported for the type checker alone does not count.
+    """
 
     def walk(node: ast.AST, at_once: bool) -> Iterator[tuple[str, bool]]:
         for child in ast.iter_child_nodes(node):
@@ -79,7 +84,9 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
                 base = ".".join(filter(None, [base, child.module]))
                 yield base, at_once
                 yield from ((f"{base}.{alias.name}", at_once) for alias in child.names)
-            elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) or is_type_checking(child):
+            elif is_type_checking(child):
+                yield from walk(child, at_once=False) if types else ()
+            elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
                 yield from walk(child, at_once=False)
             else:
                 yield from walk(child, at_once)
@@ -112,20 +119,78 @@ def artefact_path(checkpoint_path: Path) -> Path:
     return exported(trained_like(checkpoint_path))
 
 
+def imported_rooms(path: Path) -> set[str]:
+    """The package's own rooms that a room imports, at once or when a function is called, but not for types alone."""
+    names = {name for name, _ in imports(path, types=False)}
+    return {room for room in map(module_of, ROOMS) if room in names} - {module_of(path)}
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The circles of a graph: sets of nodes that all lead to each other."""
+    reached = {node: set(others) for node, others in graph.items()}
+    for middle in graph:
+        for node in graph:
+            if middle in reached[node]:
+                reached[node] |= reached[middle]
+    tied = {node: {other for other in reached[node] if node in reached[other]} for node in graph}
+    return sorted({tuple(sorted(others | {node})) for node, others in tied.items() if others})
+
+
+def test_a_circle_is_found() -> None:
+    """What is to find circles finds one of two rooms, one of three, and none in a chain."""
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circles({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == [("a", "b")]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == [("a", "b", "c")]
+
+
+def test_no_room_imports_itself_through_others() -> None:
+    """No room needs one that needs it, not even inside a function."""
+    graph = {module_of(path): imported_rooms(path) for path in ROOMS if path.name != "__init__.py"}
+    assert circles({room: others & graph.keys() for room, others in graph.items()}) == []
+
+
+def test_no_package_imports_itself_through_others() -> None:
+    """No package of rooms needs one that needs it; a room beside the packages counts as one."""
+
+    def package(room: str) -> str:
+        return ".".join(room.split(".")[:2])
+
+    graph: dict[str, set[str]] = {}
+    for path in ROOMS:
+        if path.parent != PACKAGE or not path.name.startswith("__"):
+            graph.setdefault(package(module_of(path)), set()).update(map(package, imported_rooms(path)))
+    assert circles({name: (others & graph.keys()) - {name} for name, others in graph.items()}) == []
+
+
+@rooms([path for path in ROOMS if path.relative_to(PACKAGE).parts[0] == "training"])
+def test_training_takes_nothing_from_evaluation(path: Path) -> None:
+    """No room of training imports one that measures."""
+    assert [name for name, _ in imports(path) if name.startswith("tiny_kws.evaluation")] == []
+
+
+@rooms([path for path in ROOMS if path.name != "speech_commands.py"])
+def test_only_one_room_knows_the_ten_words(path: Path) -> None:
+    """No room but that of Speech Commands names its keywords, its labels or its other words, or writes them out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert not names & {"KEYWORDS", "LABELS", "OTHER_WORDS"}
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert len(texts & set(KEYWORDS)) < len(KEYWORDS) - 2
+
+
 @rooms(PLAIN)
-def test_only_training_imports_torch(path: Path) -> None:
-    """No room outside training/ imports torch or onnx anywhere, not even inside a function."""
+def test_only_training_and_export_import_torch(path: Path) -> None:
+    """No room outside them imports torch or onnx anywhere, not even inside a function."""
     assert not {name.partition(".")[0] for name, _ in imports(path)} & {"torch", "onnx"}
 
 
 @rooms(PLAIN)
-def test_the_training_room_is_entered_lazily(path: Path) -> None:
-    """No room outside training/ imports a room of training/ when it is itself imported."""
-    assert [
-        name
-        for name, at_once in imports(path)
-        if at_once and name.startswith(tuple(f"tiny_kws.{heavy}" for heavy in HEAVY))
-    ] == []
+def test_what_needs_torch_is_entered_lazily(path: Path) -> None:
+    """No room outside training and export imports one of theirs when it is itself imported."""
+    entered = [name for name, at_once in imports(path) if at_once]
+    assert [name for name in entered if name.split(".")[1:2] and name.split(".")[1] in HEAVY] == []
 
 
 @rooms([path for path in ROOMS if "cli" not in path.relative_to(PACKAGE).parts])

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import tiny_kws
-from tiny_kws.artefact.format import Metadata
+from tiny_kws.artefact.format import Metadata, Stats
 from tiny_kws.artefact.runtime import read_metadata
 from tiny_kws.artefact.store import find_model
 from tiny_kws.errors import KwsError, ModelError, UsageError
@@ -216,7 +216,7 @@ def test_a_card_says_what_was_not_measured() -> None:
 
 def test_a_card_claims_no_more_than_the_artefact() -> None:
     """Of another data set neither language nor a place among the Speech Commands results is claimed."""
-    card = model_card(facts_of(data={"source": "my kitchen"}, licence="", validation={}), "ada/ds-cnn")
+    card = model_card(facts_of(data={"source": "my kitchen"}, licence="", validation=None), "ada/ds-cnn")
     front = card.split("---\n")[1]
     assert all(text not in front for text in ("language", "license", "google/speech_commands", "model-index"))
     assert "not measured" in card
@@ -344,7 +344,7 @@ def test_the_command_line_dry(tmp_path: Path) -> None:
 
 def test_metadata_of_no_sources() -> None:
     """An artefact that says next to nothing of itself still gets a card."""
-    metadata = Metadata("tiny", "ds-cnn", ["yes"], 1, 1, {}, {}, {})
+    metadata = Metadata("tiny", "ds-cnn", ["yes"], 1, 1, Stats(0.0, 1.0), {}, {})
     card = model_card(CardFacts("tiny", [Described("tiny.onnx", 1000, metadata)], {}, {}, ["tiny.onnx"]), "ada/tiny")
     assert "it has no label for others" in card
     assert "Training data: not stated." in card

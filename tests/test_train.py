@@ -20,19 +20,11 @@ from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import KwsError, ModelError, UsageError
 from tiny_kws.files import exclusive
 from tiny_kws.training import trainer as room
+from tiny_kws.training.bank import fetch, iterate_batches
 from tiny_kws.training.checkpoint import load_checkpoint, read_torch, save_torch
-from tiny_kws.training.features import LogMel
-from tiny_kws.training.trainer import (
-    EpochReport,
-    StepReport,
-    Watcher,
-    feature_stats,
-    fetch,
-    find_device,
-    iterate_batches,
-    train,
-    wants_bfloat16,
-)
+from tiny_kws.training.devices import find_device, wants_bfloat16
+from tiny_kws.training.features import LogMel, feature_stats
+from tiny_kws.training.trainer import Callbacks, EpochReport, StepReport, train
 from tiny_kws.training_config import PrepareConfig, StreamRecipe, TrainConfig
 from tiny_kws.words import UNKNOWN
 
@@ -61,7 +53,7 @@ from pathlib import Path
 from tiny_kws.training_config import TrainConfig
 from tiny_kws.training.checkpoint import load_checkpoint
 from tiny_kws.data.prepared import open_prepared
-from tiny_kws.training.trainer import Watcher, train
+from tiny_kws.training.trainer import Callbacks, train
 
 data, out, precision, moment = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 config = TrainConfig(epochs=3, batch_size=16, learning_rate=1e-2, precision=precision)
@@ -85,7 +77,7 @@ def killed_at(event):
 
     Path.replace = counted_rename
     train(open_prepared(data), out, "ds-cnn", {"width": 8}, config, device="cpu", resume=True,
-          watcher=Watcher(on_step=count))
+          callbacks=Callbacks(on_step=count))
 
 def loads():
     for path in out.glob("*.pt"):
@@ -165,17 +157,17 @@ def assert_same_training(first: Path, second: Path) -> None:
 
 
 class StopError(Exception):
-    """Ends a training from its watcher."""
+    """Ends a training from its callbacks."""
 
 
-def stop_after(epoch: int) -> Watcher:
-    """A watcher that breaks a training off once `epoch` is saved."""
+def stop_after(epoch: int) -> Callbacks:
+    """Callbacks that break a training off once `epoch` is saved."""
 
     def stop(report: EpochReport) -> None:
         if report.epoch == epoch:
             raise StopError
 
-    return Watcher(on_epoch=stop)
+    return Callbacks(on_epoch=stop)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +175,7 @@ def begun(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> P
     """A training broken off after its first epoch; not to be written to."""
     out = tmp_path_factory.mktemp("begun")
     with pytest.raises(StopError):
-        train(prepared, out, "ds-cnn", SMALL, CONFIG, device="cpu", watcher=stop_after(1))
+        train(prepared, out, "ds-cnn", SMALL, CONFIG, device="cpu", callbacks=stop_after(1))
     return out
 
 
@@ -263,7 +255,7 @@ def test_best_is_the_first_of_the_most_accurate(
 ) -> None:
     """best.pt is the epoch of the highest validation accuracy, the earliest if several reach it."""
     accuracies = iter([0.2, 0.6, 0.4, 0.6, 0.5])
-    monkeypatch.setattr(room._Run, "_validate", lambda run: (1.0, next(accuracies)))
+    monkeypatch.setattr(room.Trainer, "_validate", lambda run: (1.0, next(accuracies)))
     train(prepared, tmp_path, "ds-cnn", SMALL, replace(CONFIG, epochs=5), device="cpu")
     best, last = (load_checkpoint(tmp_path / name) for name in ("best.pt", "last.pt"))
     assert (best.epoch, best.val_acc) == (2, 0.6)
@@ -313,7 +305,7 @@ def test_resuming_what_is_done(prepared: PreparedData, trained: Path, tmp_path: 
         (tmp_path / name).write_bytes((trained / name).read_bytes())
     seen: list[StepReport] = []
     best = train(
-        prepared, tmp_path, "ds-cnn", SMALL, CONFIG, device="cpu", resume=True, watcher=Watcher(on_step=seen.append)
+        prepared, tmp_path, "ds-cnn", SMALL, CONFIG, device="cpu", resume=True, callbacks=Callbacks(on_step=seen.append)
     )
     assert best.read_bytes() == (trained / "best.pt").read_bytes()
     assert seen == []
@@ -337,7 +329,7 @@ def test_same_seed_same_weights(prepared: PreparedData, trained: Path, tmp_path:
 def test_another_seed_other_weights(prepared: PreparedData, begun: Path, tmp_path: Path) -> None:
     """Another seed trains another network."""
     with pytest.raises(StopError):
-        train(prepared, tmp_path, "ds-cnn", SMALL, replace(CONFIG, seed=1), device="cpu", watcher=stop_after(1))
+        train(prepared, tmp_path, "ds-cnn", SMALL, replace(CONFIG, seed=1), device="cpu", callbacks=stop_after(1))
     first, second = (read_torch(out / "last.pt")["model_state"]["fc.weight"] for out in (begun, tmp_path))
     assert not torch.equal(first, second)
 
@@ -461,11 +453,11 @@ def test_bfloat16_trains(prepared: PreparedData, tmp_path: Path) -> None:
 
 
 def test_progress(prepared: PreparedData, tmp_path: Path) -> None:
-    """A watcher hears of steps and epochs, with loss, accuracy and the time that is left."""
+    """Callbacks are told of steps and epochs, with loss, accuracy and the time that is left."""
     steps: list[StepReport] = []
     epochs: list[EpochReport] = []
-    watcher = Watcher(on_step=steps.append, on_epoch=epochs.append)
-    train(prepared, tmp_path, "ds-cnn", SMALL, replace(CONFIG, epochs=2), device="cpu", watcher=watcher)
+    callbacks = Callbacks(on_step=steps.append, on_epoch=epochs.append)
+    train(prepared, tmp_path, "ds-cnn", SMALL, replace(CONFIG, epochs=2), device="cpu", callbacks=callbacks)
     assert [report.epoch for report in epochs] == [1, 2]
     assert (steps[-1].epoch, steps[-1].epochs, steps[-1].step, steps[-1].steps) == (2, 2, 5, 5)
     assert steps[0].seconds_left > steps[-1].seconds_left == 0.0
@@ -524,16 +516,16 @@ class Step:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
     """Filled with every step of the trainings to come."""
     seen: list[Step] = []
-    step = room._Run._step
+    step = room.Trainer.step
 
-    def noted(run: room._Run, items: torch.Tensor, learning_rate: float, generator: torch.Generator) -> torch.Tensor:
+    def noted(run: room.Trainer, items: torch.Tensor, learning_rate: float, generator: torch.Generator) -> torch.Tensor:
         result = step(run, items, learning_rate, generator)
         norm = torch.stack([weight.grad.norm() for weight in run.model.parameters()]).norm()
         weights = {name: value.clone() for name, value in run.model.state_dict().items()}
         seen.append(Step(learning_rate, float(norm), weights))
         return result
 
-    monkeypatch.setattr(room._Run, "_step", noted)
+    monkeypatch.setattr(room.Trainer, "step", noted)
     return seen
 
 
@@ -541,7 +533,7 @@ def test_averaged_streams_resumed(prepared: PreparedData, on_streams: Path, tmp_
     """A training on streams with averaged weights, broken off and resumed, ends bit for bit like the one that ran
     through: the average, the weights themselves, the optimizer and the history."""
     with pytest.raises(StopError):
-        train(prepared, tmp_path, "causal-cnn", CAUSAL, STREAMS, device="cpu", watcher=stop_after(1))
+        train(prepared, tmp_path, "causal-cnn", CAUSAL, STREAMS, device="cpu", callbacks=stop_after(1))
     train(prepared, tmp_path, "causal-cnn", CAUSAL, STREAMS, device="cpu", resume=True)
     assert "trained_state" in read_torch(tmp_path / "last.pt")
     assert_same_training(tmp_path, on_streams)
@@ -631,7 +623,7 @@ def test_words_left_out_are_not_heard(prepared: PreparedData, tmp_path: Path, mo
         seen.append(rows)
         return fetch(bank, rows, device)
 
-    monkeypatch.setattr(room, "fetch", noted)
+    monkeypatch.setattr("tiny_kws.training.bank.fetch", noted)
     monkeypatch.setattr("tiny_kws.training.objectives.fetch", noted)
     words = tuple(sorted({clip.word for clip in prepared.clips if clip.split == "training" and clip.label == UNKNOWN}))
     config = replace(CONFIG, epochs=1, left_out=words[:2])
@@ -711,7 +703,9 @@ def test_hard_negatives_do_not_hinder_resuming(prepared: PreparedData, tmp_path:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(prepared, tmp_path / "parts", "causal-cnn", CAUSAL, config, device="cpu", watcher=Watcher(on_epoch=stop))
+        train(
+            prepared, tmp_path / "parts", "causal-cnn", CAUSAL, config, device="cpu", callbacks=Callbacks(on_epoch=stop)
+        )
     train(prepared, tmp_path / "parts", "causal-cnn", CAUSAL, config, device="cpu", resume=True)
     states = [load_checkpoint(tmp_path / name / "last.pt").model.state_dict() for name in ("whole", "parts")]
     for name, value in states[0].items():

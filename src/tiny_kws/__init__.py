@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import _telemetry  # noqa: F401  (before whatever imports onnxruntime)
 from ._version import __version__
 from .artefact.runtime import Classification, Classifier, Stream, StreamModel
 from .config import DetectorConfig
@@ -20,11 +21,12 @@ from .listening.detector import Detector
 if TYPE_CHECKING:
     from .listening.microphone import listen, listen_async
     from .training.features import LogMel, normalize
-    from .training.networks import DSCNN
+    from .training.networks import DSCNN, CausalCNN
 
 __all__ = [
     "DSCNN",
     "AudioError",
+    "CausalCNN",
     "Classification",
     "Classifier",
     "DataError",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 _LATE = {
+    "CausalCNN": "training.networks",
     "DSCNN": "training.networks",
     "LogMel": "training.features",
     "normalize": "training.features",
@@ -65,9 +68,13 @@ def load(path: str | Path | None = None, threads: int = 1) -> Classifier:
 
 
 def __getattr__(name: str) -> Any:
-    """DSCNN, LogMel and normalize need torch, which `tiny-kws[train]` brings, listening needs `tiny-kws[mic]`."""
+    """Networks, LogMel and normalize need torch, which `tiny-kws[train]` brings, listening needs `tiny-kws[mic]`."""
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415
 
     return getattr(import_module(f".{_LATE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

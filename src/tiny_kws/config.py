@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -11,7 +11,9 @@ from .errors import ModelError
 SAMPLE_RATE = 16_000
 """Rate of all audio inside tiny-kws, in Hz."""
 CLIP_SAMPLES = SAMPLE_RATE
-"""Samples of one clip: exactly one second."""
+"""Samples of the default window, the length of sound that a clip answer rests on: exactly one second."""
+WINDOW_LIMITS = (SAMPLE_RATE // 2, 2 * SAMPLE_RATE)
+"""The shortest and the longest window, in samples."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class DetectorConfig:
     """After an event no other is reported for so long."""
     rise_ms: float = 0.0
     """From when a label was last below its release, no more than so long may pass to its event; 0 for any time."""
+    words: Sequence[str] = ()
+    """The only words that can be events; none stands for all of them."""
 
 
 Config = TypeVar("Config")

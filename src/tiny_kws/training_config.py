@@ -36,7 +36,12 @@ class CausalCNNConfig:
     dropout: float = 0.0
     n_band_blocks: int = 0
     band_channels: int = 24
+    pooled_frames: int = 50
+    """Frames that a clip answer is the mean of: the window. Training takes it, and `n_classes`, from the data."""
 
+
+NetworkConfig = DSCNNConfig | CausalCNNConfig
+"""What a network is made of; which one it is of follows from its type."""
 
 CAUSAL_SIZES = {
     "micro": CausalCNNConfig(stem_channels=8, n_band_blocks=2, band_channels=12, width=28, n_blocks=4),
@@ -52,7 +57,7 @@ The largest shows what more parameters bring (`docs/LOG.md`); no weights of it a
 
 @dataclass(frozen=True)
 class SoundRecipe:
-    """How the sound of training is varied (`training/sounds.py`); what single windows and streams have in common."""
+    """How the sound of training is varied (`training/composing`); what single windows and streams have in common."""
 
     rare_word_clips: int = 60
     """Every other word is drawn as often as every other; one with fewer clips than this by its clips."""
@@ -89,8 +94,9 @@ class StreamRecipe(SoundRecipe):
     """How streams to train on are composed. Shares are of streams unless said otherwise."""
 
     seconds: float = 3.4
+    """For a window of up to a second; for a longer one, streams are longer in proportion."""
     keyword_share: float = 0.5
-    """Of the slots of a second in streams of single words; the rest holds other words or nothing."""
+    """Of the slots of a window in streams of single words; the rest holds other words or nothing."""
     empty_share: float = 0.4
     """Of the slots that hold no keyword."""
     fluent_share: float = 0.25
@@ -111,7 +117,7 @@ class StreamRecipe(SoundRecipe):
 
 @dataclass(frozen=True)
 class WindowRecipe(SoundRecipe):
-    """How windows of one second to train on are composed: a keyword, another word, fluent speech, or no word at all.
+    """How windows to train on are composed: a keyword, another word, fluent speech, or no word at all.
 
     Shares are of the windows of a batch; what is left holds no word.
     """
@@ -152,7 +158,7 @@ class TrainConfig:
     frozen_batch_norm: bool = False
     """Normalise by the statistics that the first checkpoint came with, and leave them as they are."""
     teacher_weight: float = 0.5
-    """Of what a teacher says, where there is one, against the labels."""
+    """Of a teacher's logits, where there is one, against the labels."""
     temperature: float = 2.0
     """That divides the logits of teacher and network before they are compared."""
     windows: WindowRecipe | None = None

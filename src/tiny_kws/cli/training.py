@@ -1,4 +1,4 @@
-"""Commands that make a model: data, train, export."""
+"""Commands that make a model: data, train."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..artefact.store import find_model
-from ..config import SAMPLE_RATE
 from ..errors import UsageError
-from ..listening.detector import read_config
 from ..training_config import (
     CAUSAL_SIZES,
     CLIPS_PER_SHARD,
@@ -27,7 +24,7 @@ from ..training_config import (
 from .console import app, complain, data_app, progress_bar
 
 if TYPE_CHECKING:
-    from ..export.exporter import Parity
+    from ..training.trainer import Callbacks, EpochReport, StepReport
 
 
 class Network(str, Enum):
@@ -168,14 +165,16 @@ def train(
     ] = None,
     teachers: Annotated[
         list[Path] | None,
-        typer.Option("--teacher", help="Of windows: learn also from what this checkpoint says, or several on average."),
+        typer.Option(
+            "--teacher", help="Of windows: learn also from this checkpoint's answers, or several's on average."
+        ),
     ] = None,
     teacher_weight: Annotated[
         float | None,
         typer.Option(
             min=0.0,
             max=1.0,
-            help=f"Of what a teacher says, against the labels; {TrainConfig.teacher_weight} by default.",
+            help=f"Of a teacher's answers, against the labels; {TrainConfig.teacher_weight} by default.",
         ),
     ] = None,
     hard_negatives: Annotated[
@@ -191,9 +190,61 @@ def train(
     """
     from ..data.prepared import open_prepared
     from ..training.checkpoint import load_checkpoint
-    from ..training.distributed import is_first
-    from ..training.trainer import EpochReport, StepReport, Watcher
+    from ..training.distributed import is_first_process
     from ..training.trainer import train as run
+
+    if recipe is None:
+        recipe = Recipe.clips if model == Network.ds_cnn else Recipe.windows
+    asked = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "teacher_weight": teacher_weight,
+    }
+    config = replace(
+        RECIPES[recipe],
+        seed=seed,
+        precision=precision,
+        left_out=tuple(sorted({word.strip() for word in leave_out.split(",")} - {""})),
+        **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]
+    )
+    if hard_negatives:
+        config = _with_hard_negatives(config)
+    size = CAUSAL_SIZES.get(model.value)
+    best = run(
+        open_prepared(data),
+        out,
+        model.value if size is None else Network.causal_cnn.value,
+        None if size is None else asdict(size),
+        config=config,
+        device=device,
+        resume=resume,
+        callbacks=_printed_progress(),
+        first=None if first is None else load_checkpoint(first),
+        teachers=[load_checkpoint(path) for path in teachers or ()],
+    )
+    if is_first_process():
+        print(best)
+        print(f"Next{_next_step(data, out, model, recipe, best)}")
+
+
+def _with_hard_negatives(config: TrainConfig) -> TrainConfig:
+    if config.streams is None:
+        raise UsageError("found --hard-negatives without streams, expected a training on some; add --recipe mixed")
+    return replace(config, streams=replace(config.streams, hard_negatives=HARD_NEGATIVES))
+
+
+def _next_step(data: Path, out: Path, model: Network, recipe: Recipe, best: Path) -> str:
+    """What to do with the best checkpoint."""
+    if recipe == Recipe.windows and model != Network.ds_cnn:
+        listen = f"tiny-kws train {data} --model {model.value} --recipe streams --hard-negatives --from {best}"
+        return f", so that it listens: {listen} --out {out}-listening"
+    return f": tiny-kws evaluate {best} --data {data} --out {out / 'validation'}"
+
+
+def _printed_progress() -> Callbacks:
+    """A line for each epoch, and in a terminal one that is written anew with the steps."""
+    from ..training.trainer import Callbacks
 
     live = sys.stderr.isatty()
 
@@ -216,105 +267,4 @@ def train(
             flush=True,
         )
 
-    if recipe is None:
-        recipe = Recipe.clips if model == Network.ds_cnn else Recipe.windows
-    asked = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "teacher_weight": teacher_weight,
-    }
-    config = replace(
-        RECIPES[recipe],
-        seed=seed,
-        precision=precision,
-        left_out=tuple(sorted({word.strip() for word in leave_out.split(",")} - {""})),
-        **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]
-    )
-    if hard_negatives:
-        if config.streams is None:
-            raise UsageError("found --hard-negatives without streams, expected a training on some; add --recipe mixed")
-        config = replace(config, streams=replace(config.streams, hard_negatives=HARD_NEGATIVES))
-    size = CAUSAL_SIZES.get(model.value)
-    best = run(
-        open_prepared(data),
-        out,
-        model.value if size is None else Network.causal_cnn.value,
-        None if size is None else asdict(size),
-        config=config,
-        device=device,
-        resume=resume,
-        watcher=Watcher(on_step, on_epoch),
-        first=None if first is None else load_checkpoint(first),
-        teachers=[load_checkpoint(path) for path in teachers or ()],
-    )
-    if is_first() and recipe == Recipe.windows and model != Network.ds_cnn:
-        listen = f"tiny-kws train {data} --model {model.value} --recipe streams --hard-negatives --from {best}"
-        print(f"{best}\nNext, so that it listens: {listen} --out {out}-listening")
-    elif is_first():
-        print(f"{best}\nNext: tiny-kws evaluate {best} --data {data} --out {out / 'validation'}")
-
-
-@app.command()
-def export(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, best.pt for one, or hf://USER/NAME.")],
-    out: Annotated[Path, typer.Option("--out", help="The clip artefact to write, NAME.onnx; others lie beside it.")],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Prepared data, whose validation clips the artefacts are checked on.")
-    ] = None,
-    stream: Annotated[
-        int | None, typer.Option("--stream", help="Also NAME.stream.onnx, in hops of 20, 40 or 80 ms.")
-    ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Also NAME.int8.onnx, calibrated on training clips.")] = False,
-    litert: Annotated[bool, typer.Option("--litert", help="Also NAME.tflite, NAME.int8.tflite and NAME.h.")] = False,
-    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, to be stated in the files.")] = "",
-    detector: Annotated[
-        Path | None, typer.Option("--detector", help="Detector settings to carry, of `evaluate-stream --save-config`.")
-    ] = None,
-) -> None:
-    """Turn a checkpoint into ONNX files that take audio samples, each checked against it before it is kept."""
-    from ..data.prepared import calibration_clips, open_prepared
-    from ..evaluation.clip_sets import split_clips
-    from ..export.exporter import CALIBRATION_CLIPS, Exporter, describe, stream_graph
-    from ..training.checkpoint import load_checkpoint
-
-    if out.suffix != ".onnx" or "." in out.stem:
-        raise UsageError(f"{out}: expected a name of the form NAME.onnx")
-    if (int8 or litert) and data is None:
-        raise UsageError("int8 needs recordings to calibrate and to measure on; give --data PREPARED")
-    path = find_model(checkpoint, "checkpoint") if checkpoint.startswith("hf://") else Path(checkpoint)
-    loaded = load_checkpoint(path)
-    hop = None if stream is None else stream * SAMPLE_RATE // 1000
-    if hop is not None:
-        stream_graph(loaded, hop)  # what cannot be is said before anything is written
-    settings = None if detector is None else read_config(detector, describe(loaded, out.stem))
-    if litert:
-        from ..export.litert import export_litert, require_litert
-
-        require_litert()
-    prepared = None if data is None else open_prepared(data)
-
-    with progress_bar("running the checkpoint") as progress:
-        clips = None if prepared is None else split_clips(prepared, "validation")
-        exporter = Exporter(loaded, clips, licence, progress, settings)
-    _report(out, exporter.clip(out))
-    if hop is not None:
-        path = out.with_suffix(".stream.onnx")
-        _report(path, exporter.stream(path, hop))
-    if prepared is None:
-        print("Accuracy was not measured: give --data PREPARED to check on recordings.")
-        return
-    calibration = calibration_clips(prepared, CALIBRATION_CLIPS)
-    if int8:
-        path = out.with_suffix(".int8.onnx")
-        _report(path, exporter.int8(path, calibration))
-    if litert:
-        export_litert(exporter, out.with_suffix(".tflite"), calibration, _report)
-
-
-def _report(path: Path, parity: Parity) -> None:
-    print(f"{path}: {path.stat().st_size:,} bytes")
-    line = f"  probabilities differ by up to {parity.largest_difference:.1e} from the checkpoint's"
-    if parity.accuracy is not None and parity.checkpoint_accuracy is not None:
-        line += f"; accuracy {100 * parity.accuracy:.2f} %, the checkpoint's {100 * parity.checkpoint_accuracy:.2f} %"
-    print(f"{line} ({parity.n_clips} clips, {parity.clips})", flush=True)
+    return Callbacks(on_step, on_epoch)

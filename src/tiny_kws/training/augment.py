@@ -1,25 +1,21 @@
-"""Augmentation of whole batches of waveforms; every draw comes from the generator passed in.
-
-Where a batch is shared with other processes, `share` says which of its rows are given; draws are for all of them.
-"""
+"""Augmentation of whole batches of waveforms and features; every draw comes from the generator passed in."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from ..config import CLIP_SAMPLES, SAMPLE_RATE, FeatureConfig
+from ..config import SAMPLE_RATE, FeatureConfig
 from ..training_config import SoundRecipe, TrainConfig
-from .distributed import Share
 from .features import band_edges, hz_to_mel
 
 
-def random_shift(audio: Tensor, max_shift: int, generator: torch.Generator, share: Share | None = None) -> Tensor:
+def random_shift(audio: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
     """Shift each row of (batch, samples) by -max_shift to max_shift samples, filling with zeros."""
     if max_shift == 0:
         return audio
     n_samples = audio.shape[1]
-    starts = _randint(2 * max_shift + 1, share or Share(len(audio)), generator, audio.device)
+    starts = _randint(2 * max_shift + 1, len(audio), generator, audio.device)
     padded = torch.nn.functional.pad(audio, (max_shift, max_shift))
     rows = torch.arange(len(audio), device=audio.device)
     return padded.unfold(1, n_samples, 1)[rows, starts]
@@ -31,52 +27,46 @@ def add_noise(
     probability: float,
     max_volume: float,
     generator: torch.Generator,
-    share: Share | None = None,
 ) -> Tensor:
     """Add to each row, with `probability`, a random stretch of `noise` (samples,) times a volume from U(0, max_volume).
 
     `noise` holds at least as many samples as a row, float32 in [-1, 1]. The sum is clipped to [-1, 1].
     """
-    share = share or Share(len(audio))
-    starts = _randint(len(noise) - audio.shape[1] + 1, share, generator, audio.device)
-    draw = torch.rand(2, share.total, 1, generator=generator)
-    volumes, chances = (share.of(values).to(audio.device) for values in draw)
+    starts = _randint(len(noise) - audio.shape[1] + 1, len(audio), generator, audio.device)
+    volumes, chances = torch.rand(2, len(audio), 1, generator=generator).to(audio.device)
     volume = volumes * max_volume * (chances < probability)
     return torch.clamp(audio + volume * noise.unfold(0, audio.shape[1], 1)[starts], -1.0, 1.0)
 
 
-def augment(
-    audio: Tensor, noise: Tensor, config: TrainConfig, generator: torch.Generator, share: Share | None = None
-) -> Tensor:
-    """The reference recipe on (batch, 16000): shift, then background noise."""
-    assert audio.shape[1] == CLIP_SAMPLES
-    shifted = random_shift(audio, round(config.shift_ms * SAMPLE_RATE / 1000), generator, share)
-    return add_noise(shifted, noise, config.noise_probability, config.noise_volume, generator, share)
+def augment(audio: Tensor, noise: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
+    """The reference recipe on (batch, samples): shift, then background noise."""
+    shifted = random_shift(audio, round(config.shift_ms * SAMPLE_RATE / 1000), generator)
+    return add_noise(shifted, noise, config.noise_probability, config.noise_volume, generator)
 
 
-def mask_bands(features: Tensor, most: int, generator: torch.Generator, share: Share | None = None) -> Tensor:
+def mask_bands(features: Tensor, most: int, generator: torch.Generator) -> Tensor:
     """Set a stretch of mel bands of half of the rows of (batch, 1, mels, frames) to zero; widths from 1 to `most`.
 
     The frequency masks of SpecAugment (Park et al. 2019, arXiv:1904.08779). With `most` 0 nothing is masked.
     """
-    return _mask(features, 2, most, generator, share)
+    return _mask(features, 2, most, generator)
 
 
-def mask_frames(features: Tensor, most: int, generator: torch.Generator, share: Share | None = None) -> Tensor:
+def mask_frames(features: Tensor, most: int, generator: torch.Generator) -> Tensor:
     """The time masks of SpecAugment: as `mask_bands`, but a stretch of frames."""
-    return _mask(features, 3, most, generator, share)
+    return _mask(features, 3, most, generator)
 
 
-def vary(features: Tensor, recipe: SoundRecipe, generator: torch.Generator, share: Share | None = None) -> Tensor:
+def augment_features(features: Tensor, recipe: SoundRecipe, generator: torch.Generator) -> Tensor:
     """Normalised features (batch, 1, mels, frames) as another mouth and microphone might give them, masked in part."""
-    features = warp_bands(features, recipe.warp, generator, share)
-    features = colour_bands(features, recipe.colour, generator, share)
-    features = limit_bands(features, recipe.limited_share, generator, share)
-    features = mask_bands(features, recipe.masked_bands, generator, share)
-    return mask_frames(features, recipe.masked_frames, generator, share)
+    features = warp_bands(features, recipe.warp, generator)
+    features = colour_bands(features, recipe.colour, generator)
+    features = limit_bands(features, recipe.limited_share, generator)
+    features = mask_bands(features, recipe.masked_bands, generator)
+    return mask_frames(features, recipe.masked_frames, generator)
 
 
-def warp_bands(features: Tensor, most: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
+def warp_bands(features: Tensor, most: float, generator: torch.Generator) -> Tensor:
     """Move what (batch, 1, mels, frames) hold up or down in frequency, by a factor from 1 - `most` to 1 + `most`.
 
     As of another length of the vocal tract (Jaitly and Hinton 2013). Between mel bands it is interpolated; what lies
@@ -84,17 +74,18 @@ def warp_bands(features: Tensor, most: float, generator: torch.Generator, share:
     """
     if most == 0:
         return features
-    share, n_mels = share or Share(len(features)), features.shape[2]
+    n_mels = features.shape[2]
     edges = band_edges(FeatureConfig(n_mels=n_mels))
     first, second = hz_to_mel(edges[:2])
-    factors = 1 + most * (2 * torch.rand(share.total, 1, generator=generator) - 1)
+    factors = 1 + most * (2 * torch.rand(len(features), 1, generator=generator) - 1)
     heard = (hz_to_mel(edges[1:-1] * factors) - first) / (second - first) - 1
-    heard = share.of(heard.clamp(0, n_mels - 1).float()).to(features.device)
+    heard = heard.clamp(0, n_mels - 1).float().to(features.device)
     weights = (1 - (heard[:, :, None] - torch.arange(n_mels, device=features.device)).abs_()).clamp_(min=0)
-    return weights[:, None] @ features
+    warped: Tensor = weights[:, None] @ features
+    return warped
 
 
-def colour_bands(features: Tensor, spread: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
+def colour_bands(features: Tensor, spread: float, generator: torch.Generator) -> Tensor:
     """Raise and lower mel bands of normalised (batch, 1, mels, frames) along a drawn curve, as another microphone does.
 
     Half of the rows; the curve goes straight from one of six points to the next, each of standard deviation `spread`
@@ -102,14 +93,13 @@ def colour_bands(features: Tensor, spread: float, generator: torch.Generator, sh
     """
     if spread == 0:
         return features
-    share = share or Share(len(features))
-    points = spread * torch.randn(share.total, 1, 6, generator=generator)
-    points *= torch.rand(share.total, 1, 1, generator=generator) < 0.5
+    points = spread * torch.randn(len(features), 1, 6, generator=generator)
+    points *= torch.rand(len(features), 1, 1, generator=generator) < 0.5
     curves = nn.functional.interpolate(points, features.shape[2], mode="linear", align_corners=True)[:, :, :, None]
-    return features + share.of(curves).to(features.device) * features.clamp(0.0, 1.0)
+    return features + curves.to(features.device) * features.clamp(0.0, 1.0)
 
 
-def limit_bands(features: Tensor, chance: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
+def limit_bands(features: Tensor, chance: float, generator: torch.Generator) -> Tensor:
     """Take high mel bands from rows of (batch, 1, mels, frames), or low ones, or both, as a narrow line does.
 
     High ones with probability `chance`, low ones with half of it. From a drawn band on, every one has less left than
@@ -118,29 +108,29 @@ def limit_bands(features: Tensor, chance: float, generator: torch.Generator, sha
     """
     if chance == 0:
         return features
-    share, bands = share or Share(len(features)), torch.arange(features.shape[2])
-    high_from, steep, deep, kind, low_from = torch.rand(5, share.total, 1, generator=generator)
+    bands = torch.arange(features.shape[2])
+    high_from, steep, deep, kind, low_from = torch.rand(5, len(features), 1, generator=generator)
     high = (bands - 16 - 48 * high_from).clamp(min=0) * (0.01 + 0.12 * steep.square())
     low = (16 * low_from - bands).clamp(min=0) * (0.02 + 0.2 * steep.square())
     most = 0.4 + 2 * deep
     high = high.minimum(most) * (kind < chance)
     low = low.minimum(most) * ((kind > 0.75 * chance) & (kind < 1.25 * chance))
-    lost = share.of(high + low).to(features.device)[:, None, :, None]
+    lost = (high + low).to(features.device)[:, None, :, None]
     return torch.maximum(features - lost, features.clamp(max=0))
 
 
-def _mask(features: Tensor, dim: int, most: int, generator: torch.Generator, share: Share | None) -> Tensor:
+def _mask(features: Tensor, dim: int, most: int, generator: torch.Generator) -> Tensor:
     if most == 0:
         return features
-    share, size = share or Share(len(features)), features.shape[dim]
-    widths = 1 + torch.randint(most, (share.total,), generator=generator)
-    starts = torch.randint(size, (share.total,), generator=generator)
-    widths *= torch.rand(share.total, generator=generator) < 0.5
+    size = features.shape[dim]
+    widths = 1 + torch.randint(most, (len(features),), generator=generator)
+    starts = torch.randint(size, (len(features),), generator=generator)
+    widths *= torch.rand(len(features), generator=generator) < 0.5
     places = torch.arange(size)
-    masked = share.of((places >= starts[:, None]) & (places < (starts + widths)[:, None])).to(features.device)
+    masked = ((places >= starts[:, None]) & (places < (starts + widths)[:, None])).to(features.device)
     return features.masked_fill(masked[:, None, :, None] if dim == 2 else masked[:, None, None], 0.0)
 
 
-def _randint(high: int, share: Share, generator: torch.Generator, device: torch.device) -> Tensor:
+def _randint(high: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
     """Drawn on the CPU, so that a seed means the same on every device."""
-    return share.of(torch.randint(high, (share.total,), generator=generator)).to(device)
+    return torch.randint(high, (count,), generator=generator).to(device)

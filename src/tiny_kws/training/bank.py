@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -29,3 +31,9 @@ def fetch(bank: Bank, rows: npt.NDArray[np.intp], device: torch.device) -> Tenso
     else:
         pcm = torch.from_numpy(bank[rows]).to(device)
     return pcm.float().div_(32768.0)
+
+
+def iterate_batches(bank: Bank, rows: npt.NDArray[np.intp], size: int, device: torch.device) -> Iterator[Tensor]:
+    """Float32 audio (up to `size`, samples) in [-1, 1] on `device`, in the order of `rows`; bank int16."""
+    for start in range(0, len(rows), size):
+        yield fetch(bank, rows[start : start + size], device)

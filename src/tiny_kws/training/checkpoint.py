@@ -2,7 +2,8 @@
 
 A checkpoint is a plain dict of tensors and simple values that `torch.load(weights_only=True)` reads. The keys
 `model_state`, `model_config`, `labels`, `stats`, `val_acc`, `epoch`, `history` and `torch_version` are common to other
-implementations of the reference; `architecture`, `feature_config`, `train_config` and `data` are ours, and may lack.
+implementations of the reference; `architecture`, `feature_config`, `window`, `train_config` and `data` are ours, and
+may lack.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..config import CLIP_SAMPLES, FeatureConfig, from_mapping
-from ..errors import ModelError
+from ..config import CLIP_SAMPLES, WINDOW_LIMITS, FeatureConfig, from_mapping
+from ..errors import ModelError, UsageError
 from ..files import sha256_of, whole_file
-from ..training_config import CausalCNNConfig, DSCNNConfig
+from ..training_config import CausalCNNConfig, DSCNNConfig, NetworkConfig
 from .features import LogMel, normalize
-from .networks import DSCNN, CausalCNN, Network
+from .networks import CausalCNN, Network, network_of
 
 DS_CNN = "ds-cnn"
 CAUSAL_CNN = "causal-cnn"
@@ -34,12 +35,16 @@ ARCHITECTURES = (DS_CNN, CAUSAL_CNN)
 
 @dataclass
 class Checkpoint:
-    """A network with its front end, labels and history. `stats` holds the features' `mean` and `std`."""
+    """A network with its front end, labels and history. `stats` holds the features' `mean` and `std`.
+
+    `window` is the length of sound that a clip answer rests on, in samples.
+    """
 
     model: Network
     labels: tuple[str, ...]
     stats: dict[str, float]
     feature_config: FeatureConfig = field(default_factory=FeatureConfig)
+    window: int = CLIP_SAMPLES
     val_acc: float = math.nan
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -49,8 +54,27 @@ class Checkpoint:
 
     @property
     def architecture(self) -> str:
-        """Name of the network's class, as `build_model` takes it."""
-        return DS_CNN if isinstance(self.model, DSCNN) else CAUSAL_CNN
+        """Name of the network's class, as `network_config_of` takes it."""
+        return architecture_of(self.model.config)
+
+    @property
+    def hop(self) -> int:
+        """Samples from one answer of a stream to the next. Raises UsageError for a network that does not stream."""
+        return self.feature_config.hop * self._streaming_model().FRAMES_PER_ANSWER
+
+    @property
+    def look_back(self) -> int:
+        """Samples before the window that an answer also depends on, the front end's included.
+
+        Raises UsageError for a network that does not stream.
+        """
+        config = self.feature_config
+        return self._streaming_model().look_back_frames * config.hop + config.n_fft - config.hop
+
+    def _streaming_model(self) -> CausalCNN:
+        if not isinstance(self.model, CausalCNN):
+            raise UsageError(f"found the network {self.architecture}, which looks ahead; only {CAUSAL_CNN} streams")
+        return self.model
 
     def to_dict(self) -> dict[str, Any]:
         """What is saved."""
@@ -65,6 +89,7 @@ class Checkpoint:
             "torch_version": str(torch.__version__),
             "architecture": self.architecture,
             "feature_config": asdict(self.feature_config),
+            "window": self.window,
             "train_config": self.train_config,
             "data": self.data,
         }
@@ -88,24 +113,35 @@ def feature_config_of(architecture: str) -> FeatureConfig:
     return FeatureConfig(centered=architecture != CAUSAL_CNN)
 
 
-def build_model(architecture: str, model_config: Mapping[str, Any], where: str) -> Network:
-    """The network that a checkpoint or a command asks for; `where` is named in the ModelError it may raise."""
+def architecture_of(config: NetworkConfig) -> str:
+    """The name of the network that `config` describes."""
+    return DS_CNN if isinstance(config, DSCNNConfig) else CAUSAL_CNN
+
+
+def network_config_of(architecture: str, settings: Mapping[str, Any], where: str) -> NetworkConfig:
+    """What a checkpoint or a command says of a network; missing `settings` take their defaults.
+
+    Raises ModelError, which names `where`, for an unknown architecture, unknown settings and values that are too small.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ModelError(
+            f"{where}: found the architecture {architecture!r}, expected one of {', '.join(ARCHITECTURES)}"
+        )
     least = {"dropout": 0, "n_band_blocks": 0}
-    for name, value in model_config.items():
+    for name, value in settings.items():
         if value < least.get(name, 1):
             raise ModelError(f"{where}: found {name} = {value}, expected at least {least.get(name, 1)}")
     if architecture == DS_CNN:
-        return DSCNN(**asdict(from_mapping(DSCNNConfig, model_config, where)))
-    if architecture == CAUSAL_CNN:
-        return CausalCNN(from_mapping(CausalCNNConfig, model_config, where))
-    raise ModelError(f"{where}: found the architecture {architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
+        return from_mapping(DSCNNConfig, settings, where)
+    return from_mapping(CausalCNNConfig, settings, where)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of ours, or one of the reference's form made by other code.
 
     Raises ModelError, saying what is wrong, if it is missing, truncated, foreign or inconsistent.
     """
+    path = Path(path)
     raw = read_torch(path)
     missing = [key for key in ("model_state", "model_config", "labels", "stats") if key not in raw]
     if missing:
@@ -119,16 +155,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
 
 
-def save_torch(path: Path, value: Mapping[str, Any]) -> None:
+def save_torch(path: str | Path, value: Mapping[str, Any]) -> None:
     """Write `value` with torch.save, whole or not at all."""
     # Through memory: torch's own zip writer turns a full disk into an error that says nothing of it.
     buffer = io.BytesIO()
     torch.save(value, buffer)
-    with whole_file(path) as file:
+    with whole_file(Path(path)) as file:
         file.write(buffer.getbuffer())
 
 
-def read_torch(path: Path) -> dict[str, Any]:
+def read_torch(path: str | Path) -> dict[str, Any]:
     """Read a dict with torch.load(weights_only=True). Raises ModelError if it is missing, damaged or something else."""
     try:
         with warnings.catch_warnings():
@@ -148,14 +184,15 @@ def read_torch(path: Path) -> dict[str, Any]:
 
 def _from_dict(raw: dict[str, Any], path: Path) -> Checkpoint:
     where = str(path)
-    model = build_model(raw.get("architecture", DS_CNN), raw["model_config"], where)
+    model = network_of(network_config_of(raw.get("architecture", DS_CNN), raw["model_config"], where))
     labels = tuple(str(label) for label in raw["labels"])
     if len(labels) != model.config.n_classes or len(set(labels)) != len(labels):
         raise ModelError(
             f"{path}: found {len(set(labels))} different labels, expected {model.config.n_classes} as the weights have"
         )
     feature_config = from_mapping(FeatureConfig, raw.get("feature_config", {}), where)
-    LogMel(feature_config)(torch.zeros(CLIP_SAMPLES))  # raises on settings of which no front end can be made
+    window = _window_of(raw, model, feature_config, where)
+    LogMel(feature_config)(torch.zeros(window))  # raises on settings of which no front end can be made
     load_weights(model, raw["model_state"], where)
     stats = {name: float(raw["stats"][name]) for name in ("mean", "std")}  # other code may note more
     if not (math.isfinite(stats["mean"]) and 0 < stats["std"] < math.inf):
@@ -165,6 +202,7 @@ def _from_dict(raw: dict[str, Any], path: Path) -> Checkpoint:
         labels=labels,
         stats=stats,
         feature_config=feature_config,
+        window=window,
         val_acc=float(raw.get("val_acc", math.nan)),
         epoch=int(raw.get("epoch", 0)),
         history=list(raw.get("history", [])),
@@ -172,6 +210,19 @@ def _from_dict(raw: dict[str, Any], path: Path) -> Checkpoint:
         data=dict(raw.get("data", {})),
         sha256=sha256_of(path),
     )
+
+
+def _window_of(raw: Mapping[str, Any], model: Network, feature_config: FeatureConfig, where: str) -> int:
+    """The window in samples, a second where a checkpoint says none. Raises ModelError if it is not the network's."""
+    window = int(raw.get("window", CLIP_SAMPLES))
+    shortest, longest = WINDOW_LIMITS
+    if not shortest <= window <= longest:
+        raise ModelError(f"{where}: found a window of {window} samples, expected {shortest} to {longest}")
+    if "window" in raw and isinstance(model, CausalCNN):
+        pooled = model.config.pooled_frames * model.FRAMES_PER_ANSWER * feature_config.hop
+        if window != pooled:
+            raise ModelError(f"{where}: found a window of {window} samples, expected {pooled} as its network has")
+    return window
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
@@ -204,3 +255,8 @@ def classifier_of(checkpoint: Checkpoint) -> Callable[[npt.NDArray[np.float32]],
             return network(torch.from_numpy(audio)).numpy()  # type: ignore[no-any-return]
 
     return classify
+
+
+def set_threads(threads: int) -> None:
+    """Let torch compute with so many threads."""
+    torch.set_num_threads(threads)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from ..config import FeatureConfig
+from .distributed import World
 from .streaming import Extend, extend_by_zeros
 
 
@@ -99,3 +101,21 @@ class LogMel(nn.Module):
 def normalize(features: Tensor, stats: Mapping[str, float]) -> Tensor:
     """Shift and scale by the training set's one `mean` and one `std`; same shape."""
     return (features - stats["mean"]) / stats["std"]
+
+
+def feature_stats(log_mel: LogMel, batches: Iterable[Tensor], world: World | None = None) -> dict[str, float]:
+    """The one mean and standard deviation over all features of all `batches`, those of all processes together.
+
+    A causal front end is shifted by digital silence instead of the mean: then zeros before a recording are silence.
+    """
+    count, total, squares = 0.0, 0.0, 0.0
+    with torch.inference_mode():
+        for audio in batches:
+            features = log_mel(audio).cpu().double()
+            count += features.numel()
+            total += float(features.sum())
+            squares += float(features.square().sum())
+    count, total, squares = (world or World()).sums(count, total, squares)
+    mean = total / count
+    std = math.sqrt(squares / count - mean**2)
+    return {"mean": mean if log_mel.config.centered else math.log(log_mel.config.log_offset), "std": std}

@@ -7,8 +7,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from ..config import CLIP_SAMPLES, FeatureConfig
-from ..training_config import CausalCNNConfig, DSCNNConfig
+from ..training_config import CausalCNNConfig, DSCNNConfig, NetworkConfig
 from .streaming import Extend, extend_by_zeros
 
 
@@ -105,8 +104,9 @@ class CausalCNN(nn.Module):
     """A network that streams: the same weights run on whole clips and chunk by chunk.
 
     Takes log-mel features of frames that end at the present (`FeatureConfig(centered=False)`), (batch, 1, mels,
-    frames), to logits (batch, classes) from the mean over the last second. Every layer reaches back through `extend`,
-    which puts zeros before a recording, or the past before a chunk of a stream (see `streaming.Memory`).
+    frames), to logits (batch, classes) from the mean over the window, the last `pooled_frames` of the config. Every
+    layer reaches back through `extend`, which puts zeros before a recording, or the past before a chunk of a stream
+    (see `streaming.Memory`).
 
     >>> CausalCNN()(torch.zeros(2, 1, 64, 100)).shape
     torch.Size([2, 12])
@@ -114,8 +114,8 @@ class CausalCNN(nn.Module):
 
     STEM_KERNEL = (8, 5)
     STEM_STRIDE = (4, 2)
-    HOP = FeatureConfig.hop * STEM_STRIDE[1]
-    """Samples from one answer of `embed_all` to the next."""
+    FRAMES_PER_ANSWER = STEM_STRIDE[1]
+    """Frames of features from one answer of `embed_all` to the next."""
 
     def __init__(self, config: CausalCNNConfig | None = None) -> None:
         super().__init__()
@@ -136,15 +136,10 @@ class CausalCNN(nn.Module):
         self.fc = nn.Linear(width, self.config.n_classes)
 
     @property
-    def window(self) -> int:
-        """Frames of `trunk` in the second that is averaged over."""
-        return CLIP_SAMPLES // self.HOP
-
-    @property
-    def look_back(self) -> int:
-        """How many samples before the second that is averaged over an answer also depends on, the front end's apart."""
+    def look_back_frames(self) -> int:
+        """How many frames of features before the window an answer also depends on."""
         frames = sum(self.config.kernel - 1 for _ in self.blocks) + sum(BandBlock.LOOK_BACK for _ in self.bands)
-        return (frames * self.STEM_STRIDE[1] + self.STEM_KERNEL[1] - self.STEM_STRIDE[1]) * FeatureConfig.hop
+        return frames * self.STEM_STRIDE[1] + self.STEM_KERNEL[1] - self.STEM_STRIDE[1]
 
     def trunk(self, features: Tensor, extend: Extend = extend_by_zeros) -> Tensor:
         """Activations (batch, width, frames / 2); the number of frames is even."""
@@ -159,15 +154,17 @@ class CausalCNN(nn.Module):
 
     def embed(self, features: Tensor) -> Tensor:
         """The pooled vector before the classifier at the end of `features`, (batch, width)."""
-        return self.trunk(features)[..., -self.window :].sum(-1) / self.window
+        n_pooled = self.config.pooled_frames
+        return self.trunk(features)[..., -n_pooled:].sum(-1) / n_pooled
 
     def forward(self, features: Tensor) -> Tensor:
         return self.fc(self.dropout(self.embed(features)))  # type: ignore[no-any-return]
 
     def embed_all(self, features: Tensor, extend: Extend = extend_by_zeros) -> Tensor:
         """The pooled vector at every other frame of a recording or a chunk of a stream, (batch, frames / 2, width)."""
-        past = extend(self.trunk(features, extend), self.window - 1)
-        return nn.functional.avg_pool1d(past, self.window, stride=1).transpose(1, 2)
+        n_pooled = self.config.pooled_frames
+        past = extend(self.trunk(features, extend), n_pooled - 1)
+        return nn.functional.avg_pool1d(past, n_pooled, stride=1).transpose(1, 2)
 
     def answer_all(self, features: Tensor) -> Tensor:
         """Logits at every other frame of a recording, (batch, frames / 2, classes).
@@ -176,11 +173,17 @@ class CausalCNN(nn.Module):
         that dropout drops is dropped throughout the recording.
         """
         frames = nn.functional.dropout1d(self.trunk(features), self.config.dropout, self.training)
-        logits = nn.functional.pad(self.fc(frames.transpose(1, 2)) - self.fc.bias, (0, 0, self.window - 1, 0))
-        return nn.functional.avg_pool1d(logits.transpose(1, 2), self.window, stride=1).transpose(1, 2) + self.fc.bias
+        n_pooled = self.config.pooled_frames
+        logits = nn.functional.pad(self.fc(frames.transpose(1, 2)) - self.fc.bias, (0, 0, n_pooled - 1, 0))
+        return nn.functional.avg_pool1d(logits.transpose(1, 2), n_pooled, stride=1).transpose(1, 2) + self.fc.bias
 
 
 Network = DSCNN | CausalCNN
+
+
+def network_of(config: NetworkConfig) -> Network:
+    """The network that `config` describes, with weights drawn from torch's own generator."""
+    return DSCNN(**asdict(config)) if isinstance(config, DSCNNConfig) else CausalCNN(config)
 
 
 def shape_of(model: Network) -> tuple[type[Network], dict[str, float]]:

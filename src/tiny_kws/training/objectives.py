@@ -1,4 +1,4 @@
-"""What a step of training does: from numbers of training clips to a loss. Single clips, or composed streams."""
+"""What a step of training does: from numbers of training clips to a loss. Single clips, windows, streams, or both."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from ..data.prepared import PreparedData
 from ..training_config import StreamRecipe, TrainConfig, WindowRecipe
-from .augment import augment, vary
+from .augment import augment, augment_features
 from .bank import Bank, fetch
-from .composing.streams import NO_KEYWORD, Composer
+from .composing.streams import NO_KEYWORD, StreamComposer
 from .composing.windows import WindowComposer
-from .distributed import Ranks
 from .networks import CausalCNN, Network
 
 Features = Callable[[Tensor], Tensor]
@@ -25,39 +24,26 @@ Teacher = Callable[[Tensor], Tensor]
 """Normalised features to logits (batch, classes), without gradients."""
 
 
-class Recipe(Protocol):
-    """One way to train. An epoch is a pass over `n_items`, `per_step` of them at a time.
-
-    Where several processes train together, each is asked for the same steps, draws the same from its generator, and
-    works on its share of the rows.
-    """
+class Objective(Protocol):
+    """One way to train. An epoch is a pass over `n_items`, `per_step` of them at a time."""
 
     n_items: int
     per_step: int
 
     def begin_epoch(self, model: Network, generator: torch.Generator) -> None:
-        """What is to be done before each epoch, given the network that is kept; draws from `generator`."""
+        """What is to be done before each epoch, given the network that is validated; draws from `generator`."""
 
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Loss and accuracy, both scalars, of a step with the training clips `items` (n,); draws from `generator`.
-
-        Those of several processes add up to those of the step.
-        """
+        """Loss and accuracy, both scalars, of a step with the training clips `items` (n,); draws from `generator`."""
 
 
-class ClipRecipe:
+class ClipObjective:
     """The reference: single clips, shifted, with background noise; cross-entropy."""
 
     def __init__(
-        self,
-        data: PreparedData,
-        bank: Bank,
-        config: TrainConfig,
-        features: Features,
-        device: torch.device,
-        ranks: Ranks | None = None,
+        self, data: PreparedData, bank: Bank, config: TrainConfig, features: Features, device: torch.device
     ) -> None:
-        self.config, self.features, self.device, self.ranks = config, features, device, ranks or Ranks()
+        self.config, self.features, self.device = config, features, device
         self.bank, self.rows = bank, data.rows("training")
         self.targets = torch.from_numpy(data.targets(self.rows)).to(device)
         self.noise = torch.from_numpy(data.noise).to(device).float() / 32768.0
@@ -67,22 +53,18 @@ class ClipRecipe:
         """Nothing."""
 
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As `Recipe.loss`."""
-        share = self.ranks.share(len(items))
-        items = share.of(items)
+        """As `Objective.loss`."""
         audio = fetch(self.bank, self.rows[items.numpy()], self.device)
         targets = self.targets[items.to(self.device)]
-        logits = model(self.features(augment(audio, self.noise, self.config, generator, share))).float()
-        return mean_loss(logits, targets, share.total, self.config.label_smoothing), accuracy(
-            logits, targets, share.total
-        )
+        logits = model(self.features(augment(audio, self.noise, self.config, generator))).float()
+        return _cross_entropy(logits, targets, self.config.label_smoothing), accuracy(logits, targets)
 
 
-class WindowTraining:
-    """Composed windows of one second; cross-entropy.
+class WindowObjective:
+    """Composed windows; cross-entropy.
 
-    With a `teacher`, features to logits, a part of the loss is the divergence from what it says (Hinton et al. 2015,
-    arXiv:1503.02531). It hears the whole window, of which bands and frames are masked for the network that learns.
+    With a `teacher`, features to logits, a part of the loss is the divergence from its logits (Hinton et al. 2015,
+    arXiv:1503.02531). It is given the whole window, of which bands and frames are masked for the network that learns.
     """
 
     def __init__(
@@ -92,11 +74,9 @@ class WindowTraining:
         config: TrainConfig,
         features: Features,
         device: torch.device,
-        ranks: Ranks | None = None,
         teacher: Teacher | None = None,
     ) -> None:
-        self.recipe, self.config, self.features, self.ranks = recipe, config, features, ranks or Ranks()
-        self.teacher = teacher
+        self.recipe, self.config, self.features, self.teacher = recipe, config, features, teacher
         self.composer = WindowComposer(data, recipe, device)
         self.n_items = len(self.composer.keywords)
         self.per_step = self.composer.n_keywords(config.batch_size)
@@ -105,21 +85,20 @@ class WindowTraining:
         """Nothing."""
 
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As `Recipe.loss`."""
-        share = self.ranks.share(self.config.batch_size)
-        audio, targets = self.composer.compose(self.composer.keywords[items], share.total, generator, share)
+        """As `Objective.loss`."""
+        config = self.config
+        audio, targets = self.composer.compose(self.composer.keywords[items], config.batch_size, generator)
         whole = self.features(audio)
-        logits = model(vary(whole, self.recipe, generator, share)).float()
-        loss = mean_loss(logits, targets, share.total, self.config.label_smoothing)
+        logits = model(augment_features(whole, self.recipe, generator)).float()
+        loss = _cross_entropy(logits, targets, config.label_smoothing)
         if self.teacher is not None:
-            weight = self.config.teacher_weight
-            said = self.teacher(whole).float()
-            loss = (1 - weight) * loss + weight * divergence(logits, said, share.total, self.config.temperature)
-        return loss, accuracy(logits, targets, share.total)
+            weight, teacher_logits = config.teacher_weight, self.teacher(whole).float()
+            loss = (1 - weight) * loss + weight * divergence(logits, teacher_logits, config.temperature)
+        return loss, accuracy(logits, targets)
 
 
-class StreamTraining:
-    """Composed streams; every answer within them counts.
+class StreamObjective:
+    """Composed streams; every answer within them counts, one each `hop` samples.
 
     Three terms: cross-entropy at the end of each clip; cross-entropy over the answers at which a keyword is whole in
     the window; and, over the answers at which there is none, the hardest of each stream: -log of the probability that
@@ -132,11 +111,11 @@ class StreamTraining:
         recipe: StreamRecipe,
         config: TrainConfig,
         features: Features,
+        hop: int,
         device: torch.device,
-        ranks: Ranks | None = None,
     ) -> None:
-        self.recipe, self.config, self.features, self.ranks = recipe, config, features, ranks or Ranks()
-        self.composer = Composer(data, recipe, CausalCNN.HOP, device)
+        self.recipe, self.config, self.features = recipe, config, features
+        self.composer = StreamComposer(data, recipe, hop, device)
         self.others = list(data.vocabulary.other_columns)
         self.n_items = len(self.composer.keywords)
         self.per_step = self.composer.n_keywords(config.batch_size)
@@ -147,34 +126,29 @@ class StreamTraining:
         if self.recipe.hard_negatives == 0:
             return
         found = []
-        size = self.config.batch_size
-        share = self.ranks.share(math.ceil(self.recipe.candidates / size) * size)
         with torch.inference_mode():
-            for start in range(0, share.total, size):
-                audio = self.composer.negatives(size, generator, share.block(start, size))
-                heard = self._hardest(self._no_keyword_loss(model.answer_all(self.features(audio)).float()))
-                found.append((audio, heard.mean(1)))
-        audio, scores = map(torch.cat, zip(*found, strict=True))
-        self.composer.keep_hardest(audio, scores, share, self.ranks)
+            for _ in range(math.ceil(self.recipe.candidates / self.config.batch_size)):
+                audio = self.composer.negatives(self.config.batch_size, generator)
+                losses = self._hardest(self._no_keyword_loss(model.answer_all(self.features(audio)).float()))
+                found.append((audio, losses.mean(1)))
+        self.composer.keep_hardest(*map(torch.cat, zip(*found, strict=True)))
 
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As `Recipe.loss`; the accuracy is that at the ends of clips."""
+        """As `Objective.loss`; the accuracy is that at the ends of clips."""
         assert isinstance(model, CausalCNN)
-        keywords = self.composer.keywords[items]
-        share = self.ranks.share(self.config.batch_size)
-        streams = self.composer.compose(keywords, share.total, generator, share)
-        features = vary(self.features(streams.audio), self.recipe, generator, share)
+        streams = self.composer.compose(self.composer.keywords[items], self.config.batch_size, generator)
+        features = augment_features(self.features(streams.audio), self.recipe, generator)
         logits = model.answer_all(features).float()
         smoothing = self.config.label_smoothing
         at_clips = logits[streams.rows, streams.answers]
         keyword = streams.targets >= 0
-        loss = mean_loss(at_clips, streams.classes, streams.n_clips, smoothing)
-        if streams.n_heard:  # a last batch of few keywords may hold none whole, of which there is no mean
-            loss = loss + mean_loss(logits[keyword], streams.targets[keyword], streams.n_heard, smoothing)
+        loss = _cross_entropy(at_clips, streams.classes, smoothing)
+        if bool(keyword.any()):  # a last batch of few keywords may hold none whole, of which there is no mean
+            loss = loss + _cross_entropy(logits[keyword], streams.targets[keyword], smoothing)
         none = self._no_keyword_loss(logits)
         none = torch.where(streams.targets == NO_KEYWORD, none, torch.zeros_like(none))
-        loss = loss + self.recipe.no_keyword_weight * self._hardest(none).mean() * (len(none) / share.total)
-        return loss, accuracy(at_clips, streams.classes, streams.n_clips)
+        loss = loss + self.recipe.no_keyword_weight * self._hardest(none).mean()
+        return loss, accuracy(at_clips, streams.classes)
 
     def _no_keyword_loss(self, logits: Tensor) -> Tensor:
         """Minus the log of the probability that it is no keyword, (..., classes) to (...)."""
@@ -185,7 +159,7 @@ class StreamTraining:
         return losses.topk(math.ceil(self.recipe.hard_share * losses.shape[1]), 1).values
 
 
-class MixedTraining:
+class MixedObjective:
     """Windows and half as many streams in each step, each with its own loss.
 
     Streams teach where a word is whole and what is none; windows keep what is known of words.
@@ -198,13 +172,13 @@ class MixedTraining:
         streams: StreamRecipe,
         config: TrainConfig,
         features: Features,
+        hop: int,
         device: torch.device,
-        ranks: Ranks | None = None,
         teacher: Teacher | None = None,
     ) -> None:
-        self.windows = WindowTraining(data, windows, config, features, device, ranks, teacher)
+        self.windows = WindowObjective(data, windows, config, features, device, teacher)
         of_streams = replace(config, batch_size=math.ceil(config.batch_size / 2), label_smoothing=0.0)
-        self.streams = StreamTraining(data, streams, of_streams, features, device, ranks)
+        self.streams = StreamObjective(data, streams, of_streams, features, hop, device)
         self.n_items = self.windows.n_items
         self.per_step = self.windows.per_step + self.streams.per_step
 
@@ -213,28 +187,25 @@ class MixedTraining:
         self.streams.begin_epoch(model, generator)
 
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As `Recipe.loss`; the accuracy is that of windows."""
+        """As `Objective.loss`; the accuracy is that of windows."""
         n_windows = math.ceil(len(items) * self.windows.per_step / self.per_step)
         loss, accurate = self.windows.loss(model, items[:n_windows], generator)
         return loss + self.streams.loss(model, items[n_windows:], generator)[0], accurate
 
 
-def mean_loss(logits: Tensor, targets: Tensor, total: int, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of `logits` (n, classes) summed and divided by `total`; the mean, where these are all there are."""
-    kind = "mean" if len(targets) else "sum"  # the mean of none is not a number
-    loss = nn.functional.cross_entropy(logits, targets, reduction=kind, label_smoothing=label_smoothing)
-    return loss * (len(targets) / total)
+def _cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    return nn.functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
 
-def divergence(logits: Tensor, said: Tensor, total: int, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence of `logits` from the teacher's, both softened, summed and divided by `total`.
+def divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of `logits` (n, classes) from the teacher's, both softened, on average.
 
     Times the square of the temperature, so that its gradient is of one size with that of a cross-entropy.
     """
-    own, other = (torch.log_softmax(values / temperature, -1) for values in (logits, said))
-    return nn.functional.kl_div(own, other, reduction="sum", log_target=True) * (temperature**2 / total)
+    own, teachers = (torch.log_softmax(values / temperature, -1) for values in (logits, teacher_logits))
+    return nn.functional.kl_div(own, teachers, reduction="sum", log_target=True) * (temperature**2 / len(logits))
 
 
-def accuracy(logits: Tensor, targets: Tensor, total: int) -> Tensor:
-    """How many of `logits` (n, classes) are right, divided by `total`."""
-    return (logits.argmax(1) == targets).float().sum() / total
+def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+    """The share of `logits` (n, classes) that are right."""
+    return (logits.argmax(1) == targets).float().mean()

@@ -31,7 +31,7 @@ class PlainLogMel(nn.Module):
 
 
 def plain_classifier() -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
-    """Front end and DS-CNN of the reference, eager on one thread: audio (batch, 16000) to probabilities.
+    """Front end and DS-CNN of the reference, layer by layer on one thread: audio (batch, 16000) to probabilities.
 
     Its weights are random, which costs the same.
     """

@@ -1,0 +1,55 @@
+"""What a training leaves in its folder, and goes on from: checkpoints, history, learning curve, TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..files import exclusive, write_json
+from .checkpoint import read_torch, save_torch
+from .learning_curve import plot_learning_curve
+from .tensorboard import append_scalars, write_scalars
+
+
+class RunFolder:
+    """The folder of one training; every file in it is whole or absent."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.best, self.last = path, path / "best.pt", path / "last.pt"
+        self._tensorboard = path / "tensorboard" / "events.out.tfevents"
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the folder for a block alone. Raises UsageError if another run holds it."""
+        return exclusive(self.path)
+
+    def read_last(self, resume: bool) -> dict[str, Any] | None:
+        """The last checkpoint with what it takes to go on, if there is one. Raises UsageError if it is not wanted."""
+        if not self.last.exists():
+            return None
+        if not resume:
+            raise UsageError(f"{self.path}: holds a training already; go on with --resume or name another folder")
+        return read_torch(self.last)
+
+    def save(self, checkpoint: Mapping[str, Any], to_go_on: Mapping[str, Any], is_best: bool) -> None:
+        """Best before last: if killed between the two, the epoch is run again and the best written as before."""
+        if is_best:
+            save_torch(self.best, checkpoint)
+        save_torch(self.last, {**checkpoint, **to_go_on})
+
+    def report_anew(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Write all that is known of the epochs of `history`: a run that was killed may not have done so."""
+        write_scalars(history, self._tensorboard)
+        self._report(history)
+
+    def report_last(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Add the last epoch of `history`."""
+        append_scalars(history[-1:], self._tensorboard)
+        self._report(history)
+
+    def _report(self, history: Sequence[Mapping[str, float]]) -> None:
+        if history:
+            write_json(self.path / "history.json", history)
+            plot_learning_curve(history, self.path / "learning_curve.png")
