@@ -271,7 +271,7 @@ def breaks_inside(model: onnx.ModelProto) -> None:
     ("edit", "reason"),
     [
         (takes_more, "takes audio (batch, 16000), volume (1), expected audio (batch, 16000)"),
-        (takes_one_clip, "onnxruntime cannot run it"),
+        (takes_one_clip, "takes audio of shape (1, 16000), expected (batch, 16000)"),
         (takes_integers, "takes audio of shape none, expected (batch, 16000)"),
         (breaks_inside, "onnxruntime cannot run it"),
     ],

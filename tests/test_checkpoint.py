@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tiny_kws.config import FeatureConfig
 from tiny_kws.data.speech_commands import LABELS
-from tiny_kws.errors import KwsError, ModelError
+from tiny_kws.errors import KwsError, ModelError, UsageError
 from tiny_kws.training.checkpoint import (
     Checkpoint,
     ClipNetwork,
@@ -26,7 +26,8 @@ from tiny_kws.training.checkpoint import (
     save_torch,
 )
 from tiny_kws.training.features import LogMel, normalize
-from tiny_kws.training.networks import DSCNN
+from tiny_kws.training.networks import DSCNN, CausalCNN
+from tiny_kws.training_config import CausalCNNConfig
 
 from .conftest import full_disk, make_checkpoint
 
@@ -163,6 +164,71 @@ def test_a_checkpoint_of_another_size_loads(tmp_path: Path) -> None:
     """The network is rebuilt from its own config, not from a default."""
     save_torch(tmp_path / "best.pt", make_checkpoint(width=8).to_dict())
     assert load_checkpoint(tmp_path / "best.pt").model.config.width == 8
+
+
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    """Checkpoints are saved to and loaded from a path given as a string."""
+    path = str(tmp_path / "best.pt")
+    save_torch(path, make_checkpoint(width=8).to_dict())
+    assert load_checkpoint(path).labels == LABELS
+    with pytest.raises(ModelError, match=r"other\.pt: not found"):
+        load_checkpoint(str(tmp_path / "other.pt"))
+
+
+# Window, hop and look-back
+
+
+def causal_checkpoint(pooled_frames: int, window: int, features: FeatureConfig) -> Checkpoint:
+    network = CausalCNNConfig(stem_channels=2, width=8, n_blocks=2, n_band_blocks=1, pooled_frames=pooled_frames)
+    return Checkpoint(CausalCNN(network), LABELS, {"mean": -13.8, "std": 4.0}, features, window=window)
+
+
+def test_the_window_is_kept(tmp_path: Path) -> None:
+    """A checkpoint of windows of a second and a half is one when it is loaded again."""
+    save_torch(tmp_path / "best.pt", causal_checkpoint(75, 24_000, FeatureConfig(centered=False)).to_dict())
+    loaded = load_checkpoint(tmp_path / "best.pt")
+    assert (loaded.window, loaded.model.config.pooled_frames) == (24_000, 75)
+
+
+def test_checkpoints_without_a_window(tmp_path: Path) -> None:
+    """One written before there were other windows has that of a second."""
+    saved = causal_checkpoint(50, 16_000, FeatureConfig(centered=False)).to_dict()
+    del saved["window"], saved["model_config"]["pooled_frames"]
+    torch.save(saved, tmp_path / "best.pt")
+    loaded = load_checkpoint(tmp_path / "best.pt")
+    assert (loaded.window, loaded.model.config.pooled_frames, loaded.hop) == (16_000, 50, 320)
+
+
+@pytest.mark.parametrize(("window", "expected"), [(24_320, "24000"), (7999, "8000 to 32000"), (10**9, "8000")])
+def test_a_window_that_is_not_the_networks(tmp_path: Path, window: int, expected: str) -> None:
+    """A window that its network does not average over, or one out of bounds, is refused."""
+    save_torch(tmp_path / "best.pt", causal_checkpoint(75, window, FeatureConfig(centered=False)).to_dict())
+    assert f"found a window of {window} samples, expected {expected}" in refused(tmp_path / "best.pt")
+
+
+def test_hop_and_look_back_go_by_the_checkpoints_front_end() -> None:
+    """An answer depends on the window and on as many samples before it as the checkpoint says, and on no more."""
+    features = FeatureConfig(centered=False, hop=200, n_fft=500)
+    checkpoint = causal_checkpoint(40, 16_000, features)
+    torch.nn.init.constant_(checkpoint.model.stem_bn.bias, 1.0)  # so that no path is dead
+    assert checkpoint.hop == 400
+    n_samples = 32_000
+    audio = torch.rand(n_samples, generator=torch.Generator().manual_seed(0)) - 0.5
+    network = ClipNetwork(checkpoint)
+    reach = checkpoint.window + checkpoint.look_back
+    with torch.inference_mode():
+        answer = network(audio)
+        for at, changes in ((n_samples - reach - 1, False), (n_samples - reach + checkpoint.hop, True)):
+            changed = audio.clone()
+            changed[: at + 1] = 1e4
+            assert torch.equal(network(changed), answer) is not changes
+
+
+def test_only_a_network_that_streams_has_a_hop(untrained_checkpoint: Checkpoint) -> None:
+    """A DS-CNN has neither hop nor look-back, and says so."""
+    for name in ("hop", "look_back"):
+        with pytest.raises(UsageError, match=r"found the network ds-cnn, which looks ahead"):
+            getattr(untrained_checkpoint, name)
 
 
 def test_an_empty_file(tmp_path: Path) -> None:

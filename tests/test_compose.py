@@ -136,24 +136,26 @@ def test_draws_follow_the_weights(data: PreparedData) -> None:
 # What is heard when
 
 
-@pytest.mark.parametrize("speed", [0.8, 1.0, 1.25])
-def test_targets_follow_the_sound(data: PreparedData, speed: float) -> None:
+@pytest.mark.parametrize(("speed", "window_s"), [(0.8, 1.0), (1.0, 1.0), (1.25, 1.0), (1.0, 0.6), (1.0, 2.0)])
+def test_targets_follow_the_sound(tmp_path: Path, speed: float, window_s: float) -> None:
     """Around a keyword, at any speed, the targets say what its sound does: none up to its beginning; nothing counts
-    while it is heard in part; its class while it is whole in the last second, for half a second at most; nothing
-    counts until it has left that second; none when it is gone."""
+    while it is heard in part; its class while it is whole in the window, for half a second at most; nothing counts
+    until it has left the window; none when it is gone."""
+    window = round(window_s * SAMPLE_RATE)
+    data = write_data(tmp_path, [*KEYWORDS, *[UNKNOWN] * 6], window=window)
     streams = composed(data, replace(PLAIN, speeds=(speed, speed)), n_streams=24)
     t, seen = ends(streams), np.zeros(5, int)
     for audio, targets, label in of_one_keyword(streams):
         sounding = torch.nonzero(audio.abs() > 1e-3)[:, 0]
         begin, end = int(sounding[0]), int(sounding[-1]) + 1
         assert end - begin == pytest.approx((END - BEGIN) / speed, abs=20)
-        second, margin = SAMPLE_RATE, SAMPLE_RATE // 20  # the word is taken to be 20 ms longer on both sides
+        half, margin = SAMPLE_RATE // 2, SAMPLE_RATE // 20  # the word is taken to be 20 ms longer on both sides
         stages = [
             (t <= begin, NO_KEYWORD),
             ((t >= (begin + end) / 2) & (t <= end), IGNORED),
-            ((t >= end + 3 * margin) & (t <= min(begin + second - margin, end + 0.5 * second - margin)), label),
-            ((t >= min(begin + second, end + 0.5 * second) + margin) & (t <= end + second - 2 * margin), IGNORED),
-            (t >= end + second, NO_KEYWORD),
+            ((t >= end + 3 * margin) & (t <= min(begin + window, end + half) - margin), label),
+            ((t >= min(begin + window, end + half) + margin) & (t <= end + 0.95 * window - margin), IGNORED),
+            (t >= end + window, NO_KEYWORD),
         ]
         for stage, (answers, expected) in enumerate(stages):
             assert bool((targets[answers] == expected).all()), (stage, targets.tolist())

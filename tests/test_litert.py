@@ -118,6 +118,55 @@ def test_header_holds_the_model(folder: Path) -> None:
     )
 
 
+EXPORT_PHRASES = """
+import sys
+from pathlib import Path
+import numpy as np
+from tiny_kws.export.exporter import Exporter
+from tiny_kws.export.litert import export_litert
+from tiny_kws.training.checkpoint import load_checkpoint
+
+checkpoint = load_checkpoint(sys.argv[1])
+checkpoint.window = 24_000
+checkpoint.labels = ('a "word" \\\\', *checkpoint.labels[1:])
+sound = np.random.default_rng(0).normal(0, 0.1, (8, 24_000)).astype(np.float32)
+print([path.name for path, _ in export_litert(Exporter(checkpoint, licence="mine */"), Path(sys.argv[2]), sound)])
+"""
+
+
+@pytest.fixture(scope="module")
+def phrases(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models of a network over a second and a half, one of whose labels is no C."""
+    folder = tmp_path_factory.mktemp("phrases")
+    command = [sys.executable, "-c", EXPORT_PHRASES, str(trained_like(checkpoint_path)), str(folder / "m.tflite")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "['m.tflite', 'm.int8.tflite']"
+    return folder
+
+
+@pytest.mark.parametrize("name", ["m.tflite", "m.int8.tflite"])
+def test_a_window_of_another_length(phrases: Path, name: str) -> None:
+    """Models of a network over a second and a half take that many frames, and say so."""
+    found = read(phrases / name)
+    assert found["input"][0] == [1, 64, 151, 1]  # type: ignore[index]
+    assert found["properties"]["window"] == 24_000  # type: ignore[index]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_any_label_and_licence_in_a_header(phrases: Path, tmp_path: Path) -> None:
+    """Quotes and backslashes in a label and the end of a comment in a licence do not break the header."""
+    source = tmp_path / "main.c"
+    source.write_text(
+        '#include <stdio.h>\n#include "m.h"\nint main(void) { puts(kws_labels[0]); return kws_model[0] < 0; }\n'
+    )
+    command = ["cc", "-Wall", "-Wextra", f"-I{phrases}", str(source), "-o", str(tmp_path / "main")]
+    subprocess.run(command, check=True)
+    said = subprocess.run([str(tmp_path / "main")], capture_output=True, text=True, check=True).stdout
+    assert said == 'a "word" \\\n'
+    assert "(1, 64, 151, 1)" in (phrases / "m.h").read_text()
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_header_compiles(folder: Path, tmp_path: Path) -> None:
     """A C program that includes the header compiles without a warning and finds the model in it."""

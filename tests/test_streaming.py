@@ -442,11 +442,11 @@ def test_kinds_are_not_confused(models: dict[int, StreamModel], checkpoint: Chec
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"hop": 320}, "takes audio of shape (1, 640), expected (batch, 320) by the hop"),
+        ({"hop": 320}, "takes audio of shape (1, 640), expected (1, 320) by the hop"),
         ({"hop": 0}, "has a hop of 0 samples, expected 1 to its window of 16000"),
         ({"hop": -640}, "has a hop of -640 samples"),
         ({"hop": 16_001}, "has a hop of 16001 samples"),
-        ({"labels": ["a", "b"]}, "gives probabilities of shape (1, 12), expected (batch, 2) by the labels"),
+        ({"labels": ["a", "b"]}, "gives probabilities of shape (1, 12), expected (1, 2) by the labels"),
         ({"window": 7}, "has a window of 7 samples"),
     ],
     ids=str,

@@ -25,8 +25,8 @@ from tiny_kws.training.checkpoint import load_checkpoint, read_torch, save_torch
 from tiny_kws.training.devices import find_device, wants_bfloat16
 from tiny_kws.training.features import LogMel, feature_stats
 from tiny_kws.training.trainer import Callbacks, EpochReport, StepReport, train
-from tiny_kws.training_config import PrepareConfig, StreamRecipe, TrainConfig
-from tiny_kws.words import UNKNOWN
+from tiny_kws.training_config import DSCNNConfig, PrepareConfig, StreamRecipe, TrainConfig, WindowRecipe
+from tiny_kws.words import UNKNOWN, Vocabulary
 
 from .conftest import full_disk
 
@@ -710,3 +710,103 @@ def test_hard_negatives_do_not_hinder_resuming(prepared: PreparedData, tmp_path:
     states = [load_checkpoint(tmp_path / name / "last.pt").model.state_dict() for name in ("whole", "parts")]
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
+
+
+# Windows of another length
+
+
+def of_window(data: PreparedData, window: int) -> PreparedData:
+    """The same clips, cut or with silence behind them, as data prepared with such a window."""
+    bank = np.pad(data.bank[:], ((0, 0), (0, max(0, window - data.window))))[:, :window]
+    return replace(data, bank=bank, manifest={**data.manifest, "window": window})
+
+
+SHORT_STREAMS = StreamRecipe(made_rooms=4, seconds=2.4, noise_speeds=(1.0,), babble_share=0.0)
+SHORT_WINDOWS = WindowRecipe(made_rooms=4, noise_speeds=(1.0,), babble_share=0.0)
+RECIPES = {
+    "clips": replace(CONFIG, epochs=1),
+    "windows": replace(CONFIG, epochs=1, windows=SHORT_WINDOWS),
+    "streams": replace(CONFIG, epochs=1, batch_size=8, streams=SHORT_STREAMS),
+}
+
+
+@pytest.mark.parametrize(("window", "pooled_frames"), [(9600, 30), (32_000, 100)])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_window_comes_from_the_data(
+    prepared: PreparedData, tmp_path: Path, recipe: str, window: int, pooled_frames: int
+) -> None:
+    """Trained on data of another window, by any recipe, a network has that window, and so has its checkpoint."""
+    from tiny_kws.training.checkpoint import classifier_of
+
+    data = of_window(prepared, window)
+    found = load_checkpoint(train(data, tmp_path, "causal-cnn", CAUSAL, RECIPES[recipe], device="cpu"))
+    assert (found.window, found.model.config.pooled_frames) == (window, pooled_frames)
+    rows = data.rows("validation")
+    probabilities = classifier_of(found)(np.float32(data.bank[rows]) / 32768)
+    assert float((probabilities.argmax(1) == data.targets(rows)).mean()) == pytest.approx(found.val_acc, abs=1e-6)
+
+
+def test_the_reference_takes_any_window(prepared: PreparedData, tmp_path: Path) -> None:
+    """The DS-CNN is trained on windows that are no whole number of hops."""
+    found = load_checkpoint(
+        train(of_window(prepared, 12_345), tmp_path, "ds-cnn", SMALL, RECIPES["clips"], device="cpu")
+    )
+    assert found.window == 12_345
+
+
+def test_a_window_that_the_network_cannot_take(prepared: PreparedData, tmp_path: Path) -> None:
+    """A network that streams needs whole hops; it says so, and nothing is written."""
+    with pytest.raises(
+        UsageError, match=r"^[^\n]+: found a window of 12345 samples, expected a multiple of 320 [^\n]+$"
+    ):
+        train(of_window(prepared, 12_345), tmp_path / "run", "causal-cnn", CAUSAL, CONFIG, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_another_window(prepared: PreparedData, on_streams: Path, tmp_path: Path) -> None:
+    """A training does not begin with a checkpoint of another window, and does not go on with other data."""
+    first = load_checkpoint(on_streams / "best.pt")
+    with pytest.raises(UsageError, match=r"has a window of 16000 samples, expected 9600 as the data has$"):
+        train(of_window(prepared, 9600), tmp_path / "run", "causal-cnn", CAUSAL, STREAMS, device="cpu", first=first)
+
+
+def test_the_classes_come_from_the_data(prepared: PreparedData, tmp_path: Path) -> None:
+    """A network has a class for each label of the data, whatever its settings say."""
+    kept = ("silence", "unknown", "yes", "no", "stop")
+    rows = [i for i, clip in enumerate(prepared.clips) if clip.label in kept]
+    few = replace(
+        prepared,
+        bank=np.array(prepared.bank[rows]),
+        clips=[prepared.clips[i] for i in rows],
+        vocabulary=Vocabulary(kept),
+    )
+    found = load_checkpoint(train(few, tmp_path, "ds-cnn", {"n_classes": 12, **SMALL}, RECIPES["clips"], device="cpu"))
+    assert (found.labels, found.model.config.n_classes) == (kept, 5)
+
+
+def test_an_older_network_goes_on(prepared: PreparedData, tmp_path: Path) -> None:
+    """A training of a causal network begun before there were other windows goes on."""
+    config = replace(STREAMS, streams=SHORT_STREAMS)
+    with pytest.raises(StopError):
+        train(prepared, tmp_path, "causal-cnn", CAUSAL, config, device="cpu", callbacks=stop_after(1))
+    last = read_torch(tmp_path / "last.pt")
+    del last["window"], last["model_config"]["pooled_frames"]
+    save_torch(tmp_path / "last.pt", last)
+    train(prepared, tmp_path, "causal-cnn", CAUSAL, config, device="cpu", resume=True)
+    assert load_checkpoint(tmp_path / "last.pt").epoch == 2
+
+
+def test_paths_may_be_text(prepared: PreparedData, tmp_path: Path) -> None:
+    """The folder of a training may be given as a string."""
+    best = train(prepared, str(tmp_path / "run"), "ds-cnn", SMALL, RECIPES["clips"], device="cpu")
+    assert best == tmp_path / "run" / "best.pt"
+
+
+def test_a_trainer_takes_single_steps(prepared: PreparedData, tmp_path: Path) -> None:
+    """Code of one's own can take the steps: after `begin`, each gives its loss and changes the weights."""
+    trainer = room.Trainer(prepared, tmp_path, room.TrainSettings(DSCNNConfig(width=8), CONFIG, "cpu"))
+    trainer.begin()
+    before = trainer.model.fc.weight.detach().clone()
+    found = trainer.step(torch.arange(16), 1e-2, torch.Generator().manual_seed(0))
+    assert (found.shape, bool(found.isfinite().all())) == ((2,), True)
+    assert not torch.equal(trainer.model.fc.weight, before)

@@ -79,6 +79,15 @@ def test_windows_hold_what_they_are_said_to(data: PreparedData) -> None:
     assert not audio[18:].any()
 
 
+@pytest.mark.parametrize("window", [8000, 24_000, 32_000])
+def test_windows_are_as_long_as_clips(tmp_path: Path, window: int) -> None:
+    """Prepared clips of another length make windows of that length, with every word whole at its place."""
+    audio, classes = composed(write_data(tmp_path, [*KEYWORDS, *[UNKNOWN] * 6], window=window), PLAIN)
+    assert audio.shape == (N, window)
+    for row in range(14):
+        assert float(strength(audio[row : row + 1], int(classes[row]))) == pytest.approx(1.0, abs=0.05)
+
+
 def test_words_are_shifted_and_stay_whole(data: PreparedData) -> None:
     """Words lie where they were recorded give or take the shift, differently in each window."""
     audio, _ = composed(data, PLAIN)

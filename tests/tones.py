@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE, FeatureConfig
-from tiny_kws.data.prepared import EXTRA, Clip, PreparedData, material_file
+from tiny_kws.data.prepared import EXTRA, NO_SPAN, Clip, PreparedData, material_file, to_float
+from tiny_kws.data.spans import find_word
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.training.features import LogMel, normalize
 from tiny_kws.words import UNKNOWN, Vocabulary
@@ -44,8 +45,8 @@ def hz_of(label: int) -> int:
     return OTHERS_HZ if label == LABELS.index(UNKNOWN) else 1000 + 200 * label
 
 
-def tone(label: int) -> npt.NDArray[np.int16]:
-    time_s = np.arange(CLIP_SAMPLES) / SAMPLE_RATE
+def tone(label: int, window: int = CLIP_SAMPLES) -> npt.NDArray[np.int16]:
+    time_s = np.arange(window) / SAMPLE_RATE
     sound = LEVEL * np.sin(2 * np.pi * hz_of(label) * time_s)
     sound[:BEGIN] = sound[END:] = 0
     return np.rint(32768 * sound).astype(np.int16)
@@ -54,14 +55,16 @@ def tone(label: int) -> npt.NDArray[np.int16]:
 NO_SPEECH = np.zeros(0, np.int16)
 
 
-def write_data(folder: Path, labels: list[str], speech: npt.NDArray[np.int16] = NO_SPEECH) -> PreparedData:
+def write_data(
+    folder: Path, labels: list[str], speech: npt.NDArray[np.int16] = NO_SPEECH, window: int = CLIP_SAMPLES
+) -> PreparedData:
     """Prepared data of one tone for each of `labels`, with white noise, a noise of a second and a measured room."""
     rng = np.random.default_rng(0)
     clips = [
         Clip("training" if i % 2 else EXTRA, label, f"word {i % 3}" if label == UNKNOWN else label, "", f"{i}")
         for i, label in enumerate(labels)
     ]
-    bank = np.stack([tone(LABELS.index(label)) for label in labels])
+    bank = np.stack([tone(LABELS.index(label), window) for label in labels])
     noise, short = (np.rint(3000 * rng.standard_normal(n)).astype(np.int16) for n in (50_000, 16_000))
     response = 20_000 * np.exp(-np.arange(4000) / 400) * rng.standard_normal(4000)
     response[:51] = [*[0.0] * 50, 32_000]
@@ -72,7 +75,8 @@ def write_data(folder: Path, labels: list[str], speech: npt.NDArray[np.int16] = 
     listed = {
         kind: [{"file": kind, "group": kind, "samples": len(pcm)}] if len(pcm) else [] for kind, pcm in material.items()
     }
-    return PreparedData(folder, bank, noise, clips, Vocabulary(LABELS), {"material": listed})
+    spans = np.array([find_word(to_float(clip)) or NO_SPAN for clip in bank], np.int32)
+    return PreparedData(folder, bank, noise, clips, spans, Vocabulary(LABELS), {"material": listed})
 
 
 def seeded(seed: int = 0) -> torch.Generator:

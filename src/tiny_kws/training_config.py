@@ -200,11 +200,13 @@ MIXED_TRAINING = replace(
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """How the twelve-class task is drawn from the recordings; shares are of a split's keyword clips."""
+    """How a task is drawn from recordings; shares are of the clips of a split's words."""
 
     unknown_share: float = 0.1
     silence_share: float = 0.1
     seed: int = 0
+    window_ms: float = 1000.0
+    """Of a clip: what a network hears at once. Longer for phrases."""
 
 
 CLIPS_PER_SHARD = 2048

@@ -39,34 +39,33 @@ def ends_of(session: Any) -> Ends:
 
 
 def check_ends(ends: Ends, metadata: Metadata, where: str) -> None:
-    """Raise ModelError, naming `where`, if a clip's or a stream's graph is unlike its metadata.
-
-    >>> metadata = Metadata("m", "ds-cnn", ["yes", "no"], 1, 1, Stats(0.0, 1.0), {}, {})
-    >>> check_ends(Ends({"audio": ("batch", 16000)}, {"probabilities": ("batch", 12)}), metadata, "m.onnx")
-    Traceback (most recent call last):
-    tiny_kws.errors.ModelError: m.onnx: its graph gives probabilities of shape (batch, 12), expected (batch, 2) by the \
-labels in its metadata; export it again
-    """
-    length, name = (metadata.hop, "hop") if metadata.kind == "stream" else (metadata.window, "window")
-    for verb, shapes, end, size, why in (
-        ("takes", ends.inputs, "audio", length, name),
-        ("gives", ends.outputs, "probabilities", len(metadata.labels), "labels"),
-    ):
-        shape = shapes.get(end, ())
-        if len(shape) != 2 or shape[1] != size:
-            raise ModelError(
-                f"{where}: its graph {verb} {end} of shape {_text(shape)}, expected (batch, {size}) by the {why} in "
-                "its metadata; export it again"
-            )
-    states = ends.states if metadata.kind == "stream" else {}
+    """Raise ModelError, naming `where`, if a clip's or a stream's graph is unlike its metadata."""
+    is_stream = metadata.kind == "stream"
+    length, why = (metadata.hop, "hop") if is_stream else (metadata.window, "window")
+    states = ends.states if is_stream else {}
+    _check_shape(where, "takes audio", ends.inputs.get("audio"), is_stream, length, why)
+    _check_shape(
+        where, "gives probabilities", ends.outputs.get("probabilities"), is_stream, len(metadata.labels), "labels"
+    )
     expected = {"audio": ends.inputs["audio"], **states}
     if dict(ends.inputs) != expected:
         found, wanted = (
-            ", ".join(f"{name} {_text(shape)}" for name, shape in x.items()) for x in (ends.inputs, expected)
+            ", ".join(f"{name} {_text(shape)}" for name, shape in shapes.items()) for shapes in (ends.inputs, expected)
         )
         raise ModelError(f"{where}: its graph takes {found}, expected {wanted}; export it again")
-    if metadata.kind == "stream":
-        _check_is_settled({**ends.inputs, "embedding": (), **ends.outputs}, where)
+    if is_stream:
+        _check_is_settled({**states, "embedding": ends.outputs.get("embedding", ())}, where)
+
+
+def _check_shape(where: str, deed: str, shape: Shape | None, is_stream: bool, size: int, why: str) -> None:
+    """Raise ModelError unless a shape is (1, size) in a stream, or (any, size) in a clip's graph."""
+    found, batch = shape or (), "1" if is_stream else "batch"
+    fits = len(found) == 2 and found[1] == size and (found[0] == 1 if is_stream else not isinstance(found[0], int))
+    if not fits:
+        raise ModelError(
+            f"{where}: its graph {deed} of shape {_text(found)}, expected ({batch}, {size}) by the {why} in its "
+            "metadata; export it again"
+        )
 
 
 def _check_is_settled(shapes: Mapping[str, Shape], where: str) -> None:

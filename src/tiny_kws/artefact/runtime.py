@@ -80,7 +80,7 @@ class Classifier(_Model):
     kind = "clip"
 
     def _try(self) -> None:
-        self._run(np.zeros((2, self.window), np.float32))
+        self._run(np.zeros((1, self.window), np.float32))
 
     def probabilities(self, windows: npt.ArrayLike) -> Probabilities:
         """Class probabilities (batch, labels) of windows (batch, `window`) at 16 kHz in [-1, 1].

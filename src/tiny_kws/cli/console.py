@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Fetch and prepare Speech Commands.", no_args_is_help=True)
+data_app = typer.Typer(help="Fetch Speech Commands; prepare it, or words of your own.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 PROGRESS_FROM = 20

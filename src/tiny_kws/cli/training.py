@@ -6,22 +6,20 @@ import sys
 from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import UsageError
 from ..training_config import (
     CAUSAL_SIZES,
-    CLIPS_PER_SHARD,
     HARD_NEGATIVES,
     MIXED_TRAINING,
     STREAM_TRAINING,
     WINDOW_TRAINING,
-    PrepareConfig,
     TrainConfig,
 )
-from .console import app, complain, data_app, progress_bar
+from .console import app
 
 if TYPE_CHECKING:
     from ..training.trainer import Callbacks, EpochReport, StepReport
@@ -53,87 +51,6 @@ RECIPES = {
     Recipe.streams: STREAM_TRAINING,
     Recipe.mixed: MIXED_TRAINING,
 }
-
-
-@data_app.command("download")
-def data_download(
-    destination: Annotated[Path, typer.Argument(help="Folder to put the two archives' recordings in.")],
-) -> None:
-    """Fetch the two official archives (2.5 GB); run it again to go on where it stopped."""
-    from ..data.download import download
-
-    with progress_bar("downloading") as bar:
-        for folder in download(destination, progress=lambda _name, done, total: bar(done, total)):
-            print(folder)
-    print(f"Next: tiny-kws data prepare {destination} --out prepared")
-
-
-@data_app.command("prepare")
-def data_prepare(
-    source: Annotated[Path, typer.Argument(help="Folder that holds speech_commands_v0.02, or that folder itself.")],
-    out: Annotated[Path, typer.Option("--out", help="New folder for the prepared data.")],
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of the draws of unknown and silence.")
-    ] = PrepareConfig.seed,
-    sources: Annotated[
-        Path | None,
-        typer.Option(
-            "--sources",
-            help="Names what else to train on, beside speech_commands_v0.02 (default: the package's sources.toml).",
-        ),
-    ] = None,
-    any_licence: Annotated[
-        bool, typer.Option("--any-licence", help="Take recordings of any licence; the weights are then bound by it.")
-    ] = False,
-) -> None:
-    """Build the twelve-class task: splits, unknown, silence, one bank of waveforms."""
-    from ..data.prepare import prepare
-    from ..data.sources import SOURCES, read_sources
-
-    named = read_sources(sources or SOURCES)
-    if any_licence:
-        named = replace(named, licences=())
-    with progress_bar("reading clips") as progress:
-        prepared = prepare(source, out, PrepareConfig(seed=seed), progress, named)
-    manifest = prepared.manifest
-    for split, counts in manifest["clips"].items():
-        print(f"{split:10}  {sum(counts.values()):6} clips  {manifest['speakers'][split]:5} speakers")
-    for bill in manifest["sources"]:
-        print(_source_line(bill))
-    for split, count in manifest["missing"]["clips"].items():
-        print(f"incomplete: {split} lacks {count} clips of the official archive")
-    for split, count in manifest["missing"]["listed"].items():
-        if count:
-            print(f"incomplete: {count} clips of {split}_list.txt are not there")
-    print(f"Next: tiny-kws train {out} --out runs/ds-cnn")
-    if manifest["unreadable"]:
-        for message in manifest["unreadable"]:
-            complain(message, 1)
-        raise typer.Exit(1)
-
-
-@data_app.command("shard")
-def data_shard(
-    prepared: Annotated[Path, typer.Argument(help="Prepared data.")],
-    out: Annotated[Path, typer.Option("--out", help="New folder for the shards; to be trained on as prepared data.")],
-    clips_per_shard: Annotated[int, typer.Option(min=1, help="One clip is 33 kB.")] = CLIPS_PER_SHARD,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of clips.")] = 0,
-) -> None:
-    """Write prepared data as WebDataset tar shards, for data larger than memory; train on them as on prepared data."""
-    from ..data.prepared import open_prepared
-    from ..data.shard_writer import write_shards
-
-    with progress_bar("writing shards") as progress:
-        names = write_shards(open_prepared(prepared), out, clips_per_shard, seed, progress)
-    print(f"{len(names)} shards in {out}")
-    print(f"Next: tiny-kws train {out} --out runs/ds-cnn")
-
-
-def _source_line(bill: dict[str, Any]) -> str:
-    """What a source gave, and what was left out and why."""
-    line = f"{bill['name']} ({bill['use']}): {sum(bill['used'].values())} used"
-    left_out = [f"{count} ({reason})" for reason, count in bill["left_out"].items()]
-    return f"{line}; left out: {', '.join(left_out)}" if left_out else line
 
 
 @app.command()

@@ -16,9 +16,10 @@ import numpy as np
 from ..audio import Samples, find_sound_files, read_mono
 from ..errors import AudioError, DataError, UsageError
 from .held_out import noise_source, part_of
+from .speech_commands import WORDS_FOLDER
+from .word_folders import SPLITS, clips_in, has_lists, list_recordings, word_folders
 
-LISTED_SPLITS = ("validation", "testing")
-SPLITS = ("training", *LISTED_SPLITS, "all")
+CLIP_SPLITS = (*SPLITS, "all")
 HOMOPHONES = {"no": ("know",), "right": ("write", "rite")}
 """What sounds like a keyword is left out of running speech as the keyword is."""
 Thing = TypeVar("Thing")
@@ -58,21 +59,19 @@ class Material:
 
 
 def list_clips(folder: Path, split: str) -> list[Sound]:
-    """The clips WORD/SPEAKER_nohash_N.wav of one split of the Speech Commands layout; `text` is the word.
+    """The clips of one split of a folder of word folders, or of one below it; `text` is the word.
 
-    `validation` and `testing` are what validation_list.txt and its like name, `training` the rest, `all` everything.
-    Raises DataError if a list or the clips are missing, UsageError for another split.
+    Splits are those of `data prepare`: by the lists beside the clips, by speaker, or clip by clip; `all` is everything.
+    Raises DataError if the clips are missing, UsageError for another split.
     """
-    if split not in SPLITS:
-        raise UsageError(f"found the split {split!r}, expected one of {', '.join(SPLITS)}")
-    if split in LISTED_SPLITS:
-        names = {name for name in _read_list(folder, split) if (folder / name).is_file()}
-    else:
-        names = {path.relative_to(folder).as_posix() for path in find_sound_files(folder)}
-        names = {name for name in names if name.count("/") == 1 and not name.startswith("_")}
-        if split == "training":
-            names -= _read_list(folder, "validation") | _read_list(folder, "testing")
-    if not names:
+    if split not in CLIP_SPLITS:
+        raise UsageError(f"found the split {split!r}, expected one of {', '.join(CLIP_SPLITS)}")
+    below = folder / WORDS_FOLDER
+    folder = below if has_lists(below) and not has_lists(folder) else folder
+    words = [word for word, path in word_folders(folder).items() if clips_in(path)]
+    recordings = list_recordings(folder, words, balanced=False)
+    found = [clip for name, clips in recordings.splits.items() if split in (name, "all") for clip in clips]
+    if not found:
         raise DataError(
             f"{folder}: found no clips of the split {split!r}, expected files such as yes/0a7c2a8d_nohash_0.wav; name "
             "another folder or --split"
@@ -80,13 +79,13 @@ def list_clips(folder: Path, split: str) -> list[Sound]:
     rows = _read_manifest(folder)
     return [
         Sound(
-            folder / name,
-            name,
-            group=name.rpartition("/")[2].partition("_nohash_")[0],
-            text=name.partition("/")[0],
-            licence=rows.get(name, {}).get("licence", ""),
+            folder / clip.file,
+            clip.file,
+            group=clip.speaker or Path(clip.file).stem,
+            text=clip.word,
+            licence=rows.get(clip.file, {}).get("licence", ""),
         )
-        for name in sorted(names)
+        for clip in sorted(found, key=lambda clip: clip.file)
     ]
 
 
@@ -227,17 +226,6 @@ def _of_part(sounds: list[Sound], part: int | None, folder: Path) -> list[Sound]
     if not kept:
         raise DataError(f"{folder}: none of its {len(sounds)} recordings is of part {part}; take another part or all")
     return kept
-
-
-def _read_list(folder: Path, split: str) -> set[str]:
-    path = folder / f"{split}_list.txt"
-    try:
-        return set(path.read_text(encoding="utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}), expected a path a line; name the folder that holds the lists, or take "
-            "every clip with --split all"
-        ) from error
 
 
 def _read_manifest(folder: Path) -> dict[str, dict[str, str]]:

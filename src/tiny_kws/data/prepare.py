@@ -1,4 +1,4 @@
-"""Recordings to prepared data: read, draw, write."""
+"""Recordings to prepared data, in three steps: read what there is, draw the task from it, write it down."""
 
 from __future__ import annotations
 
@@ -7,52 +7,92 @@ import hashlib
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..audio import one_second, read_mono
-from ..config import CLIP_SAMPLES, SAMPLE_RATE
-from ..errors import DataError, KwsError
+from ..audio import Samples, most_energetic_window, read_mono
+from ..config import SAMPLE_RATE
+from ..errors import AudioError, DataError, KwsError, UsageError
 from ..files import whole_folder, write_bytes, write_json
 from ..training_config import PrepareConfig
-from ..words import SILENCE, UNKNOWN
+from ..words import SILENCE, UNKNOWN, Vocabulary
+from . import speech_commands
 from .prepared import (
     EXTRA,
     FORMAT,
     MATERIAL,
-    SPLITS,
+    NO_SPAN,
     Clip,
     Pcm,
     PreparedData,
     clips_digest,
     material_file,
     open_prepared,
+    to_float,
     to_pcm,
 )
-from .sources import Recording, Sources, credits_csv, gather, read_sources
-from .speech_commands import (
-    KEYWORDS,
-    LABELS,
+from .sources import Recording, Source, Sources, credits_csv, gather, read_sources
+from .spans import find_word
+from .word_folders import (
     NOISE_FOLDER,
-    OFFICIAL_CLIPS,
-    SOURCE,
-    SOURCE_LICENCE,
-    check_speakers,
-    find_words_folder,
+    SPLITS,
+    Recordings,
+    WordClip,
+    clips_in,
+    has_lists,
     list_recordings,
-    read_list,
-    speaker_of,
-    word_of,
+    word_folders,
 )
 
 NOISE_STRETCHES = {"training": (0.0, 0.8), "validation": (0.8, 0.9), "testing": (0.9, 1.0)}
 """The part of every background recording that each split may use: no noise is heard in two splits."""
+
 CLIPS_AT_ONCE = 1024  # read and written together while preparing
+WINDOW_MS = (500.0, 2000.0)
+SHORTEST_MS = 100  # of a clip of one's own words
+SHORTEST_NOISE_S = 10
+LONGEST_S = 600  # of a clip of one's own words: what is longer is no clip of a word
+MADE_NOISE_S = 60
+MADE_NOISE = "made_up_noise"
+BACKWARDS = "#backwards"
+"""Behind the name of a clip that is played so, to stand for other words where there are none."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a task is drawn from: clips of its words and others, background noise, and what other sources bring.
+
+    `own` counts the training clips by licence, `named` is how the recordings are cited, `notes` are to be told.
+    """
+
+    words: tuple[str, ...]
+    recordings: Recordings
+    noises: Mapping[str, Pcm]
+    sources: Sources
+    found: Mapping[str, Sequence[Recording]]
+    bills: Sequence[Mapping[str, Any]]
+    own: Mapping[str, int]
+    named: str
+    licence: str
+    missing: Mapping[str, Mapping[str, int]]
+    notes: tuple[str, ...]
+    is_own: bool
+    """Whether these are clips of one's own words, which may be of any length, and not Speech Commands."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the words lie."""
+        return self.recordings.folder
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The labels of the task."""
+        return Vocabulary.of_words(self.words)
 
 
 def prepare(
@@ -61,77 +101,218 @@ def prepare(
     config: PrepareConfig | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     sources: Sources | None = None,
+    words: Sequence[str] | None = None,
+    speakers: Path | None = None,
 ) -> PreparedData:
-    """Build the twelve-class task from the official folder layout and open it.
+    """Draw a task from recordings, write it to the new folder `destination`, and open it.
 
-    `source` is the words' folder or the one above it; `progress(done, total)` counts clips. Splits follow the official
-    lists; unknown and silence are seeded draws. An incomplete archive is accepted, what it lacks stands in the manifest
-    under `missing`, and clips that cannot be read under `unreadable`. `sources` (default: the package's own file) names
-    what lies beside the words' folder to train against; what is not there is left out, and stands under `sources`.
-    Raises DataError if the layout is not there.
+    Without `words` it is the twelve-class task of Speech Commands (Warden 2018), whose official layout `source` or a
+    folder below it has. With `words`, `source` is any folder of word folders (see `word_folders`), and `speakers` a
+    table of who speaks. `progress(done, total)` counts clips. Unknown and silence are seeded draws. An incomplete
+    archive is accepted: what it lacks stands in the manifest under `missing`, unreadable clips under `unreadable`.
+    `sources` (default: the package's own file) names what lies beside the words' folder to train against; what is not
+    there is left out, and stands under `sources`.
+    Raises DataError, and leaves nothing, if there are no such words or too few clips of one, and UsageError for words
+    or a window that cannot be.
     """
     config = config or PrepareConfig()
-    sources = sources or read_sources()
-    words = find_words_folder(source)
+    window = _window_of(config)
     if destination.exists():
         raise DataError(f"{destination}: already exists, expected a new folder; remove it or name another")
-    lists = {split: read_list(words / f"{split}_list.txt") for split in ("validation", "testing")}
-    recordings = list_recordings(words, lists)
-    check_speakers(words, recordings)
-    noises = _read_noises(words)
-    task = [clip for split in SPLITS for clip in _draw_words(recordings[split], split, config)]
-    own = {SOURCE_LICENCE: len(recordings["training"])}
-    found, bills = gather(_named(words, ".."), sources, own)
-    others = [*found["other words"], *found["words"]]
-    extra = _undrawn(recordings["training"], task) + [_extra_clip(recording) for recording in others]
-    unreadable: list[str] = []
+    sources = sources or read_sources()
+    material = (
+        _read_speech_commands(source, sources) if words is None else _read_words(source, words, speakers, sources)
+    )
+    clips = _draw(material, config)
     with whole_folder(destination) as folder:
-        # Written row by row: on a full disk, writing through a memory map kills the process.
-        with (folder / "bank.npy").open("wb") as bank:
-            bank.write(_npy_header(0))
-            kept = list(_write_words(words, task + extra, bank, unreadable, progress))
-            for split in SPLITS:
-                n_keywords = sum(clip.split == split and clip.label in KEYWORDS for clip in kept)
-                kept += _write_silence(bank, noises, split, round(n_keywords * config.silence_share), config.seed)
-            bank.seek(0)
-            bank.write(_npy_header(len(kept)))
-        np.save(folder / "noise.npy", np.concatenate([_stretch(noises[name], "training") for name in sorted(noises)]))
-        material = {kind: _write_material(folder, kind, found[kind], unreadable) for kind in MATERIAL}
-        write_bytes(folder / "clips.csv", _to_csv(kept))
-        write_bytes(folder / "credits.csv", credits_csv(sources, found, own))
-        manifest = _manifest(words, recordings, lists, noises, kept, unreadable, config)
-        write_json(folder / "manifest.json", {**manifest, "sources": bills, "material": material})
+        _write(folder, material, clips, config, window, progress)
     return open_prepared(destination)
 
 
-def _draw_words(files: list[str], split: str, config: PrepareConfig) -> list[Clip]:
-    """All keyword clips of a split and the seeded share of the other words' clips."""
-    keywords = [file for file in files if word_of(file) in KEYWORDS]
-    others = [file for file in files if word_of(file) not in KEYWORDS]
-    rng = _rng(config.seed, split, "unknown")
-    count = min(len(others), round(len(keywords) * config.unknown_share))
-    drawn = sorted(rng.choice(len(others), count, replace=False)) if count else []
-    clips = [Clip(split, word_of(file), word_of(file), speaker_of(file), file) for file in keywords]
-    unknown = [others[i] for i in drawn]
-    return clips + [Clip(split, UNKNOWN, word_of(file), speaker_of(file), file) for file in unknown]
+def _window_of(config: PrepareConfig) -> int:
+    """The samples of a row: a whole number of 20 ms, the step of networks that stream."""
+    low, high = WINDOW_MS
+    if not low <= config.window_ms <= high or config.window_ms % 20:
+        raise UsageError(
+            f"found a window of {config.window_ms:g} ms, expected {low:g} to {high:g} in steps of 20; a word is whole "
+            "in 1000, a phrase in 1500"
+        )
+    return round(config.window_ms * SAMPLE_RATE / 1000)
 
 
-def _undrawn(files: list[str], task: list[Clip]) -> list[Clip]:
-    """The other words of the training split that the task did not draw."""
+def _read_speech_commands(source: Path, sources: Sources) -> Material:
+    """The ten words, the other 25 and the noise of the official layout."""
+    if not speech_commands.is_speech_commands(source):
+        _explain_other_folder(source)
+    folder = speech_commands.find_words_folder(source)
+    recordings = speech_commands.list_recordings(folder)
+    words = speech_commands.KEYWORDS
+    own = {speech_commands.SOURCE_LICENCE: len(recordings.splits["training"])}
+    found, bills = gather(_named(folder, ".."), sources, own, words)
+    known = {*words, *speech_commands.OTHER_WORDS}
+    strange = {word: path for word, path in word_folders(folder).items() if word not in known and clips_in(path)}
+    return Material(
+        words=words,
+        recordings=recordings,
+        noises=_read_noises(folder, speech_commands.NOISE_PATTERN),
+        sources=sources,
+        found=found,
+        bills=bills,
+        own=own,
+        named=speech_commands.SOURCE,
+        licence=speech_commands.SOURCE_LICENCE,
+        missing=speech_commands.missing_clips(recordings),
+        notes=tuple(_unused_note(word, len(clips_in(path)), words, "and not used") for word, path in strange.items()),
+        is_own=False,
+    )
+
+
+def _explain_other_folder(source: Path) -> None:
+    """Say what to type where a folder holds words, but not those of Speech Commands."""
+    found = [word for word, path in word_folders(source).items() if clips_in(path)] if source.is_dir() else []
+    if found:
+        raise DataError(
+            f"{source}: is not the Speech Commands layout, but has folders of the words {', '.join(found)}; name those "
+            f"to be heard: --words {','.join(found[:3])}"
+        )
+
+
+def _read_words(source: Path, words: Sequence[str], speakers: Path | None, sources: Sources) -> Material:
+    """Words of one's own, and the other folders as other words."""
+    below = source / speech_commands.WORDS_FOLDER
+    folder = below if has_lists(below) and not has_lists(source) else source
+    if not folder.is_dir():
+        raise DataError(f"{folder}: not found, expected a folder of word folders; check the path")
+    recordings = list_recordings(folder, words, speakers)
+    own = {"not stated": len(recordings.splits["training"])}
+    mine = Source(folder.name, folder.name, "keywords", "whoever recorded them")
+    named = replace(sources, sources=(mine, *(s for s in sources.sources if s.use != "keywords")))
+    found, bills = gather(_named(folder, ".."), named, own, words)
+    counts = Counter(clip.word for clips in recordings.splits.values() for clip in clips)
+    notes = [_unused_note(word, counts[word], words, "so heard as unknown") for word in counts if word not in words]
+    noises = _read_noises(folder, "*") if (folder / NOISE_FOLDER).is_dir() else {}
+    if not noises:
+        noises = {MADE_NOISE: _made_noise()}
+        notes.append(
+            f"there is no {NOISE_FOLDER}/ with sound in it, so silence is made-up noise; put recordings of rooms there"
+        )
+    if all(word in words for word in counts):
+        notes.append("there are no folders of other words, so unknown is these words played backwards; add some")
+    return Material(
+        words=tuple(words),
+        recordings=recordings,
+        noises=noises,
+        sources=named,
+        found=found,
+        bills=bills,
+        own=own,
+        named=f"the recordings in {folder.name}",
+        licence="not stated",
+        missing={},
+        notes=(*recordings.notes, *notes),
+        is_own=True,
+    )
+
+
+def _unused_note(word: str, count: int, words: Sequence[str], therefore: str) -> str:
+    clips = f"{count} clip{'' if count == 1 else 's'}"
+    return (
+        f"{word}/: {clips}, not among the words, {therefore}; to hear it as a word: --words {','.join([*words, word])}"
+    )
+
+
+def _draw(material: Material, config: PrepareConfig) -> list[Clip]:
+    """The clips of the task: words, a share of the others as unknown, and for training all the rest as extra."""
+    task = [clip for split in SPLITS for clip in _draw_split(material, split, config)]
     drawn = {clip.file for clip in task}
-    others = [file for file in files if word_of(file) not in KEYWORDS and file not in drawn]
-    return [Clip(EXTRA, UNKNOWN, word_of(file), speaker_of(file), file) for file in others]
+    rest = [_clip(EXTRA, UNKNOWN, clip) for clip in _others(material, "training") if clip.file not in drawn]
+    others = [*material.found["other words"], *material.found["words"]]
+    return [*task, *rest, *(_extra_clip(recording, material.words) for recording in others)]
 
 
-def _extra_clip(recording: Recording) -> Clip:
+def _draw_split(material: Material, split: str, config: PrepareConfig) -> list[Clip]:
+    """All clips of a split's words and the seeded share of the others."""
+    spoken = [clip for clip in material.recordings.splits[split] if clip.word in material.words]
+    others = _others(material, split)
+    rng = _rng(config.seed, split, "unknown")
+    count = min(len(others), _share(len(spoken), config.unknown_share))
+    drawn = sorted(rng.choice(len(others), count, replace=False)) if count else []
+    return [_clip(split, clip.word, clip) for clip in spoken] + [_clip(split, UNKNOWN, others[i]) for i in drawn]
+
+
+def _others(material: Material, split: str) -> list[WordClip]:
+    """The clips of other words in a split, or, where there are none at all, those of the words played backwards."""
+    clips = material.recordings.splits[split]
+    if any(word not in material.words for word in material.recordings.words):
+        return [clip for clip in clips if clip.word not in material.words]
+    return [WordClip(f"{clip.word} backwards", clip.speaker, clip.file + BACKWARDS) for clip in clips]
+
+
+def _share(count: int, share: float) -> int:
+    """A share of a count, but one at least of any."""
+    return max(min(1, count), round(count * share)) if share > 0 else 0
+
+
+def _clip(split: str, label: str, clip: WordClip) -> Clip:
+    return Clip(split, label, clip.word, clip.speaker, clip.file)
+
+
+def _extra_clip(recording: Recording, words: Sequence[str]) -> Clip:
     file = str(PurePosixPath("..", recording.file))  # a source's folder may also be named from the root
-    label = recording.word if recording.word in KEYWORDS else UNKNOWN
+    label = recording.word if recording.word in words else UNKNOWN
     return Clip(EXTRA, label, recording.word, recording.speaker, file)
 
 
-def _named(words: Path, file: str) -> Path:
-    """A file as it is named from the words' folder: where that is a link, `..` is beside the link."""
-    return Path(os.path.normpath(words / file))
+def _write(
+    folder: Path,
+    material: Material,
+    clips: list[Clip],
+    config: PrepareConfig,
+    window: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Write all files of prepared data into `folder`. Raises DataError if of a word too little can be read."""
+    unreadable: list[str] = []
+    kept: list[Clip] = []
+    spans: list[tuple[int, int]] = []
+    # Written row by row: on a full disk, writing through a memory map kills the process.
+    with (folder / "bank.npy").open("wb") as bank:
+        bank.write(_npy_header(0, window))
+        for clip, span in _write_words(material, clips, window, bank, unreadable, progress):
+            kept.append(clip)
+            spans.append(span)
+        _check_readable(material, kept, unreadable)
+        for split in SPLITS:
+            n_words = sum(clip.split == split and clip.label in material.words for clip in kept)
+            silent = _write_silence(
+                bank, material.noises, split, _share(n_words, config.silence_share), config.seed, window
+            )
+            kept += silent
+            spans += [NO_SPAN] * len(silent)
+        bank.seek(0)
+        bank.write(_npy_header(len(kept), window))
+    np.save(folder / "spans.npy", np.array(spans, np.int32).reshape(-1, 2))
+    noises = [_stretch(material.noises[name], "training") for name in sorted(material.noises)]
+    np.save(folder / "noise.npy", np.concatenate(noises))
+    lengths = {kind: _write_material(folder, kind, list(material.found[kind]), unreadable) for kind in MATERIAL}
+    write_bytes(folder / "clips.csv", _to_csv(kept))
+    write_bytes(folder / "credits.csv", credits_csv(material.sources, material.found, material.own))
+    manifest = _manifest(material, kept, unreadable, config, window)
+    write_json(folder / "manifest.json", {**manifest, "sources": list(material.bills), "material": lengths})
+
+
+def _check_readable(material: Material, kept: Sequence[Clip], unreadable: Sequence[str]) -> None:
+    """Raise DataError if of a word of one's own no clip can be read to train or to validate on."""
+    if not material.is_own:
+        return
+    for word in material.words:
+        for split in ("training", "validation"):
+            if not any(clip.split == split and clip.label == word for clip in kept):
+                reason = next((line for line in unreadable if f"/{word}/" in line), "")
+                raise DataError(
+                    f"{material.folder / word}: none of its clips for {split} can be read, expected one or more "
+                    f"({reason or 'see its files'}); record the word again"
+                )
 
 
 def _write_material(folder: Path, kind: str, found: list[Recording], unreadable: list[str]) -> list[dict[str, Any]]:
@@ -153,37 +334,83 @@ def _write_material(folder: Path, kind: str, found: list[Recording], unreadable:
 
 
 def _write_words(
-    words: Path, clips: list[Clip], bank: BinaryIO, unreadable: list[str], progress: Callable[[int, int], None]
-) -> Iterator[Clip]:
-    """Append every clip that can be read to `bank` and yield it; note the others in `unreadable`."""
+    material: Material,
+    clips: list[Clip],
+    window: int,
+    bank: BinaryIO,
+    unreadable: list[str],
+    progress: Callable[[int, int], None],
+) -> Iterator[tuple[Clip, tuple[int, int]]]:
+    """Append every clip that can be read to `bank`, and give it with where its word lies; note the others."""
 
-    def read(clip: Clip) -> Pcm | str:
+    def read(clip: Clip) -> tuple[Pcm, tuple[int, int]] | str:
         try:
-            return to_pcm(one_second(read_mono(_named(words, clip.file))))
+            audio = read_mono(_named(material.folder, clip.file.removesuffix(BACKWARDS)))
+            pcm = to_pcm(_fitted(audio, window, material.is_own and not clip.file.startswith(".."), clip.file))
         except KwsError as error:
             return str(error)
+        if clip.file.endswith(BACKWARDS):
+            pcm = pcm[::-1].copy()
+        return pcm, find_word(to_float(pcm)) or NO_SPAN
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(clips), CLIPS_AT_ONCE):
             batch = clips[start : start + CLIPS_AT_ONCE]
-            for clip, pcm in zip(batch, pool.map(read, batch), strict=True):
-                if isinstance(pcm, str):
-                    unreadable.append(pcm)
+            for clip, found in zip(batch, pool.map(read, batch), strict=True):
+                if isinstance(found, str):
+                    unreadable.append(found)
                     continue
-                bank.write(pcm.tobytes())
-                yield clip
+                bank.write(found[0].tobytes())
+                yield clip, found[1]
             progress(start + len(batch), len(clips))
 
 
-def _read_noises(words: Path) -> dict[str, Pcm]:
-    noises = {path.name: to_pcm(read_mono(path)) for path in sorted((words / NOISE_FOLDER).glob("*.wav"))}
+def _fitted(audio: Samples, window: int, is_own: bool, file: str) -> Samples:
+    """A clip as a row of `window` samples: followed by silence, or cut.
+
+    Of clips of one's own that are longer, the window around the word is taken, or else the loudest; of others, which
+    are cut as they should be, the beginning. Raises AudioError for clips of one's own that can be of no word.
+    """
+    n_least = SHORTEST_MS * SAMPLE_RATE // 1000
+    if is_own and not n_least <= len(audio) <= LONGEST_S * SAMPLE_RATE:
+        raise AudioError(
+            f"{file}: lasts {1000 * len(audio) / SAMPLE_RATE:.0f} ms, expected a clip of a word, {SHORTEST_MS} ms to "
+            f"{LONGEST_S // 60} minutes; it is left out"
+        )
+    if len(audio) <= window:
+        return np.pad(audio, (0, window - len(audio)))
+    if not is_own:
+        return audio[:window]
+    span = find_word(audio)
+    if span is None:
+        return most_energetic_window([audio], window).samples
+    start = (span[0] + span[1] - window) // 2
+    start = min(max(start, 0), len(audio) - window)
+    return audio[start : start + window]
+
+
+def _read_noises(folder: Path, pattern: str) -> dict[str, Pcm]:
+    """The recordings of background noise. Raises DataError if there are none, or one is too short to be divided."""
+    wanted = set(clips_in(folder / NOISE_FOLDER)) if (folder / NOISE_FOLDER).is_dir() else set()
+    paths = sorted(path for path in (folder / NOISE_FOLDER).glob(pattern) if path in wanted)
+    noises = {path.name: to_pcm(read_mono(path)) for path in paths}
+    if not noises and pattern == "*":
+        return {}
     shortest = min((len(noise) for noise in noises.values()), default=0)
-    if shortest < 10 * CLIP_SAMPLES:
+    if shortest < SHORTEST_NOISE_S * SAMPLE_RATE:
         raise DataError(
-            f"{words / NOISE_FOLDER}: found {len(noises)} recordings, the shortest of {shortest / SAMPLE_RATE:.1f} s, "
-            "expected background noise of at least 10 s each"
+            f"{folder / NOISE_FOLDER}: found {len(noises)} recordings, the shortest of {shortest / SAMPLE_RATE:.1f} s, "
+            f"expected background noise of at least {SHORTEST_NOISE_S} s each"
         )
     return noises
+
+
+def _made_noise() -> Pcm:
+    """A minute of noise that falls off towards high frequencies as rooms do: white noise summed up with a leak."""
+    white = np.random.default_rng(0).standard_normal(MADE_NOISE_S * SAMPLE_RATE)
+    kernel = 0.97 ** np.arange(400)
+    coloured = np.convolve(white, kernel)[: len(white)]
+    return to_pcm((0.1 * coloured / np.abs(coloured).max()).astype(np.float32))
 
 
 def _stretch(noise: Pcm, split: str) -> Pcm:
@@ -191,29 +418,35 @@ def _stretch(noise: Pcm, split: str) -> Pcm:
     return noise[round(start * len(noise)) : round(end * len(noise))]
 
 
-def _write_silence(bank: BinaryIO, noises: dict[str, Pcm], split: str, count: int, seed: int) -> list[Clip]:
-    """Append `count` seconds of background noise, each at a volume from U(0, 1), to `bank`."""
+def _write_silence(
+    bank: BinaryIO, noises: Mapping[str, Pcm], split: str, count: int, seed: int, window: int
+) -> list[Clip]:
+    """Append `count` windows of background noise, each at a volume from U(0, 1), to `bank`."""
     rng = _rng(seed, split, "silence")
     names = sorted(noises)
     clips = []
     for _ in range(count):
         name = names[rng.integers(len(names))]
         stretch = _stretch(noises[name], split)
-        start = int(rng.integers(len(stretch) - CLIP_SAMPLES + 1))
+        long_enough = np.resize(stretch, max(len(stretch), window))
+        start = int(rng.integers(len(long_enough) - window + 1))
         volume = rng.random()
-        bank.write(np.rint(stretch[start : start + CLIP_SAMPLES] * volume).astype(np.int16).tobytes())
+        bank.write(np.rint(long_enough[start : start + window] * volume).astype(np.int16).tobytes())
         where = round(NOISE_STRETCHES[split][0] * len(noises[name])) + start
         clips.append(Clip(split, SILENCE, "", "", f"{NOISE_FOLDER}/{name}@{where}*{volume:.6f}"))
     return clips
 
 
-def _npy_header(n_rows: int) -> bytes:
+def _npy_header(n_rows: int, window: int) -> bytes:
     """The head of bank.npy; numpy leaves room in it for the row count to grow, so its length is always the same."""
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<i2", "fortran_order": False, "shape": (n_rows, CLIP_SAMPLES)}
-    )
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i2", "fortran_order": False, "shape": (n_rows, window)})
     return header.getvalue()
+
+
+def _named(words: Path, file: str) -> Path:
+    """A file as it is named from the words' folder: where that is a link, `..` is beside the link."""
+    return Path(os.path.normpath(words / file))
 
 
 def _to_csv(clips: Sequence[Clip]) -> bytes:
@@ -225,29 +458,21 @@ def _to_csv(clips: Sequence[Clip]) -> bytes:
 
 
 def _manifest(
-    words: Path,
-    recordings: dict[str, list[str]],
-    lists: dict[str, list[str]],
-    noises: dict[str, Pcm],
-    clips: list[Clip],
-    unreadable: list[str],
-    config: PrepareConfig,
+    material: Material, clips: list[Clip], unreadable: list[str], config: PrepareConfig, window: int
 ) -> dict[str, Any]:
-    found = {split: len(files) for split, files in recordings.items()}
-    present = set().union(*recordings.values())
     by_split = {split: [clip for clip in clips if clip.split == split] for split in (*SPLITS, EXTRA)}
     return {
         "format": FORMAT,
-        "source": SOURCE,
-        "licence": SOURCE_LICENCE,
-        "folder": words.name,
-        "labels": list(LABELS),
+        "source": material.named,
+        "licence": material.licence,
+        "folder": material.folder.name,
+        "labels": list(material.vocabulary.labels),
+        "window": window,
         "prepare": asdict(config),
-        "recordings": found,
-        "missing": {
-            "clips": {split: OFFICIAL_CLIPS[split] - n for split, n in found.items() if n < OFFICIAL_CLIPS[split]},
-            "listed": {split: sum(file not in present for file in files) for split, files in lists.items()},
-        },
+        "division": material.recordings.division,
+        "recordings": {split: len(found) for split, found in material.recordings.splits.items()},
+        "missing": {kind: dict(counts) for kind, counts in material.missing.items()},
+        "notes": list(material.notes),
         "unreadable": unreadable,
         "clips": {split: dict(Counter(clip.label for clip in part)) for split, part in by_split.items()},
         "unknown_words": {
@@ -255,7 +480,7 @@ def _manifest(
             for split, part in by_split.items()
         },
         "speakers": {split: len({clip.speaker for clip in part if clip.speaker}) for split, part in by_split.items()},
-        "noise_seconds": {name: round(len(noise) / SAMPLE_RATE, 3) for name, noise in noises.items()},
+        "noise_seconds": {name: round(len(noise) / SAMPLE_RATE, 3) for name, noise in material.noises.items()},
         "noise_stretches": NOISE_STRETCHES,
         "clips_sha256": {split: clips_digest(clip.file for clip in part) for split, part in by_split.items()},
     }

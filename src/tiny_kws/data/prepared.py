@@ -1,10 +1,10 @@
-"""The twelve-class Speech Commands task (Warden 2018, arXiv:1804.03209), drawn from the official layout.
+"""Prepared data: what a network is trained and measured on, drawn once from recordings and kept in a folder.
 
-A prepared folder holds `bank.npy` (every clip, int16), `clips.csv` (a line for each row of the bank),
-`noise.npy` (background noise for training, int16) and `manifest.json` (counts, seeds, sources). Beside the task's own
-clips the bank holds those of the split `extra`: other words that the task did not draw, and those of other sources.
-`other_noise.npy`, `other_rooms.npy` and `other_speech.npy` (int16, end to end) are of other sources, listed in the
-manifest; `credits.csv` says whom weights trained on all this are owed to.
+It holds `bank.npy` (every clip, int16), `clips.csv` (a line for each row of the bank), `spans.npy` (where the word lies
+in each row), `noise.npy` (background noise for training, int16) and `manifest.json` (labels, window, counts, sources).
+Beside the task's own clips the bank holds those of the split `extra`: other words that the task did not draw, and those
+of other sources. `other_noise.npy`, `other_rooms.npy` and `other_speech.npy` (int16, end to end) are of other sources,
+listed in the manifest; `credits.csv` says whom weights trained on all this are owed to.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ..audio import Samples
-from ..config import CLIP_SAMPLES
 from ..errors import DataError, UsageError
 from ..words import UNKNOWN, Vocabulary
 from .shards import INDEX, ShardBank, open_shards
 
 Pcm = npt.NDArray[np.int16]
-SPLITS = ("training", "validation", "testing")
 EXTRA = "extra"
 """The split of words beyond the task's draw, most of them `unknown`, for recipes that want more."""
 LEFT_OUT = "left out"
 """The split of clips that `PreparedData.without` keeps from training; none lies in a prepared folder."""
 MATERIAL = ("noise", "rooms", "speech")
 """Recordings of other sources, by their use; each in a file of its own."""
-FORMAT = 2
+FORMAT = 3
+NO_SPAN = (-1, -1)
+"""Of a row in which no word was found, or none is said."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,24 @@ class Clip:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A prepared folder, opened: the bank is (clips, 16000) int16, memory-mapped or shards; `clips` names its rows."""
+    """A prepared folder, opened.
+
+    The bank is (clips, window) int16, memory-mapped or shards; `clips` names its rows, and `spans`, (clips, 2) int32,
+    says where in each a word begins and ends, in samples, or NO_SPAN.
+    """
 
     folder: Path
     bank: Pcm | ShardBank
     noise: Pcm
     clips: list[Clip]
+    spans: npt.NDArray[np.int32]
     vocabulary: Vocabulary
     manifest: dict[str, Any]
+
+    @property
+    def window(self) -> int:
+        """Samples of a row of the bank: what a network hears of one clip."""
+        return int(self.bank.shape[1])
 
     def material(self, kind: str) -> list[Pcm]:
         """Recordings of other sources, each (samples,) int16, memory-mapped; of the kind noise, rooms or speech.
@@ -112,23 +122,27 @@ def open_prepared(folder: Path) -> PreparedData:
         with (folder / "clips.csv").open(newline="", encoding="utf-8") as file:
             clips = [Clip(**line) for line in csv.DictReader(file)]
         vocabulary = Vocabulary(tuple(map(str, manifest["labels"])))
+        window = int(manifest["window"])
         sharded = (folder / INDEX).exists()
-        bank = open_shards(folder) if sharded else np.load(folder / "bank.npy", mmap_mode="r")
+        bank = open_shards(folder, window) if sharded else np.load(folder / "bank.npy", mmap_mode="r")
         noise = np.load(folder / "noise.npy")
+        spans = np.load(folder / "spans.npy")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, UsageError, csv.Error) as error:
         raise DataError(
             f"{folder}: is no prepared data ({error}); run `tiny-kws data prepare SOURCE --out {folder}` first"
         ) from error
-    if bank.shape != (len(clips), CLIP_SAMPLES) or bank.dtype != np.int16:
-        raise DataError(f"{folder}: the bank is {bank.shape} {bank.dtype}, expected {(len(clips), CLIP_SAMPLES)} int16")
-    if noise.ndim != 1 or len(noise) < CLIP_SAMPLES or noise.dtype != np.int16:
-        raise DataError(f"{folder}: the noise is {noise.shape} {noise.dtype}, expected a second or more of int16")
+    if bank.shape != (len(clips), window) or bank.dtype != np.int16:
+        raise DataError(f"{folder}: the bank is {bank.shape} {bank.dtype}, expected {(len(clips), window)} int16")
+    if spans.shape != (len(clips), 2) or spans.dtype != np.int32:
+        raise DataError(f"{folder}: the spans are {spans.shape} {spans.dtype}, expected {(len(clips), 2)} int32")
+    if noise.ndim != 1 or len(noise) < window or noise.dtype != np.int16:
+        raise DataError(f"{folder}: the noise is {noise.shape} {noise.dtype}, expected {window} or more of int16")
     foreign = sorted({clip.label for clip in clips} - set(vocabulary.labels))
     if foreign:
         raise DataError(
             f"{folder}: clips.csv has the labels {', '.join(foreign)}, expected {', '.join(vocabulary.labels)}"
         )
-    return PreparedData(folder, bank, noise, clips, vocabulary, manifest)
+    return PreparedData(folder, bank, noise, clips, spans, vocabulary, manifest)
 
 
 def material_file(kind: str) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 from ..errors import DataError
 from .held_out import noise_source, part_of
 from .material import holds_word
-from .speech_commands import KEYWORDS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -116,12 +115,12 @@ def _check(source: Source, path: Path) -> None:
 
 
 def gather(
-    root: Path, sources: Sources, own: Mapping[str, int]
+    root: Path, sources: Sources, own: Mapping[str, int], words: Collection[str]
 ) -> tuple[dict[str, list[Recording]], list[dict[str, Any]]]:
     """What training may use below `root` beside the task's own clips, by use, and the bill of materials.
 
-    `own` counts the task's own training clips by licence. A source's line in the bill says how many recordings of each
-    licence are used, and how many are left out, by the reason.
+    `own` counts the task's own training clips by licence, `words` are those that the task is to hear. A source's line
+    in the bill says how many recordings of each licence are used, and how many are left out, by the reason.
     """
     found: dict[str, list[Recording]] = {use: [] for use in USES}
     bills = []
@@ -129,13 +128,15 @@ def gather(
         if source.use == "keywords":
             bills.append({**_bill(source), "used": dict(own), "left_out": {}})
             continue
-        used, bill = list_source(root, source, sources)
+        used, bill = list_source(root, source, sources, words)
         found[source.use] += used
         bills.append(bill)
     return found, bills
 
 
-def list_source(root: Path, source: Source, sources: Sources) -> tuple[list[Recording], dict[str, Any]]:
+def list_source(
+    root: Path, source: Source, sources: Sources, words: Collection[str]
+) -> tuple[list[Recording], dict[str, Any]]:
     """What training may use of a source below `root`, and its line in the bill of materials.
 
     Left out: licences that `sources` does not permit, the third kept for measurements (of noises, rooms and speech),
@@ -149,7 +150,7 @@ def list_source(root: Path, source: Source, sources: Sources) -> tuple[list[Reco
     used, left_out = [], Counter[str]()
     for line in _read_manifest(folder / "manifest.csv", {"file", "licence"} | COLUMNS.get(source.use, set())):
         recording = _recording(folder, source, line)
-        reason = _objection(recording, source, sources, line.get("heard", ""))
+        reason = _objection(recording, source, sources, line.get("heard", ""), words)
         if reason:
             left_out[reason] += 1
         else:
@@ -191,10 +192,10 @@ def _recording(folder: Path, source: Source, line: dict[str, str]) -> Recording:
     )
 
 
-def _objection(recording: Recording, source: Source, sources: Sources, heard: str) -> str:
+def _objection(recording: Recording, source: Source, sources: Sources, heard: str, words: Collection[str]) -> str:
     """Why a recording is left out, or nothing."""
     kept = source.use in ("noise", "rooms", "speech") and part_of(recording.group) == HELD_OUT
-    is_keyword = bool({recording.word, heard} & set(KEYWORDS))
+    is_keyword = bool({recording.word, heard} & set(words))
     speech = source.use == "speech"
     objections = {
         recording.licence: not sources.permits(recording.licence),
@@ -202,7 +203,7 @@ def _objection(recording: Recording, source: Source, sources: Sources, heard: st
         "a keyword, or heard as one": source.use == "other words" and is_keyword,
         "heard as another word": source.use == "words" and is_keyword and heard not in ("", recording.word),
         "no transcript": speech and not recording.text.strip(),
-        "holds a keyword": speech and holds_word(recording.text, KEYWORDS),
+        "holds a keyword": speech and holds_word(recording.text, words),
     }
     return next((reason for reason, holds in objections.items() if holds), "")
 

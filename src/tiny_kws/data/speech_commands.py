@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 
 from ..errors import DataError
 from ..words import SILENCE, UNKNOWN
-from .prepared import SPLITS
-
-NOISE_FOLDER = "_background_noise_"
+from .word_folders import (
+    BY_LISTS,
+    LISTED_SPLITS,
+    SPEAKER_MARK,
+    SPLITS,
+    Recordings,
+    WordClip,
+    check_speakers,
+    has_lists,
+    read_list,
+)
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 LABELS = (SILENCE, UNKNOWN, *KEYWORDS)
@@ -44,6 +51,9 @@ OTHER_WORDS = (
 """The 25 words of Speech Commands v0.02 that make up the class `unknown`."""
 
 
+NOISE_PATTERN = "*.wav"
+"""Of the recordings of background noise; a README lies beside them."""
+
 WORDS_FOLDER = "speech_commands_v0.02"
 TEST_FOLDER = "speech_commands_test_set_v0.02"
 OFFICIAL_CLIPS = {"training": 84_843, "validation": 9_981, "testing": 11_005}
@@ -55,7 +65,7 @@ SOURCE_LICENCE = "CC BY 4.0"
 def find_words_folder(source: Path) -> Path:
     """The folder with the lists: `source` itself or one below it. Raises DataError if neither has them."""
     for folder in (source, source / WORDS_FOLDER):
-        if (folder / "validation_list.txt").is_file() and (folder / "testing_list.txt").is_file():
+        if has_lists(folder):
             return folder
     raise DataError(
         f"{source}: found no validation_list.txt and testing_list.txt, expected the Speech Commands layout; "
@@ -63,27 +73,43 @@ def find_words_folder(source: Path) -> Path:
     )
 
 
-def list_recordings(words: Path, lists: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Every clip of the 35 words by split, as sorted paths relative to `words`: by the lists, else training."""
-    split_of = {file: split for split, files in lists.items() for file in files}
-    recordings: dict[str, list[str]] = {split: [] for split in SPLITS}
+def is_speech_commands(source: Path) -> bool:
+    """Whether a folder, or the one below it, has the lists and folders of the ten words."""
+    try:
+        folder = find_words_folder(source)
+    except DataError:
+        return False
+    return any((folder / word).is_dir() for word in KEYWORDS)
+
+
+def list_recordings(words: Path) -> Recordings:
+    """Every clip of the 35 words, divided by the official lists. Raises DataError if there are none or speakers mix."""
+    split_of = {file: split for split in LISTED_SPLITS for file in read_list(words / f"{split}_list.txt")}
+    splits: dict[str, list[WordClip]] = {split: [] for split in SPLITS}
     for word in sorted((*KEYWORDS, *OTHER_WORDS)):
         for path in sorted((words / word).glob("*.wav")):
             file = f"{word}/{path.name}"
-            recordings[split_of.get(file, "training")].append(file)
-    if not any(recordings.values()):
+            splits[split_of.get(file, "training")].append(WordClip(word, _speaker_of(file), file))
+    if not any(splits.values()):
         raise DataError(f"{words}: holds the lists but no recordings, expected folders such as yes/ and no/")
-    return recordings
+    check_speakers(words, splits)
+    return Recordings(words, splits, BY_LISTS)
 
 
-def word_of(file: str) -> str:
-    """The word said in `yes/0a7c2a8d_nohash_0.wav`: yes."""
-    return file.partition("/")[0]
+def missing_clips(recordings: Recordings) -> dict[str, dict[str, int]]:
+    """How many clips of the official archive, and of those that the lists name, are not there, by split."""
+    present = {clip.file for clips in recordings.splits.values() for clip in clips}
+    found = {split: len(clips) for split, clips in recordings.splits.items()}
+    lists = {split: read_list(recordings.folder / f"{split}_list.txt") for split in LISTED_SPLITS}
+    return {
+        "clips": {split: OFFICIAL_CLIPS[split] - n for split, n in found.items() if n < OFFICIAL_CLIPS[split]},
+        "listed": {split: sum(file not in present for file in files) for split, files in lists.items()},
+    }
 
 
-def speaker_of(file: str) -> str:
+def _speaker_of(file: str) -> str:
     """The speaker of `yes/0a7c2a8d_nohash_0.wav`: 0a7c2a8d."""
-    return file.rpartition("/")[2].partition("_nohash_")[0]
+    return file.rpartition("/")[2].partition(SPEAKER_MARK)[0]
 
 
 def read_test_archive(folder: Path) -> list[tuple[Path, str]]:
@@ -110,25 +136,3 @@ def said_in_test(name: str) -> str:
         word, _, rest = file.partition("_")
         return word if "_nohash_" in rest else ""
     return "" if label == f"_{SILENCE}_" else label
-
-
-def read_list(path: Path) -> list[str]:
-    """The clips that a list names, as paths relative to the words' folder. Raises DataError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}), expected a path a line; fetch the archive again") from error
-
-
-def check_speakers(words: Path, recordings: dict[str, list[str]]) -> None:
-    """Raise DataError if a speaker is in more than one split."""
-    splits_of: dict[str, set[str]] = defaultdict(set)
-    for split, files in recordings.items():
-        for file in files:
-            splits_of[speaker_of(file)].add(split)
-    shared = sorted(speaker for speaker, splits in splits_of.items() if len(splits) > 1)
-    if shared:
-        raise DataError(
-            f"{words}: {len(shared)} speakers are in more than one split ({shared[0]} for one), expected the official "
-            "lists, which share none; put all clips of a speaker in one list"
-        )
