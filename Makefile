@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test quick lint types imports wheel page check lock examples web clean
+.PHONY: demo test quick lint types imports wheel page check lock examples figures web clean
 
 demo: .venv/.plain  ## classify the recordings under examples/ with the bundled model
 	@$(BIN)/tiny-kws classify examples
@@ -37,6 +37,9 @@ lock: .venv/.dev  ## bring requirements-dev.lock up to date with pyproject.toml
 
 examples: .venv/.dev  ## speak the recordings under examples/ again (needs espeak-ng, flite and sox)
 	$(BIN)/python scripts/make_examples.py examples
+
+figures: .venv/.dev  ## write the figures of README, docs and model cards from the files they were measured into
+	$(BIN)/python scripts/write_figures.py
 
 page: .venv/.dev  ## build the page anew and compare it with the committed one (needs Node 20 or newer)
 	$(BIN)/python scripts/check_page.py

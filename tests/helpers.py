@@ -19,12 +19,16 @@ import soundfile as sf
 import tiny_kws
 from tiny_kws.artefact.format import METADATA_KEY, NO_CHECKSUM, with_checksum
 from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
+from tiny_kws.data.speech_commands import KEYWORDS
+from tiny_kws.words import SILENCE, UNKNOWN
 
 if TYPE_CHECKING:
     import onnx
 
 SOURCE = Path(tiny_kws.__file__).parents[1]
 TEST_SAMPLE = "speech_commands-test-sample.zip"
+"""Of the official test archive: for code to be run on. What a published model has to reach is asked of
+`validation_sample`, since a test that it could fail would choose it by these clips."""
 
 BLOCKER = """
 import sys
@@ -154,16 +158,50 @@ def speech_like(rng: np.random.Generator) -> npt.NDArray[np.float64]:
 
 def real_clips(archive: Path, limit: int | None = None) -> list[tuple[str, npt.NDArray[np.float32]]]:
     """Label and one second (16000,) of each member of a packed archive, whose names end in `.<samples>.<codec>`."""
-    clips = []
     with zipfile.ZipFile(archive) as packed:
-        members = [name for name in packed.namelist() if not name.endswith((".csv", "/"))]
-        for name in members[:: max(1, len(members) // (limit or len(members)))]:
-            n_samples = int(name.rsplit(".", 2)[1])
-            audio, rate = sf.read(io.BytesIO(packed.read(name)), dtype="float32")
-            assert rate == SAMPLE_RATE
-            audio = audio[: min(n_samples, CLIP_SAMPLES)]
-            clips.append((name.partition("/")[0].strip("_"), np.pad(audio, (0, CLIP_SAMPLES - len(audio)))))
+        members = _recordings_in(packed)
+        kept = members[:: max(1, len(members) // (limit or len(members)))]
+        return [(name.partition("/")[0].strip("_"), _second_of(packed, name)) for name in kept]
+
+
+def validation_sample(folder: Path, each: int = 10) -> list[tuple[str, npt.NDArray[np.float32]]]:
+    """Label and one second (16000,) of `each` validation clips of every label, as models may be chosen by.
+
+    *unknown* is of other words, each as often as it occurs; *silence* is seconds of the background noise.
+    """
+    found: dict[str, list[tuple[Path, str]]] = {label: [] for label in (*KEYWORDS, UNKNOWN)}
+    for archive in sorted(folder.glob("speech_commands-validation-*.zip")):
+        with zipfile.ZipFile(archive) as packed:
+            for name in _recordings_in(packed):
+                word = name.partition("/")[0]
+                found[word if word in KEYWORDS else UNKNOWN].append((archive, name))
+    clips = []
+    for label, members in found.items():
+        for archive, name in (members[i * len(members) // each] for i in range(each)):
+            with zipfile.ZipFile(archive) as packed:
+                clips.append((label, _second_of(packed, name)))
+    with zipfile.ZipFile(folder / "speech_commands-noise.zip") as packed:
+        noises = [_sound_of(packed, name) for name in _recordings_in(packed)]
+    for i in range(each):
+        second = i // len(noises) * 7 * SAMPLE_RATE
+        clips.append((SILENCE, noises[i % len(noises)][second : second + CLIP_SAMPLES]))
     return clips
+
+
+def _recordings_in(packed: zipfile.ZipFile) -> list[str]:
+    return [name for name in packed.namelist() if not name.endswith((".csv", "/"))]
+
+
+def _sound_of(packed: zipfile.ZipFile, name: str) -> npt.NDArray[np.float32]:
+    audio, rate = sf.read(io.BytesIO(packed.read(name)), dtype="float32")
+    assert rate == SAMPLE_RATE
+    whole: npt.NDArray[np.float32] = audio[: int(name.rsplit(".", 2)[1])]
+    return whole
+
+
+def _second_of(packed: zipfile.ZipFile, name: str) -> npt.NDArray[np.float32]:
+    audio = _sound_of(packed, name)[:CLIP_SAMPLES]
+    return np.pad(audio, (0, CLIP_SAMPLES - len(audio)))
 
 
 def run_cli(

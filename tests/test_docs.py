@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import itertools
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile as sf
 import typer
 
+from tiny_kws.audio import read_window
 from tiny_kws.cli import app
-from tiny_kws.config import FeatureConfig
+from tiny_kws.config import SAMPLE_RATE, FeatureConfig
+from tiny_kws.data.speech_commands import KEYWORDS, TEST_FOLDER, WORDS_FOLDER
 
-from .helpers import speech_like
+from .conftest import SPEAKERS
+from .helpers import run_cli, speech_like, write_sound
+from .test_notebook import write_test_set
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,17 +52,23 @@ def command_line() -> Any:
 def lines_of(page: Path) -> Iterator[list[str]]:
     """The words of every `tiny-kws ...` in the page's blocks, up to a pipe or the like."""
     for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
-        for line in block.replace("\\\n", " ").splitlines() if not language else ():
-            words = shlex.shlex(line, posix=True, punctuation_chars="|;&<>")
-            words.whitespace_split = True
-            command: list[str] = []
-            for word in [*words, "|"]:
-                if set(word) <= set("|;&<>"):
-                    if command[:1] == ["tiny-kws"]:
-                        yield command
-                    command = []
-                else:
-                    command.append(word)
+        if not language:
+            yield from lines_in(block)
+
+
+def lines_in(text: str) -> Iterator[list[str]]:
+    """The words of every `tiny-kws ...` among lines of a shell, up to a pipe or the like."""
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.shlex(line, posix=True, punctuation_chars="|;&<>")
+        words.whitespace_split = True
+        command: list[str] = []
+        for word in [*words, "|"]:
+            if set(word) <= set("|;&<>"):
+                if command[:1] == ["tiny-kws"]:
+                    yield command
+                command = []
+            else:
+                command.append(word)
 
 
 def mentions_of(page: Path) -> Iterator[list[str]]:
@@ -94,6 +110,132 @@ def test_commands_parse(page: Path) -> None:
     """Every command in a block is one that there is, whole, with options and values that it takes."""
     for words in lines_of(page):
         parse(words)
+
+
+NOT_RUN = {
+    "tiny-kws listen": "a microphone",
+    "tiny-kws demo": "somebody who ends it",
+    "tiny-kws data download": "the network",
+    "tiny-kws push USER": "the network",
+    "--model hf://": "the network",
+}
+"""Parts of commands that cannot run here, and what they would need; what writes files only (WRITES_ONLY) can."""
+WRITES_ONLY = ("--dry-run", "--export")
+SHORTER = {
+    "train": "--epochs 1 --batch-size 8",
+    "benchmark": "--repeats 5",
+    "make-stream": "--speech-hours 0.02 --noise-hours 0.01 --keywords 20 --others 6",
+}
+"""Options with which commands do the same for less long."""
+
+
+def can_run(words: list[str]) -> bool:
+    """Whether a command needs nothing but files, and what is installed."""
+    text = shlex.join(words)
+    if "--litert" in words and not find_spec("litert_torch"):
+        return False
+    return any(option in words for option in WRITES_ONLY) or not any(part in text for part in NOT_RUN)
+
+
+@pytest.mark.slow
+@guides
+def test_commands_run(page: Path, speech_commands: Path, tmp_path: Path) -> None:
+    """Every command of a page, one after the other, does what it is there for, in a folder with what the page names."""
+    pytest.importorskip("torch")
+    commands = [words for words in lines_of(page) if can_run(words)]
+    if commands:
+        furnish(tmp_path, speech_commands)
+    failed = {}
+    for words in commands:
+        out = tmp_path / words[words.index("--out") + 1] if "--out" in words else None
+        made = out if words[1] in ("train", "data") else tmp_path / words[2] if words[1] == "make-stream" else None
+        if made is not None and "--resume" not in words:
+            shutil.rmtree(made, ignore_errors=True)  # as made before, by the command of another block
+        done = run_cli(*shortened(words)[1:], cwd=tmp_path, stdin=piped(words))
+        if done.returncode != 0:
+            failed[shlex.join(words)] = done.stderr[-2000:]
+        elif not (done.stdout or words[1] in QUIET):
+            failed[shlex.join(words)] = "printed nothing"
+        elif out is not None and not out.exists():
+            failed[shlex.join(words)] = f"wrote no {out}"
+    assert failed == {}
+
+
+def shortened(words: list[str]) -> list[str]:
+    """The command with what makes it take less long; an option that it has already gives way."""
+    options = shlex.split(SHORTER.get(words[1], ""))
+    for name in options[::2]:
+        if name in words:
+            at = words.index(name)
+            words = words[:at] + words[at + 2 :]
+    return [*words, *options]
+
+
+QUIET = ("detect",)
+"""Commands that print nothing where nothing is heard."""
+
+
+def piped(words: list[str]) -> bytes:
+    """What comes through the pipe before a command: a WAV for `classify -`, raw samples for `detect -`."""
+    sound = 0.1 * speech_like(np.random.default_rng(0))
+    if words[1] != "classify":
+        return (32767 * sound / np.abs(sound).max()).astype("<i2").tobytes()
+    file = io.BytesIO()
+    sf.write(file, sound / np.abs(sound).max(), SAMPLE_RATE, format="WAV")
+    return file.getvalue()
+
+
+def furnish(folder: Path, speech_commands: Path) -> None:
+    """Lay out what the pages' commands name: the archives, noise, rooms, speech, recordings, trained models."""
+    rng = np.random.default_rng(0)
+    shutil.copytree(speech_commands, folder / "data" / WORDS_FOLDER)
+    shutil.copytree(speech_commands / "zero", folder / "data" / WORDS_FOLDER / "four")
+    for split in ("validation", "testing"):
+        path = folder / "data" / WORDS_FOLDER / f"{split}_list.txt"
+        listed = path.read_text(encoding="utf-8")
+        path.write_text(
+            listed + "".join(re.findall(r"^four.*\n", listed.replace("zero/", "four/"), re.MULTILINE)), "utf-8"
+        )
+    for word, speaker in itertools.product(KEYWORDS, SPEAKERS["validation"]):  # words that a model hears
+        spoken = read_window(next((ROOT / "examples").glob(f"{word}.*"))).samples
+        file = folder / "data" / WORDS_FOLDER / word / f"{speaker}_nohash_0.wav"
+        sf.write(file, spoken + 0.001 * rng.normal(size=spoken.shape), SAMPLE_RATE)
+    write_test_set(speech_commands, folder / "data" / TEST_FOLDER)
+    for name in ("noise", "rooms", "speech"):
+        (folder / name).mkdir()
+    for i in range(8):  # of which a third is in the part that is kept for measurements
+        write_sound(folder / "noise" / f"wind{i}.wav", 12.0, seed=i)
+        response = rng.normal(0, 0.1, 4000) * np.exp(-np.arange(4000) / 500)
+        sf.write(folder / "rooms" / f"hall{i}.wav", np.concatenate([[0.9], response]).clip(-1, 1), SAMPLE_RATE)
+    rows = []
+    for i in range(60):
+        sentence = np.concatenate([0.2 * speech_like(rng) for _ in range(3)])
+        sf.write(folder / "speech" / f"{i}.wav", sentence / np.abs(sentence).max() / 2, SAMPLE_RATE)
+        rows.append((f"{i}.wav", "the cat sat there", f"reader{i % 12}", "CC0 1.0"))
+    with (folder / "speech" / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file", "label", "speaker", "licence"), *rows])
+    write_sound(folder / "recording.wav", 2.0)
+    write_sound(folder / "evening.wav", 30.0)
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    shutil.copytree(ROOT / "examples", folder / "folder")
+    shutil.copy(ROOT / "examples" / "stop.mp3", folder / "meeting.mp3")
+    for word, file in (("stop", "stop.mp3"), ("go", "go.wav")):
+        (folder / "my-words" / word).mkdir(parents=True)
+        shutil.copy(ROOT / "examples" / file, folder / "my-words" / word)
+    published = {"ds-cnn": "ds-cnn", "base": "listener", "small": "small", "micro": "micro"}
+    for name, its in published.items():  # as `base` one that listens, so that thresholds are found
+        (folder / "runs" / name).mkdir(parents=True)
+        shutil.copy(ROOT / "models" / its / "best.pt", folder / "runs" / name)
+    shutil.copytree(ROOT / "models" / "listener", folder / "models" / "listener")
+    for kind in ("", ".stream"):
+        shutil.copy(ROOT / "src" / "tiny_kws" / "assets" / f"listener{kind}.onnx", folder / f"my{kind}.onnx")
+    small = folder / "runs" / "small"
+    for command in (
+        ("data", "prepare", folder / "data", "--out", folder / "prepared"),
+        ("evaluate", small / "best.pt", "--data", folder / "prepared", "--out", small / "validation"),
+    ):
+        done = run_cli(*command)
+        assert done.returncode == 0, done.stderr
 
 
 @guides

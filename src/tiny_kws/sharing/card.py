@@ -16,6 +16,8 @@ from ..words import SILENCE, UNKNOWN, is_word
 
 SPEECH_COMMANDS = "Speech Commands"
 CLEAN = "clean"
+CHOSEN_ON = "chosen_on"
+"""The folder of streams on which settings of the detector, or the model itself, were chosen."""
 RATES_PER_HOUR = (10.0, 2.0, 1.0)
 WEAKEST = 3
 
@@ -30,6 +32,36 @@ class Described:
 
 
 @dataclass(frozen=True)
+class Reproduction:
+    """Whether a `script` makes the very weights again; if not, why, and the accuracy on validation clips it reached.
+
+    `how` says what was trained then, `log` under which heading of docs/LOG.md it is told.
+    """
+
+    script: str
+    same_weights: bool
+    why: str = ""
+    accuracy: float | None = None
+    how: str = ""
+    log: str = ""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Reproduction:
+        """What `reproduce.json` holds; raises KeyError, TypeError or AttributeError if it holds something else."""
+        reached = values.get("reached", {})
+        if not values["same_weights"] and not values["why"]:
+            raise KeyError("why")
+        return cls(
+            str(values["script"]),
+            bool(values["same_weights"]),
+            str(values.get("why", "")),
+            None if "accuracy" not in reached else float(reached["accuracy"]),
+            str(reached.get("how", "")),
+            str(reached.get("log", "")),
+        )
+
+
+@dataclass(frozen=True)
 class CardFacts:
     """All that a card is made of. Measurements are by the name of their folder in the repository."""
 
@@ -38,6 +70,7 @@ class CardFacts:
     clips: Mapping[str, Mapping[str, Any]]
     streams: Mapping[str, Mapping[str, Any]]
     files: Sequence[str]
+    reproduction: Reproduction | None = None
 
 
 def model_card(facts: CardFacts, repo: str) -> str:
@@ -53,7 +86,7 @@ def model_card(facts: CardFacts, repo: str) -> str:
         _measured_on_clips(facts),
         _measured_on_streams(facts),
         _data(facts),
-        _made(metadata),
+        _made(metadata, facts.reproduction),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -156,7 +189,9 @@ def _limits(facts: CardFacts) -> str:
         limits += _false_alarms(*next(iter(facts.streams.items())))
     if not facts.clips:
         limits.append("Precision and recall of each label on single clips were not measured.")
-    if not any("robustness" in metrics for metrics in facts.clips.values()) and not set(facts.streams) - {CLEAN}:
+    if not any("robustness" in metrics for metrics in facts.clips.values()) and all(
+        _is_clean(name) for name in facts.streams
+    ):
         limits.append("How it does in noise was not measured.")
     if not facts.streams:
         limits.append("How often it misses words in a stream of sound, and is set off by others, was not measured.")
@@ -176,7 +211,12 @@ def _false_alarms(name: str, metrics: Mapping[str, Any]) -> list[str]:
 
 def _condition(name: str) -> str:
     """How a condition of streams is called: snr20 is noise at 20 dB."""
+    name = name.removeprefix(f"{CHOSEN_ON}/")
     return f"{name.removeprefix('snr')} dB SNR" if name.startswith("snr") else name
+
+
+def _is_clean(name: str) -> bool:
+    return name.rpartition("/")[2] == CLEAN
 
 
 def _files(facts: CardFacts) -> str:
@@ -219,35 +259,63 @@ def _measured_on_clips(facts: CardFacts) -> str:
 def _measured_on_streams(facts: CardFacts) -> str:
     if not facts.streams:
         return ""
-    names = list(facts.streams)
-    head = " | ".join(map(_condition, names))
-    lines = [
-        "## Words in streams of sound",
-        "",
-        "Words missed (95 % interval over speakers) at thresholds chosen on the other half of the speakers:",
-        "",
-        f"| false alarms an hour aimed at | {head} |",
-        "|---" * (len(names) + 1) + "|",
-    ]
-    for rate in RATES_PER_HOUR:
-        cells = [_missed(facts.streams[name], rate) for name in names]
-        lines.append(f"| {rate:g} | {' | '.join(cells)} |")
-    if any(metrics["held_out"]["in_sample"] for metrics in facts.streams.values()):
-        lines[2] = "Words missed at thresholds chosen on the very recordings they are reported on:"
-    parts = ["\n".join(lines)]
-    for name, metrics in facts.streams.items():
-        table = tables.streams_table(metrics)
-        parts.append(f"<details><summary>{_condition(name)}</summary>\n\n{table}\n\n</details>")
-        parts += _pictures(facts, name, ("det.png",)) if len(parts) == 2 else []
+    chosen_on = {name: metrics for name, metrics in facts.streams.items() if name.startswith(f"{CHOSEN_ON}/")}
+    fresh = {name: metrics for name, metrics in facts.streams.items() if name not in chosen_on}
+    parts = ["## Words in streams of sound"]
+    if fresh:
+        parts += _streams(
+            facts, fresh, "No setting of the detector was chosen on these recordings." if chosen_on else ""
+        )
+    if chosen_on:
+        favoured = "On these recordings settings of the detector were chosen, which favours it."
+        parts += ["### On the recordings that settings were chosen on"] * bool(fresh)
+        parts += _streams(facts, chosen_on, favoured)
     return "\n\n".join(parts)
 
 
-def _missed(metrics: Mapping[str, Any], rate: float) -> str:
+def _streams(facts: CardFacts, streams: Mapping[str, Mapping[str, Any]], chosen: str) -> list[str]:
+    """The table of misses of streams of one make, what they are, and the whole of each measurement folded away."""
+    in_sample = any(metrics["held_out"]["in_sample"] for metrics in streams.values())
+    where = "the very recordings they are reported on" if in_sample else "the other half of the speakers"
+    spread = "" if in_sample else " (95 % interval over speakers)"
+    parts = [
+        " ".join(filter(None, [_sound_of(next(iter(streams.values()))["audio"]), chosen])),
+        f"Words missed{spread} at the false alarms an hour that came, thresholds chosen on {where}:",
+        table_of_misses(streams),
+    ]
+    for name, metrics in streams.items():
+        table = tables.streams_table(metrics)
+        parts.append(f"<details><summary>{_condition(name)}</summary>\n\n{table}\n\n</details>")
+        parts += _pictures(facts, name, ("det.png",)) if len(parts) == 4 else []
+    return parts
+
+
+def _sound_of(audio: Mapping[str, Any]) -> str:
+    return (
+        f"{audio['keywords']} keywords of {audio['speakers']} speakers in {audio['hours']:.1f} hours of sound, "
+        f"{audio['speech_hours']:.1f} of them with speech and {audio['noise_hours']:.1f} of noise."
+    )
+
+
+def table_of_misses(streams: Mapping[str, Mapping[str, Any]]) -> str:
+    """Of measurements on streams, by condition, a Markdown table: words missed at each rate, and the rate that came."""
+    lines = [
+        f"| false alarms an hour wanted | {' | '.join(map(_condition, streams))} |",
+        "|---" * (len(streams) + 1) + "|",
+    ]
+    for rate in RATES_PER_HOUR:
+        cells = [missed(metrics, rate) for metrics in streams.values()]
+        lines.append(f"| {rate:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def missed(metrics: Mapping[str, Any], rate: float) -> str:
+    """The words missed where `rate` false alarms an hour were wanted, and how many came; or that it is not reached."""
     for point in metrics["held_out"]["rates"]:
         if point["rate_per_hour"] == rate and point["reached"] and point["words"]:
             interval = point["miss_rate_interval"]
             spread = f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else ""
-            return f"{100 * point['miss_rate']:.1f} %{spread}"
+            return f"{100 * point['miss_rate']:.1f} %{spread} at {point['false_alarms_per_hour']:.1f}"
     return "not reached"
 
 
@@ -284,7 +352,7 @@ def _data(facts: CardFacts) -> str:
     return "\n".join(lines)
 
 
-def _made(metadata: Metadata) -> str:
+def _made(metadata: Metadata, reproduction: Reproduction | None) -> str:
     lines = [f"- front end: {_settings(metadata.feature_config)}", f"- network: {_settings(metadata.model_config)}"]
     if metadata.train_config:
         recipes = {name: metadata.train_config.get(name) or {} for name in ("windows", "streams")}
@@ -307,7 +375,22 @@ def _made(metadata: Metadata) -> str:
     if metadata.detector:
         lines.append(f"- detector: {_settings(metadata.detector)}")
     lines.append(f"- SHA-256 of the checkpoint: `{metadata.checkpoint_sha256}`")
+    if reproduction is not None:
+        lines.append(f"- {again(reproduction)}")
     return "## How it was made\n\n" + "\n".join(lines)
+
+
+def again(reproduction: Reproduction) -> str:
+    """In a sentence, whether the weights can be made again."""
+    if reproduction.same_weights:
+        return f"`{reproduction.script}` of tiny-kws makes these weights again, but for rounding."
+    parts = [f"These weights cannot be made again: {reproduction.why}."]
+    if reproduction.accuracy is not None:
+        parts.append(
+            f"What `{reproduction.script}` of tiny-kws does reached {100 * reproduction.accuracy:.2f} % of the "
+            f"validation clips ({reproduction.how}; in the log, *{reproduction.log}*)."
+        )
+    return " ".join(parts)
 
 
 def _settings(values: Mapping[str, Any]) -> str:

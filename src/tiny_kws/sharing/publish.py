@@ -15,10 +15,12 @@ from ..artefact.runtime import read_metadata
 from ..artefact.store import bundled_files
 from ..errors import KwsError, ModelError, UsageError
 from ..files import sha256_of, whole_folder, write_bytes
-from .card import CardFacts, Described, model_card
+from .card import CardFacts, Described, Reproduction, model_card
 
 METRICS = "metrics.json"
-KEPT = (CHECKPOINT, METRICS, "history.json", "detector.json", "credits.csv")
+REPRODUCE = "reproduce.json"
+"""Whether the weights can be made again: `script`, `same_weights`, and if not `why` and what was `reached`."""
+KEPT = (CHECKPOINT, METRICS, REPRODUCE, "history.json", "detector.json", "credits.csv")
 KEPT_SUFFIXES = (".onnx", ".tflite", ".h", ".png")
 CARD = "README.md"
 _REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -67,7 +69,7 @@ def collect(model: str | None, folder: Path | None) -> Parts:
     artefacts.sort(key=lambda one: (one.metadata.kind != "clip", one.metadata.precision != "float32", one.file))
     _check_one_network(artefacts, files)
     clips, streams = _measurements(files)
-    return Parts(files, CardFacts(name, artefacts, clips, streams, sorted(files)))
+    return Parts(files, CardFacts(name, artefacts, clips, streams, sorted(files), _reproduction(files)))
 
 
 def write_model(parts: Parts, repo: str, out: Path) -> None:
@@ -198,20 +200,42 @@ def _check_one_network(artefacts: list[Described], files: dict[str, Path]) -> No
 
 
 def _measurements(files: dict[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those on clips and those on streams, each by the folder they lie in; the clean stream first."""
+    """Those on clips and those on streams, each by the folder they lie in.
+
+    Streams on which nothing was chosen come first, and of each kind the clean one.
+    """
     clips: dict[str, Any] = {}
     streams: dict[str, Any] = {}
     for file, path in files.items():
         if file.rpartition("/")[2] == METRICS:
             metrics, where = _read_metrics(path), file.rpartition("/")[0].removeprefix("streams/")
             (clips if "per_class" in metrics else streams)[where] = metrics
-    order = sorted(streams, key=lambda name: (name != "clean", -_snr_db(name), name))
+    order = sorted(streams, key=_place_of_streams)
     return clips, {name: streams[name] for name in order}
 
 
-def _snr_db(name: str) -> float:
-    digits = name.removeprefix("snr")
+def _place_of_streams(name: str) -> tuple[str, bool, float, str]:
+    chosen_on, _, condition = name.rpartition("/")
+    return chosen_on, condition != "clean", -_snr_db(condition), condition
+
+
+def _snr_db(condition: str) -> float:
+    digits = condition.removeprefix("snr")
     return float(digits) if digits.lstrip("-").isdigit() else 0.0
+
+
+def _reproduction(files: dict[str, Path]) -> Reproduction | None:
+    """What the folder says about making its weights again, None if nothing."""
+    if REPRODUCE not in files:
+        return None
+    path = files[REPRODUCE]
+    try:
+        return Reproduction.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"{path}: does not say how the weights can be made again ({error}), expected script, same_weights, and "
+            "why and reached where they are not the same"
+        ) from error
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:

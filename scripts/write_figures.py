@@ -1,0 +1,439 @@
+"""Write the figures of the documents from the files they were measured into: `write_figures.py [--check]`.
+
+A document marks what is written here, `<!-- figures: NAME -->` before it and `<!-- end -->` behind; the model cards are
+written whole. Nothing is measured here: figures come from the metrics files and artefacts of `models/` and the package,
+and from `benchmarks/results/`. With --check nothing is written, and what is out of date is named.
+"""
+
+import argparse
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tiny_kws.artefact.format import Metadata
+from tiny_kws.artefact.runtime import read_metadata
+from tiny_kws.artefact.store import find_model
+from tiny_kws.evaluation.speed import speed_table
+from tiny_kws.sharing.card import RATES_PER_HOUR, missed, model_card
+from tiny_kws.sharing.publish import collect
+from tiny_kws.training.networks import DSCNN, CausalCNN, count_parameters
+from tiny_kws.training_config import CAUSAL_SIZES, CausalCNNConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ("ds-cnn", "base", "small", "micro", "listener")
+INT8 = ("ds-cnn", "base", "small", "micro")
+CHOSEN_ON = "chosen_on/"
+WIDTH = 120
+BLOCK = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+Metrics = Mapping[str, Any]
+
+
+def main() -> None:
+    """Bring every document up to date, or with --check name those that are not and fail."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a document is out of date")
+    check = parser.parse_args().check
+    outdated = {path: text for path, text in documents().items() if path.read_text(encoding="utf-8") != text}
+    for path, text in outdated.items():
+        if not check:
+            path.write_text(text, encoding="utf-8")
+        print(f"{path.relative_to(ROOT)}: {'is out of date; run `make figures`' if check else 'written'}")
+    sys.exit(check and bool(outdated))
+
+
+def documents() -> dict[Path, str]:
+    """Every document with figures, as it is to read."""
+    pages = [ROOT / "README.md", ROOT / "models" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    cards = {ROOT / "models" / name / "README.md": card(name) for name in MODELS}
+    return {page: filled(page.read_text(encoding="utf-8")) for page in pages} | cards
+
+
+def card(name: str) -> str:
+    """The model card of a published model."""
+    return model_card(collect(name, ROOT / "models" / name).facts, f"tiny-kws/{name}")
+
+
+def filled(text: str) -> str:
+    """A page with each of its marked blocks written anew; raises KeyError for a block that nobody writes."""
+    return BLOCK.sub(lambda found: f"{found[1]}{wrapped(BLOCKS[found[2]]())}\n{found[4]}", text)
+
+
+def wrapped(text: str) -> str:
+    """Paragraphs and points of lists in lines of WIDTH; tables as they are."""
+    parts = []
+    for part in text.split("\n\n"):
+        indent = "  " if part.startswith("- ") else ""
+        fitted = textwrap.fill(part, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        parts.append(part if part.startswith("|") else fitted)
+    return "\n\n".join(parts)
+
+
+# What was measured
+
+
+def read(*parts: str) -> Any:
+    """A committed JSON file."""
+    return json.loads(ROOT.joinpath(*parts).read_text(encoding="utf-8"))
+
+
+def clips_of(name: str) -> Metrics:
+    """What `tiny-kws evaluate` measured of a published model."""
+    return dict(read("models", name, "metrics.json"))
+
+
+def streams_of(name: str, condition: str) -> Metrics:
+    """What `tiny-kws evaluate-stream` measured of a published model; raises AssertionError if on other streams."""
+    metrics = dict(read("models", name, "streams", *condition.split("/"), "metrics.json"))
+    made = made_of(condition)
+    assert metrics["manifest"]["sha256"] == made["manifest_sha256"], f"{name}: {condition} is of other streams"
+    return metrics
+
+
+def made_of(condition: str) -> Metrics:
+    """How streams were made, and what was chosen on them."""
+    return dict(read("models", "streams", "chosen_on.json" if condition.startswith(CHOSEN_ON) else "fresh.json"))
+
+
+def about(name: str, kind: str = "clip", precision: str = "") -> Metadata:
+    """What a bundled artefact says of itself."""
+    path = find_model(name, kind)
+    return read_metadata(path.with_name(f"{name}.int8.onnx") if precision == "int8" else path)
+
+
+# How it reads
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [" | ".join(head), "|".join("---" for _ in head), *(" | ".join(row) for row in rows)]
+    return "\n".join(f"|{line}|" if set(line) <= {"-", "|"} else f"| {line} |" for line in lines)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.1234 as 12.3 %."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def with_interval(share: float, interval: Sequence[float], digits: int) -> str:
+    """A share with its interval, all in percent."""
+    low, high = (f"{100 * end:.{digits}f}" for end in interval)
+    return f"{percent(share, digits)} ({low} to {high})"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """a, b and c."""
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
+
+
+# README: listening
+
+LISTENING = (("listener", "clean"), ("listener", "snr10"), ("base", "clean"), ("ds-cnn", "clean"))
+
+
+def misses(prefix: str, columns: Sequence[tuple[str, str]]) -> str:
+    """Words missed at each rate wanted, with the rate that came, by model and condition."""
+    found = [streams_of(name, f"{prefix}{condition}") for name, condition in columns]
+    head = ["false alarms an hour wanted", *(f"`{name}`, {spoken(condition)}" for name, condition in columns)]
+    return table(head, [[f"{rate:g}", *(missed(metrics, rate) for metrics in found)] for rate in RATES_PER_HOUR])
+
+
+def spoken(condition: str) -> str:
+    """How a condition of streams is called."""
+    return f"{condition.removeprefix('snr')} dB SNR" if condition.startswith("snr") else condition
+
+
+def sound(prefix: str) -> str:
+    """What streams hold: words, speakers, hours, noises, rooms."""
+    made, audio = made_of(prefix), streams_of("listener", f"{prefix}clean")["audio"]
+    hours, sources, share = made["hours"], made["sources"], made["settings"]["room_share"]
+    rooms = "one room" if sources["rooms"]["groups"] == 1 else f"{sources['rooms']['groups']} rooms"
+    return (
+        f"{audio['keywords']} keywords by {audio['speakers']} speakers, {hours['running_speech']:.1f} hours of running "
+        f"speech without keywords (speechocean762, {sources['speech']['groups']} speakers), "
+        f"{hours['recordings_of_noise']:.1f} of noise alone (from {sources['noises']['groups']} recordings), "
+        f"{percent(share, 0)} of the recordings in {rooms}; {audio['hours']:.1f} hours in all"
+    )
+
+
+def listening() -> str:
+    """Misses on streams on which nothing was chosen, and then on those on which the settings were."""
+    late = streams_of("listener", "clean")["operating_point"]["latency_from_word_end_s"]
+    return f"""\
+Words missed (95 % interval over speakers) at the false alarms an hour that came, thresholds chosen on the other half of
+the speakers. The streams (`make-stream` with `--part 0 --speech-hours 1.2 --keywords 600 --others 250 --seed 1`) hold
+{sound("")}. None of it was trained on. {made_of("")["chosen"]} Epochs and seeds of the networks were chosen on clips of
+the same speakers.
+
+{misses("", LISTENING)}
+
+*Not reached*: no threshold made as few on the half that it was chosen on. {falls_short()}
+
+Streams of the same make with `--seed 0` hold {sound(CHOSEN_ON)}. {made_of(CHOSEN_ON)["chosen"]} That favours
+`listener`:
+
+{misses(CHOSEN_ON, LISTENING)}
+
+`ds-cnn` was trained on single clips, `base` on windows, `listener` on streams. At one false alarm an hour wanted it
+answers {late["p50"]:.2f} s after the end of a word (p50; p95 {late["p95"]:.2f} s). More noise, and words one by one,
+are on [its card](models/listener/README.md)."""
+
+
+def falls_short() -> str:
+    """How the rates that came differ from those that were wanted."""
+    points = streams_of("listener", "clean")["held_out"]["rates"]
+    strict = next(point for point in points if point["rate_per_hour"] == min(RATES_PER_HOUR))
+    low, high = strict["false_alarms_per_hour_interval"]
+    return (
+        f"At {strict['rate_per_hour']:g} an hour a few alarms decide: of `listener`, clean, there came "
+        f"{strict['false_alarms']}, {strict['false_alarms_per_hour']:.1f} an hour ({low:.1f} to {high:.1f})."
+    )
+
+
+def default_threshold() -> str:
+    """What `listener` does at the threshold that its artefact carries."""
+    metrics = streams_of("listener", "clean")
+    threshold, curve = metrics["detector"]["threshold"], metrics["det"]
+    nearest = min(range(len(curve["threshold"])), key=lambda i: abs(curve["threshold"][i] - threshold))
+    wanted = read("models", "listener", "detector.json")["expected"]["in_sample"]["false_alarms_per_hour"]
+    return (
+        f"The default threshold of `listener` is the one of {wanted:g} an hour of the second streams, half of them "
+        f"speech; on the first it makes about {curve['false_alarms_per_hour'][nearest]:.0f} an hour and misses "
+        f"{percent(curve['miss_rate'][nearest], 0)}. `--threshold 0.99` is stricter; `calibrate` fits it to a place."
+    )
+
+
+def limit_of_listening() -> str:
+    """How far listening is from its aim."""
+    quiet, noisy = (missed(streams_of("listener", name), min(RATES_PER_HOUR)) for name in ("clean", "snr10"))
+    return (
+        "- Running speech makes false alarms, and noise hides words: see the table of listening. A tenth missed at one "
+        f"false alarm an hour is the aim; `listener` missed {quiet} an hour in quiet, and {noisy} in noise at 10 dB."
+    )
+
+
+# README: clips
+
+
+def clips() -> str:
+    """The accuracy of every published model on validation clips, and whether its weights can be made again."""
+    data, rows = read("models", "data.json"), []
+    for name in MODELS:
+        metrics, its = clips_of(name), about(name)
+        shape = [f"{its.parameters:,}", f"{its.macs / 1e6:.1f} M", accuracy(metrics), percent(metrics["macro_f1"], 2)]
+        rows.append([f"`{name}`", *shape, made_again(name)])
+        if name in INT8:
+            size = find_model(name, "clip").with_name(f"{name}.int8.onnx").stat().st_size
+            validation = about(name, precision="int8").validation
+            assert validation is not None
+            measured = with_interval(validation.accuracy, validation.accuracy_interval, 2)
+            rows.append([f"the same in int8, {size / 1000:.0f} kB", "", "", measured, "", ""])
+    head = [
+        "model",
+        "parameters",
+        "multiply-accumulates a second",
+        "accuracy (95 % interval)",
+        "macro-F1",
+        "made again",
+    ]
+    return f"""\
+Measured on the validation split, {data["clips"]["validation"]:,} clips of {data["speakers"]["validation"]} speakers
+none of whom is in the training data. Epochs and seeds were chosen on it too, which favours the models a little. The
+training data are {data["clips"]["training"]:,} clips, most of them from the older, less clean release;
+{data["lacking"]["training"]:,} training clips of the official archive were not there, so these figures are not those of
+the whole. The official test set was not used. `base` is the default for clips, `listener` for streams; all but `ds-cnn`
+(Zhang et al. 2017), which takes one second at a time, stream.
+
+{table(head, rows)}
+
+*Made again*: by which script, and where that does not make the published weights, what its training, or the nearest to
+it that the [log](docs/LOG.md) tells of, reached; [which that was, and why](models/README.md)."""
+
+
+def accuracy(metrics: Metrics) -> str:
+    """Accuracy with its interval."""
+    return with_interval(metrics["accuracy"], metrics["accuracy_interval"], 2)
+
+
+def made_again(name: str) -> str:
+    """Which script makes the weights again, or what it reached instead."""
+    told = read("models", name, "reproduce.json")
+    link = f"[{Path(told['script']).name}]({told['script']})"
+    return f"{link}, the same weights" if told["same_weights"] else f"{link}, {percent(told['reached']['accuracy'], 2)}"
+
+
+def robustness() -> str:
+    """Accuracy in noise and rooms, windows of speech called a keyword, and errors against the reference."""
+    names = ("clean", "snr20", "snr10", "snr5", "snr0", "room")
+    rows = []
+    for name in MODELS:
+        metrics = clips_of(name)
+        shares = [percent(metrics["robustness"]["conditions"][condition]["accuracy"]) for condition in names]
+        called = (metrics["keyword_free"]["speech"]["called_keyword"][level] for level in ("0.5", "0.8"))
+        windows = [with_interval(found["share"], found["share_interval"], 1) for found in called]
+        rows.append([f"`{name}`", *shares, *windows])
+    rooms, speech = clips_of("base")["robustness"], clips_of("base")["keyword_free"]["speech"]
+    head = ["", "clean", *(f"{name.removeprefix('snr')} dB" for name in names[1:-1]), "in one room"]
+    return f"""\
+{table([*head, "windows called a keyword, over 0.5", "over 0.8"], rows)}
+
+{rooms["conditions"]["clean"]["clips"]:,} clips; {rooms["noises"]} recordings of noise; one room
+({listed(list(rooms["by_room"]))}, {rooms["room_responses"]} responses); {speech["windows"]:,} windows of
+{speech["groups"]} speakers. {fewer_errors()} Clips and streams ask for different things: `listener`, trained on
+streams, is quiet where others are not."""
+
+
+def fewer_errors() -> str:
+    """How many fewer errors the default model makes than the reference."""
+
+    def ratio(condition: str) -> float:
+        ours, theirs = (clips_of(name)["robustness"]["conditions"][condition] for name in ("base", "ds-cnn"))
+        return float(1 - (1 - ours["accuracy"]) / (1 - theirs["accuracy"]))
+
+    clean, noisy, room = (percent(ratio(condition), 0) for condition in ("clean", "snr0", "room"))
+    times = about("ds-cnn").parameters / about("micro").parameters
+    return (
+        f"`base` makes {clean} fewer errors than the reference in quiet, {noisy} fewer at 0 dB and {room} fewer in the "
+        f"room; `micro` has {times:.0f} times fewer parameters than the reference."
+    )
+
+
+def seeds() -> str:
+    """Which seed is published, and what the others reached."""
+    told = read("models", "seeds.json")
+    parts = []
+    for name in ("base", "small", "micro"):
+        row = told[name]
+        measured, written = clips_of(name)["accuracy"], row["accuracy"][str(row["published"])]
+        assert abs(measured - written) < 6e-5, f"{name}: {measured} measured, {written} in models/seeds.json"
+        assert written == max(row["accuracy"].values()), f"{name}: the other seed is better on validation clips"
+        parts.append(f"`{name}` {listed([f'{100 * share:.2f}' for share in row['accuracy'].values()])} %")
+    return (
+        "`base`, `small` and `micro` were trained with two seeds each. The rule is that the one with the highest clean "
+        f"accuracy on this split is published, which favours them a little: {', '.join(parts)} ([log](docs/LOG.md))."
+    )
+
+
+# README: speed and size
+
+
+def speed() -> str:
+    """The table of `tiny-kws benchmark --json`, and on what it was measured."""
+    result = read("benchmarks", "results", "speed.json")
+    return f"{speed_table(result)} {result['about']}"
+
+
+def page() -> str:
+    """What the page in the browser costs."""
+    found = read("benchmarks", "results", "page.json")
+    core = 100 * (found["worker_core_share"] + found["audio_thread_core_share"])
+    return (
+        f"It loads {found['compressed_mb']:.1f} MB (compressed) before it can listen, and works without a network from "
+        f"then on. In Chromium on {found['processor']} it is ready in {found['ready_warm_s']:.1f} s (warm cache), "
+        f"answers {found['answer_ms']:.0f} ms after a hop's last sample, and listening takes {core:.0f} % of a core "
+        "(`benchmarks/page_listening.py`); pictures come on top."
+    )
+
+
+def sizes() -> str:
+    """What an install takes."""
+    found = read("benchmarks", "results", "install.json")
+    return (
+        f"The plain install takes {found['site_packages_mb']:.0f} MB ({found['about']}), {found['package_mb']:.0f} of "
+        f"them this package: its models {found['models_mb']:.1f}, the page of `tiny-kws demo` {found['page_mb']:.1f}."
+    )
+
+
+def calibration_limit() -> str:
+    """How sure the networks are against how often they are right."""
+    errors = {name: clips_of(name)["calibration_error"] for name in MODELS}
+    others = [error for name, error in errors.items() if name != "ds-cnn"]
+    return (
+        "- Trained with label smoothing, `ds-cnn` is less sure than it is right (expected calibration error "
+        f"{errors['ds-cnn']:.2f}; {min(others):.2f} to {max(others):.2f} for the others); digital silence is *silence* "
+        "to it, but hardly."
+    )
+
+
+# docs/train.md
+
+
+def networks() -> str:
+    """The sizes that can be trained."""
+    sizes = {name: count_parameters(CausalCNN(size)) for name, size in CAUSAL_SIZES.items()}
+    sizes["causal-cnn"] = count_parameters(CausalCNN(CausalCNNConfig()))
+    times = sizes["large"] / sizes["base"]
+    unlike = {
+        "large": f"; hardly better than `base`, with {times:.0f} times its parameters ([log](LOG.md)); no weights of "
+        "it are published",
+        "causal-cnn": "; as `base`, without convolutions over frequency bands",
+    }
+    reference = "the reference (Zhang et al. 2017): one second at a time, does not stream"
+    rows = [["`ds-cnn` (the default)", f"{count_parameters(DSCNN()):,}", reference]]
+    names = ("micro", "small", "base", "large", "causal-cnn")
+    rows += [[f"`{name}`", f"{sizes[name]:,}", f"streams{unlike.get(name, '')}"] for name in names]
+    return table(["`--model`", "parameters", "what"], rows)
+
+
+def listening_by_recipe() -> str:
+    """What a training on streams is worth."""
+    most = max(RATES_PER_HOUR)
+    ours, theirs = (missed(streams_of(name, "clean"), most) for name in ("listener", "base"))
+    other = f"{theirs} an hour" if theirs[0].isdigit() else "no threshold that makes so few"
+    return (
+        f"`listener` is trained so, `base` is not. Where {most:g} false alarms an hour were wanted `listener` missed "
+        f"{ours} an hour that came, `base` {other}; what they do at fewer is "
+        "[in the README](../README.md#how-often-it-misses-how-often-it-is-wrong)."
+    )
+
+
+# models/README.md
+
+
+def published() -> str:
+    """Accuracy and the way to each published model."""
+    rows = []
+    for name in MODELS:
+        told = read("models", name, "reproduce.json")
+        link = f"[`{told['script']}`](../{told['script']})"
+        again = f"{link} makes them again"
+        if not told["same_weights"]:
+            reached = f"what {link} does reached {percent(told['reached']['accuracy'], 2)} ({told['reached']['how']})"
+            again = f"cannot be made again: {told['why']}; {reached}"
+        rows.append([f"`{name}`", accuracy(clips_of(name)), again])
+    measured = clips_of("base")["data"]["clips"]
+    return table(["folder", f"accuracy on {measured:,} validation clips (95 % interval)", "the weights"], rows)
+
+
+def training_data() -> str:
+    """What the published models were trained on."""
+    data = read("models", "data.json")
+    return (
+        f"Trained on {data['clips']['training']:,} clips by {data['speakers']['training']:,} speakers of Google Speech "
+        "Commands v0.02 (Pete Warden 2018, arXiv:1804.03209, CC BY 4.0), a part of what the task draws from the whole "
+        "archive."
+    )
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "calibration": calibration_limit,
+    "clips": clips,
+    "default-threshold": default_threshold,
+    "limit-of-listening": limit_of_listening,
+    "listening": listening,
+    "listening-by-recipe": listening_by_recipe,
+    "networks": networks,
+    "page": page,
+    "published": published,
+    "robustness": robustness,
+    "seeds": seeds,
+    "sizes": sizes,
+    "speed": speed,
+    "training-data": training_data,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The numbers that documents may hold outside of what `scripts/write_figures.py` writes, each with its reason.
+
+Whatever was measured has no place here: it belongs into a committed file and a marked block. `Log` is for what was
+measured once and is told in docs/LOG.md, under the heading named, with the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Log:
+    """The heading in docs/LOG.md under which the same numbers stand."""
+
+    heading: str
+
+
+EVERYWHERE = {
+    r"Python 3\.10": "the oldest Python",
+    r"SHA-256|bfloat16|float32|TF32|AVX-512|H200": "names",
+    r"(macro-)?\*?F1\b": "a name",
+    r"Pete Warden 2018|et al\. \d{4}": "a publication",
+    r"arXiv:\d{4}\.\d{5}": "a publication",
+    r"CC0|CC BY 4\.0|MPL 2\.0": "licences",
+    r"Speech Commands v0\.02": "the data set's version",
+    r"\b(8|16|64)-bit|int8": "a sample's or an integer's width",
+    r"95 % intervals?": "the level of every interval",
+}
+"""Patterns, in every document."""
+
+FRONT_END = "the front end's settings, config.py"
+ARITHMETIC = "arithmetic, worked out where it stands"
+
+ON_PAGE: dict[str, dict[str, str | Log]] = {
+    "README.md": {
+        "within 1e-3": "the tolerance of tests/test_web.py",
+        "a row for every 40 ms": "the hop of the bundled stream artefacts",
+        "window every 100 ms": "evaluation/speed.py, WINDOW_STEP_S",
+        "Of 25 other words": "the data set's words",
+    },
+    "CONTRIBUTING.md": {"Exit status 1 is a failed job, 2 a wrong use": "the command line's convention"},
+    "models/README.md": {
+        "four of 0.8 to 1.15 million parameters": "rounded from the log, Seven minutes on a GPU",
+        "( 0.012) for 33 to 39 epochs": Log("Seven minutes on a GPU"),
+        "a of 30 epochs": Log("Is it capacity, is it noise?"),
+        ": 55 epochs": Log("Windows: the sizes trained in earnest"),
+        "and 10 with them at 0.002": Log("Is it capacity, is it noise?"),
+        "of , 40 with that as teacher": Log("Micro and small without dropout, masks and smoothing"),
+        "18 with the 55 alone": Log("The sizes"),
+        "then 7 at 0.003": Log("Small, trained on"),
+        "and 14 at 0.008": Log("Micro and small without dropout, masks and smoothing"),
+        "a training of 36 epochs": Log("Phrases near the keywords, and a listener of the shape of base"),
+        "dropout of 0.1, masks, and labels smoothed by 0.05": Log(
+            "Less of what keeps a network from learning by heart"
+        ),
+        "learning rates of 0.004 or less": Log("Less of what keeps a network from learning by heart"),
+    },
+    "docs/device.md": {
+        "From version 1.29 on": "a version of onnxruntime",
+        "ranges from 512 training clips": "export/exporter.py, CALIBRATION_CLIPS",
+        "more than 0.3 points": "the limit of export/exporter.py",
+        "aligned to 16 bytes": "the header as it is written",
+        "clipped to -128..127": "the range of such integers",
+        "16 kHz, mono, samples in [-1, 1]: divide integers by 32768": FRONT_END,
+        "Frames of 400 samples, one every 160": FRONT_END,
+        "The FFT of length 400 and the squared magnitude of its 201 values. Not 512": FRONT_END,
+        "64 triangular filters": FRONT_END,
+        "from 20 to 7600 Hz": FRONT_END,
+        "logarithm of (that + 0.000001)": FRONT_END,
+        "101 of a second": FRONT_END,
+        "100 of a second": FRONT_END,
+        "every 100 ms": "advice",
+    },
+    "docs/first-voice-command.md": {
+        "still allow 22 an hour": "of no alarm in a sixth of an hour, by Poisson: -6 ln 0.025"
+    },
+    "docs/how-it-works.md": {
+        "16,000 times a second: samples, numbers from -1 to 1": FRONT_END,
+        "half the rate, 8 kHz": FRONT_END,
+        "below 8 kHz": FRONT_END,
+        "25 ms (400 samples)": FRONT_END,
+        "one every 10 ms": FRONT_END,
+        "201 frequencies, from 0 to 8 kHz in steps of 40 Hz": FRONT_END,
+        "200 from 300 Hz easily and 6,000 from 6,100 Hz hardly": "an example of the mel scale",
+        "64 triangular filters": FRONT_END,
+        "into 64 bands": FRONT_END,
+        "64 bands by 100 frames": FRONT_END,
+        "With 160 channels in and out, a 3 x 3 convolution has 3 x 3 x 160 x 160 = 230,400 weights": ARITHMETIC,
+        "(*depthwise*, 3 x 3 x 160)": ARITHMETIC,
+        "(*pointwise*, 160 x 160), it is 27,040 weights": ARITHMETIC,
+        "A probability of 0.9": "an example",
+        "an answer every 40 ms": "the hop of the bundled stream artefacts",
+    },
+    "docs/measure.md": {
+        "to 0.5 s after its end": "the rule, evaluation/streams.py",
+        "For 0.1 an hour": "an example",
+        '"10 dB at 1 false alarm an hour"': "an example",
+        "gives this at 10 dB": "an example",
+    },
+    "docs/train.md": {
+        "2.5 GB": "the size of the archives, data/download.py",
+        "from the 25 others": "the data set's words",
+        "80 minutes of them": "what scripts/near_speech.py makes; it prints the same",
+        "one each 20 ms": "the stride of the network, training_config.py",
+        "24,612 clips, takes an NVIDIA 1.6 seconds": Log("Seven minutes on a GPU"),
+        "takes 40 ms at a time": "the option's value beside it",
+    },
+}
+"""Phrases by page, as they read without code, links and line breaks, and without what is allowed everywhere."""
