@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
 MAX_S = 3600  # of a recording that are heard
-AROUND_S = 5.0  # before and after the loudest second that the log-mel shows
+AROUND_S = 5.0  # before and after the loudest part that the log-mel shows
 TOP = 5
 KEPT_S = 3600  # a recording is deleted so long after it came
 MAX_FILE_BYTES = 2**30
@@ -60,7 +60,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is in a recording: the likeliest labels of its loudest second, the words in all of it, pictures (PNG)."""
+    """What is in a recording: the likeliest labels of its loudest part, the words in all of it, pictures (PNG)."""
 
     top: dict[str, float]
     start_s: float
@@ -163,7 +163,7 @@ def build(folder: Path | None = None) -> Any:
                 )
                 gradio.Examples([[str(path)] for path in _examples()], [recording], cache_examples=False)
             with gradio.Column(scale=3):
-                label = gradio.Label(num_top_classes=TOP, label="The loudest second")
+                label = gradio.Label(num_top_classes=TOP, label="The loudest part")
                 close_up = gradio.Image(label="Log-mel around it", show_label=False, format="png", buttons=[], **shown)
         summary = gradio.Markdown()
         timeline = gradio.Image(label="Words in all of it", show_label=False, format="png", buttons=zoom, **shown)
@@ -257,7 +257,7 @@ def _summary(heard: Analysis) -> str:
     label, probability = next(iter(heard.top.items()))
     n = len(heard.events)
     found = f"{n} detection{'' if n == 1 else 's'} in all of it"
-    return f"The loudest second begins at {heard.start_s:.2f} s: **{label}** ({probability:.2f}). {found}."
+    return f"The loudest part begins at {heard.start_s:.2f} s: **{label}** ({probability:.2f}). {found}."
 
 
 def _examples() -> list[Path]:
