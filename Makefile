@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types imports check lock examples web clean
+.PHONY: demo test quick lint types imports wheel page check lock examples web clean
 
 demo: .venv/.plain  ## classify the recordings under examples/ with the bundled model
 	@$(BIN)/tiny-kws classify examples
@@ -27,13 +27,19 @@ types: .venv/.dev
 imports: .venv/.dev  ## which room may import what
 	$(BIN)/python -m pytest -q tests/test_import_rules.py
 
-check: test lint types imports
+wheel: .venv/.dev  ## build the wheel and test what is in it, on the oldest and the newest Python there is
+	$(BIN)/python scripts/check_wheel.py
+
+check: test lint types imports wheel page
 
 lock: .venv/.dev  ## bring requirements-dev.lock up to date with pyproject.toml
 	$(BIN)/python scripts/lock.py
 
 examples: .venv/.dev  ## speak the recordings under examples/ again (needs espeak-ng, flite and sox)
 	$(BIN)/python scripts/make_examples.py examples
+
+page: .venv/.dev  ## build the page anew and compare it with the committed one (needs Node 20 or newer)
+	$(BIN)/python scripts/check_page.py
 
 web:  ## check and build the page of `tiny-kws demo` from web/ (needs Node 20 or newer)
 	cd web && npm ci --ignore-scripts && npm run build

@@ -97,7 +97,7 @@ def kill_in_the_middle(code: str, *arguments: object) -> None:
 
 def make_checkpoint(width: int = 160, seed: int = 0) -> Checkpoint:
     """A DS-CNN that was never trained, but with batch-norm statistics and logits as varied as if it had been."""
-    import torch
+    torch = pytest.importorskip("torch", reason="the plain install has no torch")
 
     from tiny_kws.training.checkpoint import Checkpoint
     from tiny_kws.training.features import LogMel, normalize
@@ -159,6 +159,7 @@ def untrained_checkpoint() -> Checkpoint:
 @pytest.fixture(scope="session")
 def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same network as a file, `model/best.pt`; not to be written to."""
+    pytest.importorskip("torch", reason="the plain install has no torch")
     from tiny_kws.training.checkpoint import save_torch
 
     path = tmp_path_factory.mktemp("training") / "model" / "best.pt"

@@ -7,18 +7,21 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
 import tiny_kws
-from tiny_kws.artefact.format import METADATA_KEY, UNSIGNED, sign
+from tiny_kws.artefact.format import METADATA_KEY, NO_CHECKSUM, with_checksum
 from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
+
+if TYPE_CHECKING:
+    import onnx
 
 SOURCE = Path(tiny_kws.__file__).parents[1]
 TEST_SAMPLE = "speech_commands-test-sample.zip"
@@ -75,7 +78,7 @@ def exported(checkpoint: Path) -> Path:
 
 
 def changed_artefact(artefact: Path, to: Path, **changes: Any) -> Path:
-    """A well-signed copy of an artefact whose metadata say something else; `json` replaces the whole text."""
+    """A copy of an artefact, its checksum right, whose metadata say something else; `json` replaces the whole text."""
     import onnx
 
     from tiny_kws.artefact.format import parse_metadata
@@ -84,9 +87,23 @@ def changed_artefact(artefact: Path, to: Path, **changes: Any) -> Path:
     where = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
     metadata = parse_metadata({METADATA_KEY: where.value}, str(artefact))
     text = changes.pop("json", None)
-    where.value = text or replace(metadata, artefact_sha256=UNSIGNED, **changes).to_json()
-    to.write_bytes(sign(model.SerializeToString()))
+    where.value = text or replace(metadata, artefact_sha256=NO_CHECKSUM, **changes).to_json()
+    to.write_bytes(with_checksum(model.SerializeToString()))
     return to
+
+
+def edited_artefact(artefact: Path, to: Path, edit: Callable[[onnx.ModelProto], object], **changes: Any) -> Path:
+    """A copy of an artefact, its checksum right, whose graph `edit` has changed, and its metadata as `changes` say."""
+    import onnx
+
+    model = onnx.load(artefact)
+    edit(model)
+    edited = to.with_suffix(".edited")
+    onnx.save(model, edited)
+    try:
+        return changed_artefact(edited, to, **changes)
+    finally:
+        edited.unlink()
 
 
 def write_sound(path: Path, seconds: float = 1.0, seed: int = 0, rate: int = SAMPLE_RATE) -> Path:

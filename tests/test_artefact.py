@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny_kws.artefact import store
-from tiny_kws.artefact.format import FORMAT, MAX_BYTES, METADATA_KEY, UNSIGNED, parse_metadata, read_artefact, sign
+from tiny_kws.artefact.format import (
+    FORMAT,
+    MAX_BYTES,
+    METADATA_KEY,
+    NO_CHECKSUM,
+    parse_metadata,
+    read_artefact,
+    with_checksum,
+)
 from tiny_kws.artefact.runtime import Classifier
 from tiny_kws.artefact.store import find_model
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import ModelError
 
-from .helpers import changed_artefact, exported, trained_like
+from .helpers import changed_artefact, edited_artefact, exported, trained_like
 
-UNSIGNED_ENTRY = f'"artefact_sha256": "{UNSIGNED}"'
+CHECKSUM_ENTRY = f'"artefact_sha256": "{NO_CHECKSUM}"'
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +53,7 @@ def refusal(path: Path) -> str:
     return message
 
 
-def test_a_signed_artefact_is_read(artefact_path: Path) -> None:
+def test_a_whole_artefact_is_read(artefact_path: Path) -> None:
     """What `export` wrote is read back byte for byte."""
     assert read_artefact(artefact_path) == artefact_path.read_bytes()
 
@@ -107,10 +116,10 @@ def test_a_foreign_onnx_file_is_refused(artefact_path: Path, tmp_path: Path) -> 
     assert "is no tiny-kws artefact" in refusal(path)
 
 
-def test_a_signed_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
-    """A right sum does not make a model: what onnxruntime cannot parse is refused."""
+def test_a_file_with_a_right_checksum_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
+    """A right checksum does not make a model: what onnxruntime cannot parse is refused."""
     path = tmp_path / "model.onnx"
-    path.write_bytes(sign(f"no protocol buffer {UNSIGNED_ENTRY}".encode()))
+    path.write_bytes(with_checksum(f"no protocol buffer {CHECKSUM_ENTRY}".encode()))
     assert "onnxruntime cannot load it" in refusal(path)
 
 
@@ -151,17 +160,17 @@ def test_a_newer_format_asks_for_a_newer_program(artefact_path: Path, tmp_path: 
 def test_what_a_newer_program_adds_is_passed_over(artefact_path: Path, tmp_path: Path) -> None:
     """Unknown keys in metadata of the same format version do no harm."""
     text = json.loads(onnx.load(artefact_path).metadata_props[0].value)
-    text = json.dumps({**text, "artefact_sha256": UNSIGNED, "colour": "blue"})
+    text = json.dumps({**text, "artefact_sha256": NO_CHECKSUM, "colour": "blue"})
     assert Classifier(changed_artefact(artefact_path, tmp_path / "model.onnx", json=text)).labels == LABELS
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (f"not JSON, though {UNSIGNED_ENTRY}", "no JSON object"),
-        (f"[{{{UNSIGNED_ENTRY}}}]", "no JSON object"),
-        (f"{{{UNSIGNED_ENTRY}}}", "format version None"),
-        (f'{{"format": {FORMAT}, {UNSIGNED_ENTRY}}}', "incomplete"),
+        (f"not JSON, though {CHECKSUM_ENTRY}", "no JSON object"),
+        (f"[{{{CHECKSUM_ENTRY}}}]", "no JSON object"),
+        (f"{{{CHECKSUM_ENTRY}}}", "format version None"),
+        (f'{{"format": {FORMAT}, {CHECKSUM_ENTRY}}}', "incomplete"),
     ],
     ids=["text", "list", "no format", "no labels"],
 )
@@ -181,26 +190,98 @@ def test_broken_metadata_are_refused(artefact_path: Path, tmp_path: Path, text: 
         {"labels": ["yes"] * len(LABELS)},
         {"labels": list(LABELS[:-1])},
         {"labels": [*LABELS, "more"]},
+        {"window": 24_000},
+        {"window": 100},
+        {"window": 16_000_000},
+        {"window": "16000"},
+        {"name": None},
+        {"detector": []},
+        {"feature_config": "as ever"},
+        {"kind": "stream", "hop": 640},
+        {"kind": "features"},
     ],
-    ids=["rate", "no labels", "a number", "numbers", "all the same", "one too few", "one too many"],
+    ids=str,
 )
 def test_metadata_that_do_not_fit_are_refused(artefact_path: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    """Metadata for another rate, or labels that are not one different name for each output, are refused."""
+    """Metadata of another kind, rate or window, of wrong types, or labels not one to an output, are refused."""
     refusal(changed_artefact(artefact_path, tmp_path / "model.onnx", **changes))
+
+
+@pytest.mark.parametrize("part", ["stats", "validation"])
+@pytest.mark.parametrize("value", ["much", [1], {"mean": "low", "accuracy": "high"}, {"accuracy_interval": [0.5]}])
+def test_parts_of_metadata_that_make_no_sense_are_refused(
+    artefact_path: Path, tmp_path: Path, part: str, value: object
+) -> None:
+    """Stats and validation that are no objects, or hold no numbers, are refused."""
+    text = json.loads(onnx.load(artefact_path).metadata_props[0].value)
+    text = json.dumps({**text, "artefact_sha256": NO_CHECKSUM, part: value})
+    assert "unusable" in refusal(changed_artefact(artefact_path, tmp_path / "model.onnx", json=text))
+
+
+@pytest.mark.parametrize(
+    ("window", "reason"),
+    [
+        (32_000, "takes audio of shape (batch, 16000), expected (batch, 32000) by the window in its metadata"),
+        (7_999, "has a window of 7999 samples, expected 8000 to 32000"),
+        (32_001, "has a window of 32001 samples, expected 8000 to 32000"),
+    ],
+)
+def test_a_window_that_is_not_the_graphs_is_told(artefact_path: Path, tmp_path: Path, window: int, reason: str) -> None:
+    """A window that is not the graph's, or is none of half a second to two, is refused with what was expected."""
+    assert reason in refusal(changed_artefact(artefact_path, tmp_path / "model.onnx", window=window))
 
 
 @pytest.mark.parametrize(("old", "new"), [("audio", "sound"), ("probabilities", "likelihoods")])
 def test_a_graph_with_other_ends_is_refused(artefact_path: Path, tmp_path: Path, old: str, new: str) -> None:
-    """A signed model whose graph does not take `audio` to `probabilities` is refused when it is opened."""
-    model = onnx.load(artefact_path)
-    for value in (*model.graph.input, *model.graph.output):
-        value.name = new if value.name == old else value.name
-    for node in model.graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
-        node.output[:] = [new if name == old else name for name in node.output]
-    renamed = tmp_path / "renamed.onnx"
-    onnx.save(model, renamed)
-    refusal(changed_artefact(renamed, tmp_path / "model.onnx"))
+    """A model whose graph does not take `audio` to `probabilities` is refused, for all its right checksum."""
+
+    def rename(model: onnx.ModelProto) -> None:
+        for value in (*model.graph.input, *model.graph.output):
+            value.name = new if value.name == old else value.name
+        for node in model.graph.node:
+            node.input[:] = [new if name == old else name for name in node.input]
+            node.output[:] = [new if name == old else name for name in node.output]
+
+    refusal(edited_artefact(artefact_path, tmp_path / "model.onnx", rename))
+
+
+def takes_more(model: onnx.ModelProto) -> None:
+    model.graph.input.append(onnx.helper.make_tensor_value_info("volume", onnx.TensorProto.FLOAT, [1]))
+
+
+def takes_one_clip(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def takes_integers(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT16
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["audio"], ["floats"], to=onnx.TensorProto.FLOAT))
+    model.graph.node[1].input[0] = "floats"
+
+
+def breaks_inside(model: onnx.ModelProto) -> None:
+    for name, shape in (("thirds", [3, -1]), ("seconds", [-1, 16_000])):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape), name))
+    model.graph.node[0].input[0] = "whole"
+    model.graph.node.insert(0, onnx.helper.make_node("Reshape", ["cut", "seconds"], ["whole"]))
+    model.graph.node.insert(0, onnx.helper.make_node("Reshape", ["audio", "thirds"], ["cut"]))
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (takes_more, "takes audio (batch, 16000), volume (1), expected audio (batch, 16000)"),
+        (takes_one_clip, "onnxruntime cannot run it"),
+        (takes_integers, "takes audio of shape none, expected (batch, 16000)"),
+        (breaks_inside, "onnxruntime cannot run it"),
+    ],
+    ids=["more", "one clip", "integers", "broken"],
+)
+def test_a_graph_that_cannot_run_is_refused(
+    artefact_path: Path, tmp_path: Path, edit: Callable[[onnx.ModelProto], None], reason: str
+) -> None:
+    """A graph that wants more, or another batch or type, or fails inside, is refused when it is opened."""
+    assert reason in refusal(edited_artefact(artefact_path, tmp_path / "model.onnx", edit))
 
 
 def test_metadata_survive_the_file(artefact_path: Path) -> None:
@@ -210,10 +291,10 @@ def test_metadata_survive_the_file(artefact_path: Path) -> None:
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(artefact_path: Path) -> None:
-    """Signing what was signed, with its sum taken out, gives the file again: nothing in it depends on the time."""
+    """Taking the checksum anew, with the first taken out, gives the file again: nothing in it depends on the time."""
     data = artefact_path.read_bytes()
     digest = Classifier(artefact_path).metadata.artefact_sha256.encode()
-    assert sign(data.replace(digest, UNSIGNED.encode())) == data
+    assert with_checksum(data.replace(digest, NO_CHECKSUM.encode())) == data
 
 
 @pytest.fixture

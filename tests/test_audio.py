@@ -7,6 +7,7 @@ import tempfile
 import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -18,9 +19,10 @@ from hypothesis import strategies as st
 
 from tiny_kws import audio
 from tiny_kws.audio import (
+    Converter,
     find_sound_files,
     from_array,
-    most_energetic_second,
+    most_energetic_window,
     name_of,
     one_second,
     read_mono,
@@ -563,12 +565,12 @@ class TestMostEnergeticSecond:
         """A burst placed anywhere lies within the second, to within 10 ms, in whatever blocks it comes."""
         sound = 0.001 * noise(80_000, seed=1)
         sound[start : start + n_burst] += noise(n_burst, seed=2)
-        window = most_energetic_second(np.split(sound, sorted(cuts)))
+        window = most_energetic_window(np.split(sound, sorted(cuts)))
         first = round(window.start_s * 16_000)
         np.testing.assert_array_equal(window.samples, sound[first : first + 16_000])
         assert first <= start + 160
         assert min(start + n_burst, 80_000) <= first + 16_000 + 160
-        assert window.start_s == most_energetic_second([sound]).start_s
+        assert window.start_s == most_energetic_window([sound]).start_s
 
     @settings(no_limits, max_examples=60)
     @given(
@@ -579,11 +581,11 @@ class TestMostEnergeticSecond:
     def test_first_of_equals(self, period, cuts, block):
         """Of seconds that are equally loud the first is taken, in whatever blocks they come."""
         sound = np.resize(noise(period), 60_000)
-        expected = most_energetic_second([sound])
+        expected = most_energetic_window([sound])
         if period <= 16_000:
             assert expected.start_s == 0.0
         for blocks in (np.split(sound, sorted(cuts)), np.split(sound, range(block, 60_000, block))):
-            window = most_energetic_second(blocks)
+            window = most_energetic_window(blocks)
             assert window.start_s == expected.start_s
             np.testing.assert_array_equal(window.samples, expected.samples)
 
@@ -591,14 +593,14 @@ class TestMostEnergeticSecond:
         """Of two equal bursts, some steps of 10 ms apart, the first is taken."""
         sound = np.zeros(100_000, np.float32)
         sound[20_013:28_013] = sound[70_093:78_093] = noise(8_000)
-        assert most_energetic_second([sound]).start_s < 1.3
+        assert most_energetic_window([sound]).start_s < 1.3
 
     @settings(no_limits, max_examples=40)
     @given(n_samples=st.integers(0, 40_000), block=st.integers(500, 20_000))
     def test_always_one_second(self, n_samples, block):
         """Exactly 16,000 float32 samples come out, a shorter recording padded with silence behind."""
         sound = noise(n_samples)
-        window = most_energetic_second(np.split(sound, range(block, n_samples, block)))
+        window = most_energetic_window(np.split(sound, range(block, n_samples, block)))
         assert window.samples.shape == (16_000,)
         assert window.samples.dtype == np.float32
         if n_samples <= 16_000:
@@ -607,7 +609,7 @@ class TestMostEnergeticSecond:
 
     def test_silence(self):
         """Digital silence gives its first second."""
-        assert most_energetic_second([np.zeros(40_000, np.float32)]).start_s == 0.0
+        assert most_energetic_window([np.zeros(40_000, np.float32)]).start_s == 0.0
 
     def test_file(self, tmp_path):
         """The loudest second of a file is found across its blocks."""
@@ -809,3 +811,64 @@ class TestJoinedFiles:
 def written(folder: Path, content: bytes) -> Path:
     (folder / "sound").write_bytes(content)
     return folder / "sound"
+
+
+SAMPLE_TYPES = (np.int16, np.int32, np.uint8, np.float32, np.float64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rate=st.sampled_from([8000, 16000, 22050, 44100, 48000]),
+    channels=st.integers(1, 3),
+    kind=st.sampled_from(SAMPLE_TYPES),
+    sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=5).filter(any),
+)
+def test_a_converter_gives_what_the_whole_gives(rate: int, channels: int, kind: Any, sizes: list[int]) -> None:
+    """A stream of any rate, channels and type, in chunks of any length, is what the whole recording is converted to."""
+    rng = np.random.default_rng(0)
+    sound = rng.normal(0, 0.1, (rate // 4, channels)).clip(-1, 1)
+    if np.issubdtype(kind, np.integer):
+        sound = np.rint(sound * 100 + (128 if kind == np.uint8 else 0))
+    sound = sound.astype(kind)
+    converter, pieces, at = Converter(rate, channels), [], 0
+    while at < len(sound):
+        for size in sizes:
+            pieces.append(converter.push(sound[at : at + size]))
+            at += size
+    found = np.concatenate([*pieces, converter.finish()])
+    expected = from_array(sound, rate)
+    assert found.dtype == np.float32
+    assert abs(len(found) - len(expected)) <= 1
+    n = min(len(found), len(expected))
+    np.testing.assert_allclose(found[:n], expected[:n], atol=1e-6)
+
+
+def test_a_converter_takes_bytes_that_end_amid_a_frame() -> None:
+    """Raw bytes may be divided anywhere; those of an unfinished frame wait, and are counted."""
+    frames = np.arange(-300, 300, dtype=np.int16).reshape(-1, 2)
+    data = frames.astype("<i2").tobytes()
+    converter = Converter(channels=2)
+    found = [converter.push_bytes(data[i : i + 7]) for i in range(0, len(data) - 3, 7)]
+    assert converter.n_waiting_bytes == min(len(data), 7 * len(found)) % 4
+    whole = np.concatenate(found)
+    np.testing.assert_array_equal(whole, from_array(frames, 16000)[: len(whole)])
+
+
+@pytest.mark.parametrize("chunk", [np.zeros((5, 3)), np.zeros(6), np.full((4, 2), np.nan), np.full((4, 2), 1e6)])
+def test_a_converter_refuses_a_chunk_and_stays_as_it_was(chunk: Any) -> None:
+    """A chunk of other channels, or one that holds no numbers, is an error, after which the stream goes on."""
+    good = np.random.default_rng(0).normal(0, 0.1, (9000, 2))
+    spoilt, whole = Converter(44100, 2), Converter(44100, 2)
+    first = spoilt.push(good[:4000])
+    with pytest.raises(AudioError):
+        spoilt.push(chunk)
+    found = np.concatenate([first, spoilt.push(good[4000:]), spoilt.finish()])
+    expected = [whole.push(good[:4000]), whole.push(good[4000:]), whole.finish()]
+    np.testing.assert_array_equal(found, np.concatenate(expected))
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(0, 1), (10**7, 1), (16000, 0), (16000, 65)])
+def test_a_converter_of_no_stream(rate: int, channels: int) -> None:
+    """A rate or a number of channels that nothing is recorded with is an error at once."""
+    with pytest.raises(AudioError):
+        Converter(rate, channels)

@@ -684,7 +684,7 @@ def test_export_tells_how_near_it_is(run: Run, checkpoint: Path, prepared: Prepa
     assert f"{out}: {out.stat().st_size:,} bytes" in done.out
     assert "probabilities differ by up to" in done.out
     assert f"({len(prepared.rows('validation'))} clips, Speech Commands v0.02 validation)" in done.out
-    assert Classifier(out).metadata.validation["clips"] == len(prepared.rows("validation"))
+    assert Classifier(out).metadata.validation.clips == len(prepared.rows("validation"))
 
 
 def test_export_of_an_artefact_is_refused(run: Run, artefact: Path, tmp_path: Path) -> None:

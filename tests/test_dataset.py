@@ -24,9 +24,11 @@ from tiny_kws.data.prepared import (
     clips_digest,
     material_file,
     open_prepared,
+    to_float,
     to_pcm,
 )
 from tiny_kws.data.sources import read_sources
+from tiny_kws.data.spans import find_word
 from tiny_kws.data.speech_commands import (
     KEYWORDS,
     LABELS,
@@ -193,7 +195,7 @@ def test_same_seed_same_files(prepared: PreparedData, speech_commands: Path, tmp
     again = prepare(speech_commands, tmp_path / "out")
     names = sorted(path.name for path in again.folder.iterdir())
     parts = ["bank.npy", "clips.csv", "credits.csv", "manifest.json", "noise.npy"]
-    assert names == [*parts, "other_noise.npy", "other_rooms.npy", "other_speech.npy"]
+    assert names == [*parts, "other_noise.npy", "other_rooms.npy", "other_speech.npy", "spans.npy"]
     for name in names:
         assert (again.folder / name).read_bytes() == (prepared.folder / name).read_bytes(), name
 
@@ -394,7 +396,7 @@ def test_prepared_data_opens_again(prepared: PreparedData) -> None:
     np.testing.assert_array_equal(again.bank, prepared.bank)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "clips.csv", "bank.npy", "noise.npy"])
+@pytest.mark.parametrize("name", ["manifest.json", "clips.csv", "bank.npy", "spans.npy", "noise.npy"])
 @pytest.mark.parametrize("damage", ["removed", "emptied", "random", "halved"])
 def test_damaged_parts(own_prepared: Path, name: str, damage: str) -> None:
     """A prepared folder of which any part is missing or damaged is refused in one line that names the folder."""
@@ -413,12 +415,12 @@ def test_a_foreign_folder(tmp_path: Path, folder: str) -> None:
     assert "run `tiny-kws data prepare SOURCE" in refused(open_prepared, tmp_path / folder)
 
 
-@pytest.mark.parametrize("found", [0, 1, 3, None, "2"])
+@pytest.mark.parametrize("found", [0, 1, 2, 4, None, "3"])
 def test_another_format(own_prepared: Path, found: object) -> None:
     """A folder prepared in another format is refused."""
     manifest = json.loads((own_prepared / "manifest.json").read_text())
     (own_prepared / "manifest.json").write_text(json.dumps({**manifest, "format": found}))
-    assert f"prepared in format {found}, expected 2" in refused(open_prepared, own_prepared)
+    assert f"prepared in format {found}, expected 3; prepare the data again" in refused(open_prepared, own_prepared)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"text"'])
@@ -426,6 +428,21 @@ def test_a_manifest_of_another_kind(own_prepared: Path, text: str) -> None:
     """A manifest that is JSON but no object is refused."""
     (own_prepared / "manifest.json").write_text(text)
     refused(open_prepared, own_prepared)
+
+
+def test_spans_are_where_the_words_are(prepared: PreparedData) -> None:
+    """Each row that is no silence has the span that `find_word` finds in it, and silence has none."""
+    assert prepared.spans.dtype == np.int32
+    for row, clip in enumerate(prepared.clips):
+        found = None if clip.label == SILENCE else find_word(to_float(prepared.bank[row]))
+        assert tuple(prepared.spans[row]) == (found or (-1, -1))
+    assert (prepared.spans[:, 0] >= 0).sum() > 100
+
+
+def test_spans_of_another_kind(own_prepared: Path) -> None:
+    """Spans that are not one for each row are refused, with what was expected."""
+    np.save(own_prepared / "spans.npy", np.zeros((161, 2), np.int32))
+    assert "(161, 2) int32, expected (162, 2) int32" in refused(open_prepared, own_prepared)
 
 
 def test_fewer_clips_than_rows(own_prepared: Path) -> None:

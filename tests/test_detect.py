@@ -23,7 +23,7 @@ from tiny_kws.data.speech_commands import KEYWORDS, LABELS
 from tiny_kws.errors import AudioError, KwsError, ModelError, UsageError
 from tiny_kws.listening import decoder
 from tiny_kws.listening.decoder import Decoder, Detection, check_config
-from tiny_kws.listening.detector import Detector, config_of, read_config, write_config
+from tiny_kws.listening.detector import TAIL, Detector, config_of, read_config, write_config
 
 from .helpers import TEST_SAMPLE, changed_artefact, real_clips, speech_like
 
@@ -110,19 +110,10 @@ def test_nothing_starts_before_the_stream() -> None:
 def test_smoothing_is_the_mean_of_the_past(n_smoothed: int) -> None:
     """Averages are means over the rows of `smoothing_ms`, with silence before the first."""
     rows = np.random.default_rng(0).dirichlet(np.ones(len(WORDS)), 50).astype(np.float32)
-    averages = Decoder(WORDS, HOP_S, replace(PLAIN, smoothing_ms=100 * n_smoothed)).smooth(rows)
+    averages = Decoder(WORDS, HOP_S, replace(PLAIN, smoothing_ms=100 * n_smoothed)).step(rows)[0]
     for column, found in zip((YES, NO), averages.T, strict=True):
         expected = np.convolve(rows[:, column].astype(float), np.full(n_smoothed, 1 / n_smoothed))[: len(rows)]
         np.testing.assert_allclose(found, expected, atol=1e-12)
-
-
-def test_looking_at_the_averages_changes_nothing() -> None:
-    """`smooth` does not go on in the stream."""
-    rows = track(0.0, 0.5, 1.0, 1.0)
-    decoder = Decoder(WORDS, HOP_S, replace(PLAIN, smoothing_ms=300))
-    first = decoder.smooth(rows)
-    np.testing.assert_array_equal(decoder.smooth(rows), first)
-    assert [event.end_s for event in decoder.process(rows)] == [0.4]
 
 
 def test_smoothing_passes_over_a_spike() -> None:
@@ -247,16 +238,41 @@ configs = st.builds(
     seed=st.integers(0, 2**16),
     block_rows=st.sampled_from([1, 2, 7, decoder.BLOCK_ROWS]),
 )
-def test_any_division_gives_the_same_events(
-    config: DetectorConfig, sizes: list[int], seed: int, block_rows: int
-) -> None:
-    """However rows are divided over calls and blocks, the events are the same to the last bit."""
+def test_any_division_gives_the_same(config: DetectorConfig, sizes: list[int], seed: int, block_rows: int) -> None:
+    """However rows are divided over calls and blocks, averages and events are the same to the last bit."""
     rows = wandering(np.random.default_rng(seed), 300)
-    expected = Decoder(WORDS, HOP_S, config).process(rows)
+    expected_averages, expected = Decoder(WORDS, HOP_S, config).step(rows)
     divided = Decoder(WORDS, HOP_S, config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoder, "BLOCK_ROWS", block_rows)
-        assert [event for piece in pieces(rows, sizes) for event in divided.process(piece)] == expected
+        steps = [divided.step(piece) for piece in pieces(rows, sizes)]
+    np.testing.assert_array_equal(np.concatenate([averages for averages, _ in steps]), expected_averages)
+    assert [event for _, events in steps for event in events] == expected
+
+
+def test_words_are_the_only_ones() -> None:
+    """Only words that the settings name are events, whatever the order of the columns."""
+    rows = np.zeros((40, 4), np.float32)
+    rows[10:14, 0] = rows[30:34, 2] = 1.0
+    labels = ("no", "unknown", "yes", "silence")
+    assert [event.label for event in Decoder(labels, HOP_S, PLAIN).process(rows)] == ["no", "yes"]
+    only = Decoder(labels, HOP_S, replace(PLAIN, words=("yes",)))
+    assert only.words == ("yes",)
+    assert [event.label for event in only.process(rows)] == ["yes"]
+
+
+def test_words_that_are_not_there_are_refused() -> None:
+    """A word that no label is, or that is no word, is an error that names those there are."""
+    for word in ("maybe", "silence"):
+        with pytest.raises(UsageError, match=f"found the word '{word}' to listen for, expected one or more of yes, no"):
+            Decoder(WORDS, HOP_S, replace(PLAIN, words=("yes", word)))
+
+
+def test_an_event_is_as_long_as_the_window() -> None:
+    """An event starts a window before its end, whatever the length of the window."""
+    rows = track(*[0.0] * 30, 1.0, 1.0)
+    (event,) = Decoder(WORDS, HOP_S, PLAIN, window_s=1.5).process(rows)
+    assert event.end_s - event.start_s == pytest.approx(1.5)
 
 
 @settings(max_examples=100, deadline=None)
@@ -265,7 +281,7 @@ def test_the_rules_hold_for_any_rows(config: DetectorConfig, seed: int) -> None:
     """Events follow the rules, told row by row: at the threshold for long enough, released, in time, not refractory."""
     rows = wandering(np.random.default_rng(seed), 300)
     decoder = Decoder(WORDS, HOP_S, config)
-    averages = decoder.smooth(rows)
+    averages, found = decoder.step(rows)
     n_held, n_rise, n_refractory = (
         max(1, round(ms / 100)) for ms in (config.min_duration_ms, config.rise_ms, config.refractory_ms)
     )
@@ -284,7 +300,7 @@ def test_the_rules_hold_for_any_rows(config: DetectorConfig, seed: int) -> None:
         if ready and (not expected or i - expected[-1][1] >= n_refractory):
             expected.append((max(ready)[1], i))
             released[expected[-1][0]] = False
-    assert [(event.label, round(event.end_s / HOP_S) - 1) for event in decoder.process(rows)] == expected
+    assert [(event.label, round(event.end_s / HOP_S) - 1) for event in found] == expected
 
 
 @pytest.mark.parametrize("before", range(7))
@@ -354,7 +370,7 @@ def test_the_defaults_make_sense() -> None:
 
 def test_a_settings_file_comes_back(models: dict[str, StreamModel | Classifier], tmp_path: Path) -> None:
     """What `write_config` writes, `read_config` reads, for the same network however it was exported."""
-    config = DetectorConfig(80.0, 160.0, 0.7, {"yes": 0.6, "go": 0.95}, 60.0, 0.4, 900.0)
+    config = DetectorConfig(80.0, 160.0, 0.7, {"yes": 0.6, "go": 0.95}, 60.0, 0.4, 900.0, words=("yes", "go"))
     write_config(tmp_path / "room.json", config, models["small"], {"misses": 0.05})
     assert read_config(tmp_path / "room.json", models["small"].metadata) == config
     assert read_config(tmp_path / "room.json", Classifier("small").metadata) == config
@@ -497,8 +513,8 @@ class Echo:
 def echo(models: dict[str, StreamModel | Classifier], monkeypatch: pytest.MonkeyPatch) -> Detector:
     """A detector whose network is an Echo."""
     detector = Detector(models["small"], replace(PLAIN, threshold=0.9))
-    monkeypatch.setattr(detector, "posteriors", Echo())
-    monkeypatch.setattr(detector, "decoder", Decoder(LABELS, HOP_S, detector.config))
+    monkeypatch.setattr(detector, "_posteriors", Echo())
+    monkeypatch.setattr(detector, "_decoder", Decoder(LABELS, HOP_S, detector.config))
     return detector
 
 
@@ -572,18 +588,17 @@ def test_events_come_with_their_block(echo: Detector) -> None:
     assert (next(events).label, asked[-1]) == ("no", 5)
 
 
-def test_watching(models: dict[str, StreamModel | Classifier]) -> None:
-    """A watcher is shown every block, with the averages that the decoder judges by, and changes no event."""
+def test_steps(models: dict[str, StreamModel | Classifier]) -> None:
+    """Every block comes back with what was made of it: probabilities, the averages that events go by, the events."""
     detector = Detector(models["small"], HEARING)
     audio = spoken(["yes", "go"])
-    seen: list[tuple[Samples, Any]] = []
-    blocks = list(pieces(audio, [5_000, 1, 12_345]))
-    events = list(detector.detect_blocks(blocks, lambda block, averages: seen.append((block, averages))))
-    np.testing.assert_array_equal(np.concatenate([block for block, _ in seen]), audio)
-    stream = models["small"].stream()  # type: ignore[union-attr]
-    expected = Decoder(LABELS, detector.decoder.hop_s, HEARING).smooth(stream.process(audio))
-    np.testing.assert_array_equal(np.concatenate([averages for _, averages in seen]), expected)
-    assert events == list(detector.detect(audio))
+    blocks, steps = zip(*detector.steps(pieces(audio, [5_000, 1, 12_345])), strict=True)
+    np.testing.assert_array_equal(np.concatenate(blocks), audio)
+    rows = models["small"].stream().process(np.concatenate([audio, TAIL]))  # type: ignore[union-attr]
+    np.testing.assert_array_equal(np.concatenate([step.rows for step in steps]), rows)
+    averages, events = Decoder(LABELS, detector.hop_s, HEARING).step(rows)
+    np.testing.assert_array_equal(np.concatenate([step.averages for step in steps]), averages)
+    assert [event for step in steps for event in step.events] == events == list(detector.detect(audio))
 
 
 @any_model
@@ -615,10 +630,10 @@ def test_words_are_heard_in_their_order(models: dict[str, StreamModel | Classifi
 def test_both_kinds_of_artefact(models: dict[str, StreamModel | Classifier]) -> None:
     """A stream artefact goes by its own hop, a clip artefact slides by the one of the settings."""
     stream, clip = (Detector(models[name], replace(HEARING, hop_ms=250)) for name in ("small", "ds-cnn"))
-    assert isinstance(stream.posteriors, Stream)
-    assert isinstance(clip.posteriors, SlidingWindow)
-    assert stream.decoder.hop_s == models["small"].metadata.hop / SAMPLE_RATE
-    assert clip.decoder.hop_s == 0.25
+    assert isinstance(stream._posteriors, Stream)
+    assert isinstance(clip._posteriors, SlidingWindow)
+    assert stream.hop_s == models["small"].metadata.hop / SAMPLE_RATE
+    assert clip.hop_s == 0.25
     assert stream.labels == clip.labels == LABELS
 
 
@@ -644,7 +659,7 @@ def test_no_sound_and_too_loud_a_sound(models: dict[str, StreamModel | Classifie
     """Digital zero, and a square wave at full scale, have probabilities like any sound; zero has no events."""
     detector = Detector(models[name], HEARING)
     square = np.sign(np.sin(np.arange(5 * SAMPLE_RATE) / 20)).astype(np.float32)
-    rows = detector.posteriors.process(level * square)
+    rows = detector._posteriors.process(level * square)
     np.testing.assert_allclose(rows.sum(1), 1.0, atol=1e-4)
     if level == 0:
         assert list(detector.detect(0 * square)) == []

@@ -27,7 +27,7 @@ from tiny_kws.config import SAMPLE_RATE
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.evaluation.timeline import PLOT_BINS, DetectionPlot, Peaks
 from tiny_kws.listening.decoder import Decoder, Detection
-from tiny_kws.listening.detector import write_config
+from tiny_kws.listening.detector import Step, write_config
 
 from . import test_cli
 from .conftest import full_disk
@@ -85,9 +85,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def heard(done: Outcome) -> list[dict[str, Any]]:
-    """The events of --json, without the file."""
+    """The events of --json, without file and time, which is for microphones."""
     events = [json.loads(line) for line in done.out.splitlines()]
-    return [{key: value for key, value in event.items() if key != "file"} for event in events]
+    return [{key: value for key, value in event.items() if key not in ("file", "time")} for event in events]
 
 
 def pcm(audio: npt.NDArray[np.float32]) -> bytes:
@@ -113,7 +113,9 @@ def test_json_lines(run: Run, recording: Path, expected: list[dict[str, Any]], s
     """With --json every event is one object on one line, with the file's name, and nothing else is printed."""
     done = run("detect", recording, "--json", *settings)
     assert (done.status, done.err) == (0, "")
-    assert [json.loads(line) for line in done.out.splitlines()] == [{"file": str(recording), **e} for e in expected]
+    assert [json.loads(line) for line in done.out.splitlines()] == [
+        {"file": str(recording), "time": None, **e} for e in expected
+    ]
 
 
 def test_many_files(
@@ -609,3 +611,49 @@ def test_an_hour_of_nothing(run: Run, tmp_path: Path, settings: list[str]) -> No
     done = run("detect", tmp_path / "nothing.flac", *settings)
     assert done.out.split()[-2:] == ["no", "words"]
     assert time.process_time() - started < 36
+
+
+def test_words_alone(run: Run, recording: Path, settings: list[str]) -> None:
+    """With --words only those are found, in the order of time, and everything else is as without."""
+    every = heard(run("detect", recording, "--json", *settings))
+    found = heard(run("detect", recording, "--json", *settings, "--words", "go, stop"))
+    assert found
+    assert {event["label"] for event in found} <= {"go", "stop"} < {event["label"] for event in every} | {"go", "stop"}
+
+
+@pytest.mark.parametrize("words", ["maybe", "yes,unknown", "", " , "])
+def test_words_that_the_model_does_not_have(run: Run, recording: Path, words: str) -> None:
+    """A word that is none of the model's, or no word at all, is one line that names those there are."""
+    done = run("detect", recording, "--words", words)
+    assert (done.status, done.out) == (2, "")
+    assert "expected one or more of yes, no, up, down" in done.complaint
+
+
+@pytest.mark.parametrize("option", ["--labels", "--plot"])
+def test_what_cannot_be_written_is_said_before_listening(
+    run: Run, recording: Path, tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label track or picture that cannot be written is an error before any sound is heard, and no trace is left."""
+
+    def never(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Detector, "step", never)
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path, tmp_path / "file" / "out"):
+        done = run("detect", recording, option, path)
+        assert (done.status, done.out) == (1, "")
+        assert str(path) in done.complaint
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_labels_of_a_foreign_model_obey_no_terminal(
+    run: Run, recording: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label that holds an escape sequence is printed escaped, as text and as JSON."""
+    event = Detection("go\x1b[2Jx", 0.0, 1.0, 0.9)
+    monkeypatch.setattr(Detector, "step", lambda *_: Step(np.zeros((0, 12)), np.zeros((0, 10)), [event]))
+    for form in ([], ["--json"]):
+        done = run("detect", recording, *form)
+        assert "\x1b" not in done.out
+        assert "go\\" in done.out

@@ -34,7 +34,7 @@ def test_export_of_a_stream(causal_path: Path, prepared: PreparedData, tmp_path:
     clip, stream = Classifier(tmp_path / "m.onnx"), StreamModel(tmp_path / "m.stream.onnx")
     assert stream.hop == 640
     assert clip.metadata.name == stream.metadata.name == "m"
-    assert stream.metadata.validation["clips"] == len(prepared.rows("validation"))
+    assert stream.metadata.validation.clips == len(prepared.rows("validation"))
     assert clip.labels == stream.labels == LABELS
     said = run_cli("info", stream.path)
     assert said.returncode == 0, said.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tiny_kws.errors import KwsError
-from tiny_kws.files import cannot_write, sha256_of, whole_file, whole_folder, write_bytes, write_json
+from tiny_kws.files import cannot_write, check_writable, sha256_of, whole_file, whole_folder, write_bytes, write_json
 
 from .conftest import full_disk, kill_in_the_middle
 
@@ -264,3 +264,31 @@ def test_what_is_said_of_a_failed_write() -> None:
     assert str(error) == (
         "model.onnx: cannot be written (No space left on device); free space or choose another place, then try again"
     )
+
+
+def test_the_umask_is_never_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask for the umask is to set it, for every thread: files and folders are written without."""
+
+    def never(_: int) -> int:
+        raise AssertionError
+
+    monkeypatch.setattr(os, "umask", never)
+    write_bytes(tmp_path / "file", b"1")
+    with whole_folder(tmp_path / "folder"):
+        pass
+
+
+def test_check_writable_leaves_no_trace(tmp_path: Path) -> None:
+    """A file that can be written, in a folder that is there or not yet, passes, and nothing is made."""
+    for path in (tmp_path / "out.png", tmp_path / "new" / "folder" / "out.png"):
+        check_writable(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_writable_refuses_what_cannot_be(tmp_path: Path) -> None:
+    """A folder in the file's place, or a file in a folder's, is an error that names the path."""
+    (tmp_path / "file").write_bytes(b"old")
+    for path in (tmp_path, tmp_path / "file" / "out.png"):
+        with pytest.raises(KwsError, match=str(path)):
+            check_writable(path)
+    assert (tmp_path / "file").read_bytes() == b"old"

@@ -90,7 +90,8 @@ class Listening:
 
     @property
     def labels(self) -> list[str]:
-        return [line.split()[3 if line.startswith("{") else 2].strip('",') for line in self.out.splitlines()]
+        lines = self.out.splitlines()
+        return [json.loads(line)["label"] if line.startswith("{") else line.split()[2] for line in lines]
 
     def hear(self, sound: Path, words: list[str]) -> None:
         """Play a recording until it is heard word for word, at most three times: a busy computer loses sound."""

@@ -23,7 +23,7 @@ from tiny_kws.listening.microphone import Capture, Device, Listener, choose_devi
 from tiny_kws.listening.session import Status
 
 from .helpers import BLOCKER, environment
-from .test_hearing import EXAMPLES
+from .test_session import EXAMPLES
 
 CONFIG = DetectorConfig(threshold=0.4)
 
@@ -124,7 +124,7 @@ def model() -> tiny_kws.StreamModel:
     return tiny_kws.StreamModel("small")
 
 
-class Told(list[Status]):
+class Statuses(list[Status]):
     """What was told; of the problems the text."""
 
     @property
@@ -133,12 +133,12 @@ class Told(list[Status]):
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def told() -> Statuses:
+    return Statuses()
 
 
 @pytest.fixture
-def listener(fake: FakeSoundDevice, model: tiny_kws.StreamModel, told: Told) -> Iterator[Listener]:
+def listener(fake: FakeSoundDevice, model: tiny_kws.StreamModel, told: Statuses) -> Iterator[Listener]:
     listener = Listener(model, CONFIG, None, told.append).open()
     yield listener
     listener.close()
@@ -257,28 +257,28 @@ def test_what_the_device_gives_is_heard(
 ) -> None:
     """Blocks that the device's thread brings give the events of the sound as a whole."""
     threading.Thread(target=fake.streams[0].give, args=(sound,)).start()
-    events = steps(listener, lambda: listener.hearing.time_s >= len(sound) / 16000)
+    events = steps(listener, lambda: listener.session.time_s >= len(sound) / 16000)
     assert events == tiny_kws.Detector(model, CONFIG).process(sound)
     assert [event.label for event in events] == ["go"]
 
 
 def test_a_full_queue_loses_the_newest_and_says_how_much(
-    fake: FakeSoundDevice, listener: Listener, told: Told, sound: np.ndarray
+    fake: FakeSoundDevice, listener: Listener, told: Statuses, sound: np.ndarray
 ) -> None:
     """Ten seconds wait; three more are dropped, told, and counted in the time of what follows."""
     stream = fake.streams[0]
     stream.give(np.full(13 * 16000, 0.001))
     waiting = 10 * 16000
-    steps(listener, lambda: listener.hearing.time_s >= 10.0)
-    assert listener.hearing.time_s == pytest.approx(waiting / 16000)
+    steps(listener, lambda: listener.session.time_s >= 10.0)
+    assert listener.session.time_s == pytest.approx(waiting / 16000)
     stream.give(sound)
     (event,) = steps(listener, lambda: False if listener._capture is None else listener._capture._blocks.empty())
     assert told.problems == ["3.0 s of sound were lost: what is done on events takes too long; going on"]
-    (alone,) = tiny_kws.Detector(listener.hearing.detector.model, CONFIG).process(sound)
+    (alone,) = tiny_kws.Detector(listener.session.detector.model, CONFIG).process(sound)
     assert event.end_s == pytest.approx(13.0 + alone.end_s)
 
 
-def test_overflow_of_the_device_is_told(fake: FakeSoundDevice, listener: Listener, told: Told) -> None:
+def test_overflow_of_the_device_is_told(fake: FakeSoundDevice, listener: Listener, told: Statuses) -> None:
     """A block that comes with PortAudio's overflow flag is told as a problem."""
     fake.streams[0].give(np.full(640, 0.001), overflow=True)
     steps(listener, lambda: bool(told))
@@ -286,7 +286,7 @@ def test_overflow_of_the_device_is_told(fake: FakeSoundDevice, listener: Listene
 
 
 def test_a_device_that_vanishes_is_opened_again(
-    fake: FakeSoundDevice, listener: Listener, told: Told, sound: np.ndarray
+    fake: FakeSoundDevice, listener: Listener, told: Statuses, sound: np.ndarray
 ) -> None:
     """It is told once, looked for with PortAudio started anew until it is there, and heard as before."""
     fake.streams[0].give(sound)
@@ -308,7 +308,9 @@ def test_a_device_that_vanishes_is_opened_again(
     assert told.problems[1].startswith("there is sound again, after ")
 
 
-def test_portaudio_that_does_not_start_is_tried_again(fake: FakeSoundDevice, listener: Listener, told: Told) -> None:
+def test_portaudio_that_does_not_start_is_tried_again(
+    fake: FakeSoundDevice, listener: Listener, told: Statuses
+) -> None:
     """Where the sound system itself is away, PortAudio fails to start; that ends nothing."""
     fake.n_failures = 2
     fake.streams[0].active = False
@@ -317,7 +319,7 @@ def test_portaudio_that_does_not_start_is_tried_again(fake: FakeSoundDevice, lis
 
 
 def test_a_named_device_is_looked_for_by_its_name(
-    fake: FakeSoundDevice, model: tiny_kws.StreamModel, told: Told
+    fake: FakeSoundDevice, model: tiny_kws.StreamModel, told: Statuses
 ) -> None:
     """One that was chosen by number may have another when it is back."""
     listener = Listener(model, CONFIG, 2, told.append).open()
@@ -329,7 +331,7 @@ def test_a_named_device_is_looked_for_by_its_name(
     listener.close()
 
 
-def test_a_device_that_falls_silent_is_opened_anew(fake: FakeSoundDevice, listener: Listener, told: Told) -> None:
+def test_a_device_that_falls_silent_is_opened_anew(fake: FakeSoundDevice, listener: Listener, told: Statuses) -> None:
     """One that says it is active but gives nothing is closed and opened until it gives something; told once."""
     steps(listener, lambda: len(fake.streams) == 3)
     assert fake.streams[0].is_closed
@@ -337,7 +339,7 @@ def test_a_device_that_falls_silent_is_opened_anew(fake: FakeSoundDevice, listen
     (problem,) = told.problems
     assert problem.startswith("Built-in: has given no sound for ")
     fake.streams[2].give(np.full(640, 0.001))
-    steps(listener, lambda: listener.hearing.time_s > 0)
+    steps(listener, lambda: listener.session.time_s > 0)
     assert len(told.problems) == 1, "nothing was lost, as nothing came before"
     assert not fake.streams[2].is_closed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,12 @@ import pytest
 import torch
 
 from tiny_kws.artefact.runtime import Classifier
-from tiny_kws.config import CLIP_SAMPLES, FeatureConfig
+from tiny_kws.config import CLIP_SAMPLES, WINDOW_LIMITS, FeatureConfig
 from tiny_kws.data.speech_commands import LABELS
-from tiny_kws.errors import KwsError
+from tiny_kws.errors import KwsError, UsageError
 from tiny_kws.evaluation.clips import ClipSet, wilson_interval
 from tiny_kws.export import exporter as export_room
-from tiny_kws.export.exporter import Exporter
+from tiny_kws.export.exporter import Exporter, describe
 from tiny_kws.export.onnx_graph import Graph, emit_front_end
 from tiny_kws.training.checkpoint import Checkpoint, ClipNetwork, load_checkpoint
 from tiny_kws.training.features import LogMel, normalize
@@ -46,6 +47,12 @@ CONFIGS = [
 
 @pytest.fixture(scope="module")
 def checkpoint(checkpoint_path: Path) -> Checkpoint:
+    return load_checkpoint(trained_like(checkpoint_path))
+
+
+@pytest.fixture
+def own_checkpoint(checkpoint_path: Path) -> Checkpoint:
+    """The same, one's own to change."""
     return load_checkpoint(trained_like(checkpoint_path))
 
 
@@ -189,7 +196,7 @@ def test_all_weights_are_in_the_file(model: onnx.ModelProto) -> None:
 def test_the_metadata_are_the_checkpoints(classifier: Classifier, checkpoint: Checkpoint) -> None:
     """Labels, stats, and the sum of the checkpoint stand in the artefact."""
     metadata = classifier.metadata
-    found = (tuple(metadata.labels), metadata.stats, metadata.checkpoint_sha256)
+    found = (tuple(metadata.labels), asdict(metadata.stats), metadata.checkpoint_sha256)
     assert found == (checkpoint.labels, checkpoint.stats, checkpoint.sha256)
 
 
@@ -203,8 +210,44 @@ def test_export_measures_both_on_the_clips_it_is_given(checkpoint: Checkpoint, s
     )
     validation = Classifier(tmp_path / "model.onnx").metadata.validation
     assert parity.accuracy == parity.checkpoint_accuracy == pytest.approx(right / 36, abs=1e-6)
-    assert parity.n_clips == validation["clips"] == 36
-    assert validation["accuracy_interval"] == pytest.approx(wilson_interval(right, 36), abs=1e-6)
+    assert parity.validation == validation
+    assert validation is not None
+    assert parity.n_clips == validation.clips == 36
+    assert validation.accuracy_interval == pytest.approx(wilson_interval(right, 36), abs=1e-6)
+
+
+@pytest.mark.parametrize("window", [WINDOW_LIMITS[0], 12_000, 24_000, WINDOW_LIMITS[1]])
+def test_a_network_of_another_window(own_checkpoint: Checkpoint, tmp_path: Path, window: int) -> None:
+    """A checkpoint of another window gives an artefact of that window, which says so and answers as it does."""
+    own_checkpoint.window = window
+    Exporter(own_checkpoint).clip(tmp_path / "model.onnx")
+    sounds = np.random.default_rng(0).normal(0, 0.1, (9, window)).astype(np.float32)
+    classifier = Classifier(tmp_path / "model.onnx")
+    assert classifier.window == classifier.metadata.window == window
+    found, expected = classifier.probabilities(sounds), expected_probabilities(own_checkpoint, sounds)
+    assert np.abs(found - expected).max() <= TOLERANCE
+
+
+def test_multiply_accumulates_grow_with_the_window(own_checkpoint: Checkpoint) -> None:
+    """What a model is said to cost is for one window: twice the window costs about twice as much."""
+    once = describe(own_checkpoint, "model").macs
+    own_checkpoint.window = 2 * CLIP_SAMPLES
+    assert describe(own_checkpoint, "model").macs == pytest.approx(2 * once, rel=0.03)
+
+
+def test_clips_of_another_length_are_refused(own_checkpoint: Checkpoint, sounds: Sounds) -> None:
+    """Data of one second cannot check a checkpoint of a second and a half; the error says how to prepare some."""
+    own_checkpoint.window = 24_000
+    with pytest.raises(UsageError, match=r"found clips of 1000 ms, expected 1500 ms.*--window-ms 1500"):
+        Exporter(own_checkpoint, clip_set(sounds[:36]))
+
+
+def test_a_window_that_no_frames_fit_in_is_refused(own_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A window that the front end cannot cut into frames is refused in a line, and nothing is written."""
+    own_checkpoint.window = 16_001
+    with pytest.raises(UsageError, match="expected a multiple of 20"):
+        Exporter(own_checkpoint).clip(tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_exporting_twice_gives_the_same_bytes(checkpoint: Checkpoint, artefact_path: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import tiny_kws
-from tiny_kws.artefact.format import Metadata
+from tiny_kws.artefact.format import Metadata, Stats
 from tiny_kws.artefact.runtime import read_metadata
 from tiny_kws.artefact.store import find_model
 from tiny_kws.errors import KwsError, ModelError, UsageError
@@ -94,7 +94,7 @@ def test_no_number_on_the_card_that_was_not_measured() -> None:
     """Every number of a card stands in the artefact's metadata, its size or the measurements."""
     parts = publish.collect("listener", MODELS / "listener")
     card = model_card(parts.facts, "ada/listener")
-    about = [json.dumps([vars(one.metadata), one.n_bytes]) for one in parts.facts.artefacts]
+    about = [json.dumps([one.metadata.to_dict(), one.n_bytes]) for one in parts.facts.artefacts]
     known = numbers(" ".join([*about, *map(json.dumps, (*parts.facts.clips.values(), *parts.facts.streams.values()))]))
     clips = parts.facts.artefacts[0].metadata.data["clips"]
     known |= {str(sum(counts.values())) for counts in clips.values()}
@@ -156,7 +156,7 @@ def test_the_card_of_clips() -> None:
 
 def test_a_card_claims_no_more_than_the_artefact() -> None:
     """Of another data set neither language nor a place among the Speech Commands results is claimed."""
-    card = model_card(facts_of(data={"source": "my kitchen"}, licence="", validation={}), "ada/ds-cnn")
+    card = model_card(facts_of(data={"source": "my kitchen"}, licence="", validation=None), "ada/ds-cnn")
     front = card.split("---\n")[1]
     assert all(text not in front for text in ("language", "license", "google/speech_commands", "model-index"))
     assert "not measured" in card
@@ -282,7 +282,7 @@ def test_the_command_line_dry(tmp_path: Path) -> None:
 
 def test_metadata_of_no_sources() -> None:
     """An artefact that says next to nothing of itself still gets a card."""
-    metadata = Metadata("tiny", "ds-cnn", ["yes"], 1, 1, {}, {}, {})
+    metadata = Metadata("tiny", "ds-cnn", ["yes"], 1, 1, Stats(0.0, 1.0), {}, {})
     card = model_card(CardFacts("tiny", [Described("tiny.onnx", 1000, metadata)], {}, {}, ["tiny.onnx"]), "ada/tiny")
     assert "it has no label for others" in card
     assert "Training data: not stated." in card

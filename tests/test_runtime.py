@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +15,20 @@ import numpy.typing as npt
 import pytest
 import soundfile as sf
 
-from tiny_kws.artefact.runtime import BATCH_CLIPS, DECODE_AHEAD, Classifier, open_session
+from tiny_kws.artefact.runtime import BATCH_CLIPS, DECODE_AHEAD, Classifier, SlidingWindow, open_session
 from tiny_kws.artefact.store import DEFAULT_MODELS, bundled_models
 from tiny_kws.audio import read_window
 from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
 from tiny_kws.data.speech_commands import LABELS
-from tiny_kws.errors import AudioError, KwsError, ModelError
+from tiny_kws.errors import AudioError, KwsError, ModelError, UsageError
+from tiny_kws.export.exporter import Exporter
+from tiny_kws.training.checkpoint import load_checkpoint
+from tiny_kws.words import SILENCE
 
 from .helpers import TEST_SAMPLE, exported, real_clips, speech_like, trained_like, wav_bytes, write_sound
 
 SAMPLE_ACCURACY = 0.85
+PHRASE = 24_000
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +212,68 @@ def test_windows_have_one_shape(classifier: Classifier, shape: tuple[int, ...]) 
     """`probabilities` takes (batch, 16000) and nothing else."""
     with pytest.raises(AudioError, match="shape"):
         classifier.probabilities(np.zeros(shape))
+
+
+@pytest.fixture(scope="module")
+def phrases(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A model of windows of a second and a half, its labels in another order than usual and none of them silence."""
+    checkpoint = load_checkpoint(trained_like(checkpoint_path))
+    checkpoint.window = PHRASE
+    checkpoint.labels = tuple(label for label in ("hey computer", *LABELS[::-1]) if label != SILENCE)
+    path = tmp_path_factory.mktemp("phrases") / "phrases.onnx"
+    Exporter(checkpoint).clip(path)
+    return Classifier(path)
+
+
+def test_the_window_is_the_models(phrases: Classifier, tmp_path: Path) -> None:
+    """Of a longer recording the loudest part, as long as the model's window, is classified and its start told."""
+    audio = np.random.default_rng(0).normal(0, 0.001, 4 * SAMPLE_RATE).astype(np.float32)
+    audio[SAMPLE_RATE : SAMPLE_RATE + PHRASE] *= 100
+    expected = phrases.probabilities(audio[None, SAMPLE_RATE : SAMPLE_RATE + PHRASE])[0]
+    sf.write(tmp_path / "long.wav", audio, SAMPLE_RATE, subtype="FLOAT")
+    for source in (audio, tmp_path / "long.wav"):
+        result = phrases.classify(source)
+        assert result.start_s == pytest.approx(1.0, abs=0.01)
+        assert list(result.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-3)
+        assert tuple(result.probabilities) == phrases.labels
+        assert phrases.labels[int(expected.argmax())] == result.label
+
+
+def test_a_short_recording_is_filled_up_to_the_window(phrases: Classifier) -> None:
+    """A second is classified by a model of longer windows as if silence followed."""
+    second = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
+    padded = np.pad(second, (0, PHRASE - SAMPLE_RATE))
+    assert phrases.classify(second).probabilities == phrases.classify(padded).probabilities
+
+
+def test_a_window_of_another_model_is_refused(phrases: Classifier) -> None:
+    """A second for a model of longer windows is an AudioError that names the model and the length it takes."""
+    with pytest.raises(AudioError, match=rf"\(1, 16000\), expected \(batch, {PHRASE}\) for .*phrases\.onnx"):
+        phrases.probabilities(np.zeros((1, CLIP_SAMPLES)))
+
+
+@pytest.mark.parametrize("sizes", [[100_000], [999], [1, 30_000]], ids=str)
+def test_a_window_of_any_length_slides(phrases: Classifier, sizes: list[int]) -> None:
+    """A model slides over a stream by windows of its own length, silence before the start, in any chunks."""
+    audio = np.random.default_rng(0).normal(0, 0.1, 50_000).astype(np.float32)
+    sliding = SlidingWindow(phrases, 200.0)
+    rows, start = [], 0
+    for size in itertools.cycle(sizes):
+        if start >= len(audio):
+            break
+        rows.append(sliding.process(audio[start : start + size]))
+        start += size
+    ends = range(3200, len(audio) + 1, 3200)
+    before = np.concatenate([np.zeros(PHRASE, np.float32), audio])
+    windows = np.stack([before[end : end + PHRASE] for end in ends])
+    np.testing.assert_allclose(np.concatenate(rows), phrases.probabilities(windows), atol=1e-5)
+
+
+def test_the_hop_of_a_sliding_window_is_at_most_the_window(phrases: Classifier) -> None:
+    """A hop of the window is taken, a longer one refused in a line that names the model."""
+    assert SlidingWindow(phrases, 1500.0).hop == PHRASE
+    with pytest.raises(UsageError, match=r"1510\.0 ms, expected over 0, up to 1500, the window of .*phrases\.onnx"):
+        SlidingWindow(phrases, 1510.0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -51,6 +51,7 @@ def test_they_stand_for_the_bank(prepared: PreparedData, shards: Path) -> None:
     assert (found.bank.shape, found.bank.dtype, len(found.bank)) == (prepared.bank.shape, np.int16, len(prepared.bank))
     assert found.clips == prepared.clips
     assert found.manifest == prepared.manifest
+    assert np.array_equal(found.spans, prepared.spans)
     rows = np.random.default_rng(0).permutation(len(found.bank))
     assert np.array_equal(found.bank[rows], prepared.bank[rows])
     assert np.array_equal(found.bank[3], prepared.bank[3])

@@ -19,7 +19,7 @@ import soundfile as sf
 
 from tiny_kws.apps import EXAMPLES_FOLDER, space_folder
 from tiny_kws.apps.picture import log_mel
-from tiny_kws.apps.space import EXAMPLES, Ears, Heard, first_hour, hear, open_ears, part_of
+from tiny_kws.apps.space import EXAMPLES, Analysis, Model, analyse, first_hour, load_models, part_of
 from tiny_kws.artefact.store import bundled_models
 from tiny_kws.config import SAMPLE_RATE, FeatureConfig
 from tiny_kws.errors import AudioError, install_hint
@@ -68,8 +68,8 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def ears() -> dict[str, Ears]:
-    return open_ears()
+def models() -> dict[str, Model]:
+    return load_models()
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +95,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             process.terminate()
 
 
-def heard_in(tmp_path: Path, path: Path, ears: Ears) -> tuple[Heard, list[str]]:
+def heard_in(tmp_path: Path, path: Path, model: Model) -> tuple[Analysis, list[str]]:
     told: list[str] = []
-    return hear(path, ears, ears.threshold, tmp_path, told.append, lambda text: None), told
+    return analyse(path, model, model.threshold, tmp_path, told.append, lambda text: None), told
 
 
 def test_picture_is_the_front_end_of_the_network() -> None:
@@ -117,24 +117,24 @@ def test_a_picture_of_any_length(n_samples: int) -> None:
     assert log_mel(np.zeros(n_samples, np.float32)).shape == (64, max(1, n_samples // 160))
 
 
-def test_every_bundled_model_can_be_chosen(ears: dict[str, Ears]) -> None:
+def test_every_bundled_model_can_be_chosen(models: dict[str, Model]) -> None:
     """All bundled models are offered, the default one for streams first."""
-    assert sorted(ears) == sorted(bundled_models("clip"))
-    assert next(iter(ears)) == "listener"
+    assert sorted(models) == sorted(bundled_models("clip"))
+    assert next(iter(models)) == "listener"
 
 
-def test_artefacts_beside_the_app_come_alone(tmp_path: Path, ears: dict[str, Ears]) -> None:
+def test_artefacts_beside_the_app_come_alone(tmp_path: Path, models: dict[str, Model]) -> None:
     """A folder with artefacts offers these and no bundled ones."""
-    for artefact in (ears["listener"].classifier.path, ears["listener"].listener.path):
+    for artefact in (models["listener"].classifier.path, models["listener"].listener.path):
         (tmp_path / f"mine{artefact.name.removeprefix('listener')}").write_bytes(artefact.read_bytes())
-    found = open_ears(tmp_path)
+    found = load_models(tmp_path)
     assert list(found) == ["mine"]
     assert found["mine"].listener.metadata.kind == "stream"
 
 
-def test_hears_a_word(tmp_path: Path, ears: dict[str, Ears]) -> None:
+def test_hears_a_word(tmp_path: Path, models: dict[str, Model]) -> None:
     """Of a recording of one word it tells the word, and finds it once."""
-    heard, told = heard_in(tmp_path, EXAMPLES_FOLDER / "yes.wav", ears["listener"])
+    heard, told = heard_in(tmp_path, EXAMPLES_FOLDER / "yes.wav", models["listener"])
     assert next(iter(heard.top)) == "yes"
     assert [event.label for event in heard.events] == ["yes"]
     assert told == []
@@ -239,11 +239,11 @@ def test_a_taken_port_is_an_error(server: Server) -> None:
     assert done.stderr.startswith(f"tiny-kws: port {port} of 127.0.0.1 cannot be used")
 
 
-def test_unreadable_recordings_raise(tmp_path: Path, ears: dict[str, Ears]) -> None:
+def test_unreadable_recordings_raise(tmp_path: Path, models: dict[str, Model]) -> None:
     """What is no sound is an AudioError before anything is drawn."""
     (tmp_path / "x.wav").write_bytes(b"")
     with pytest.raises(AudioError, match="is empty"):
-        heard_in(tmp_path, tmp_path / "x.wav", ears["listener"])
+        heard_in(tmp_path, tmp_path / "x.wav", models["listener"])
 
 
 def test_the_space_only_calls_the_app() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,22 +17,25 @@ from hypothesis import strategies as st
 
 from tiny_kws.artefact.runtime import Classifier, Stream, StreamModel
 from tiny_kws.artefact.store import find_model
-from tiny_kws.config import CLIP_SAMPLES, FeatureConfig
+from tiny_kws.config import CLIP_SAMPLES, WINDOW_LIMITS, FeatureConfig
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import AudioError, KwsError, ModelError, UsageError
 from tiny_kws.training_config import CAUSAL_SIZES, CausalCNNConfig
 
-from .helpers import changed_artefact, real_clips, speech_like
+from .helpers import changed_artefact, edited_artefact, real_clips, speech_like
 
 if TYPE_CHECKING:
+    import onnx
+
     from tiny_kws.training.checkpoint import Checkpoint
 
 HOPS_MS = (20, 40, 80)
 STEP = 320
+FEATURES = FeatureConfig(centered=False)
 Audio = npt.NDArray[np.float32]
 
 
-def causal_checkpoint(config: CausalCNNConfig | None = None) -> Checkpoint:
+def causal_checkpoint(config: CausalCNNConfig | None = None, features: FeatureConfig = FEATURES) -> Checkpoint:
     """A causal network that was never trained, with batch-norm statistics and answers as varied as if it had been."""
     import torch
 
@@ -46,8 +52,9 @@ def causal_checkpoint(config: CausalCNNConfig | None = None) -> Checkpoint:
             module.running_var.uniform_(0.2, 1.0, generator=generator)
             module.bias.data.normal_(0.0, 0.2, generator=generator)
     model.fc.weight.data *= 20
-    features = FeatureConfig(centered=False)
-    return Checkpoint(model, LABELS, {"mean": float(np.log(features.log_offset)), "std": 4.0}, features)
+    stats = {"mean": float(np.log(features.log_offset)), "std": 4.0}
+    window = model.config.pooled_frames * model.FRAMES_PER_ANSWER * features.hop
+    return Checkpoint(model, LABELS, stats, features, window)
 
 
 def recording(rng: np.random.Generator, n_samples: int) -> Audio:
@@ -63,11 +70,12 @@ def offline(checkpoint: Checkpoint, audio: Audio, hop: int) -> Audio:
 
     from tiny_kws.training.features import LogMel, normalize
 
-    usable = len(audio) // STEP * STEP
+    step = checkpoint.hop
+    usable = len(audio) // step * step
     with torch.inference_mode():
         features = normalize(LogMel(checkpoint.feature_config)(torch.from_numpy(audio[:usable])), checkpoint.stats)
         logits = checkpoint.model.fc(checkpoint.model.embed_all(features))[0]
-    return torch.softmax(logits, -1).numpy()[hop // STEP - 1 :: hop // STEP][: len(audio) // hop]
+    return torch.softmax(logits, -1).numpy()[hop // step - 1 :: hop // step][: len(audio) // hop]
 
 
 def in_chunks(stream: Stream, audio: Audio, sizes: list[int]) -> Audio:
@@ -296,6 +304,49 @@ def test_other_sizes_stream(config: CausalCNNConfig, hop: int, tmp_path: Path) -
     np.testing.assert_allclose(clip, offline(checkpoint, audio[:CLIP_SAMPLES], 320)[-1:], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("pooled_frames", "features", "hops"),
+    [
+        (25, FEATURES, (320, 8_000)),
+        (75, FEATURES, (640,)),
+        (100, FEATURES, (320, 1280)),
+        (30, FeatureConfig(centered=False, n_fft=480, hop=200), (400, 1200)),
+    ],
+    ids=["half a second", "one and a half", "two seconds", "frames of 25 ms"],
+)
+def test_other_windows_stream(
+    pooled_frames: int, features: FeatureConfig, hops: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Networks over another window or at another step stream as exactly, and so do clips; their artefacts say both."""
+    from tiny_kws.export.exporter import Exporter
+
+    config = replace(CAUSAL_SIZES["micro"], pooled_frames=pooled_frames)
+    checkpoint = causal_checkpoint(config, features)
+    exporter = Exporter(checkpoint)
+    exporter.clip(tmp_path / "m.onnx")
+    audio = recording(np.random.default_rng(0), 50_000)
+    clip = Classifier(tmp_path / "m.onnx")
+    assert clip.window == clip.metadata.window == checkpoint.window == pooled_frames * 2 * features.hop
+    for hop in hops:
+        exporter.stream(tmp_path / "m.stream.onnx", hop)
+        model = StreamModel(tmp_path / "m.stream.onnx")
+        assert (model.hop, model.window) == (hop, checkpoint.window)
+        answers = in_chunks(model.stream(), audio, [999])
+        np.testing.assert_allclose(answers, offline(checkpoint, audio, hop), atol=1e-4)
+    expected = clip.probabilities(audio[None, : clip.window])
+    np.testing.assert_allclose(offline(checkpoint, audio[: clip.window], checkpoint.hop)[-1:], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["micro", "small", "base"])
+def test_the_longest_window_streams(name: str) -> None:
+    """Every published size over two seconds can stream in hops of 80 ms: its state is not too large."""
+    from tiny_kws.export.onnx_models import stream_graph
+
+    checkpoint = causal_checkpoint(replace(CAUSAL_SIZES[name], pooled_frames=100))
+    assert checkpoint.window == WINDOW_LIMITS[1]
+    stream_graph(checkpoint, 1280)
+
+
 @pytest.mark.parametrize("config", [CausalCNNConfig(), CAUSAL_SIZES["micro"]], ids=["plain", "bands"])
 def test_pooling_behind_the_classifier_changes_nothing(config: CausalCNNConfig) -> None:
     """What training answers everywhere is what classifying every pooled vector gives, and the last what clips give."""
@@ -363,8 +414,9 @@ def test_a_stream_that_parts_is_not_written(
 ) -> None:
     """An artefact whose answers part from the checkpoint's is refused with the difference, and nothing is written."""
     from tiny_kws.export import exporter as export
+    from tiny_kws.export.onnx_models import stream_graph
 
-    whole = export.stream_graph(checkpoint, 640)
+    whole = stream_graph(checkpoint, 640)
     for initializer in whole.graph.initializer:
         if initializer.name.startswith("network") and len(initializer.dims) == 2:
             values = np.frombuffer(initializer.raw_data, np.float32) * 1.05
@@ -387,12 +439,63 @@ def test_kinds_are_not_confused(models: dict[int, StreamModel], checkpoint: Chec
         Classifier(models[40].path)
 
 
-@pytest.mark.parametrize("changes", [{"hop": 320}, {"hop": 0}, {"labels": ["a", "b"]}], ids=str)
-def test_altered_metadata(models: dict[int, StreamModel], tmp_path: Path, changes: dict[str, object]) -> None:
-    """A stream artefact whose hop or labels are not its graph's is refused."""
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"hop": 320}, "takes audio of shape (1, 640), expected (batch, 320) by the hop"),
+        ({"hop": 0}, "has a hop of 0 samples, expected 1 to its window of 16000"),
+        ({"hop": -640}, "has a hop of -640 samples"),
+        ({"hop": 16_001}, "has a hop of 16001 samples"),
+        ({"labels": ["a", "b"]}, "gives probabilities of shape (1, 12), expected (batch, 2) by the labels"),
+        ({"window": 7}, "has a window of 7 samples"),
+    ],
+    ids=str,
+)
+def test_altered_metadata(
+    models: dict[int, StreamModel], tmp_path: Path, changes: dict[str, object], reason: str
+) -> None:
+    """A stream artefact whose hop or labels are not its graph's is refused by its name, with what was expected."""
     path = changed_artefact(models[40].path, tmp_path / "m.stream.onnx", **changes)
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=re.escape(reason)) as caught:
         StreamModel(path)
+    assert str(path) in str(caught.value)
+
+
+def state_of_another_length(model: onnx.ModelProto) -> None:
+    model.graph.input[1].type.tensor_type.shape.dim[0].dim_value += 1
+
+
+def state_of_any_length(model: onnx.ModelProto) -> None:
+    for value in (model.graph.input[1], next(v for v in model.graph.output if v.name.startswith("next_"))):
+        value.type.tensor_type.shape.dim[0].dim_param = "any"
+
+
+def state_that_does_not_go_on(model: onnx.ModelProto) -> None:
+    model.graph.output.remove(next(value for value in model.graph.output if value.name.startswith("next_")))
+
+
+def no_embedding(model: onnx.ModelProto) -> None:
+    model.graph.output.remove(next(value for value in model.graph.output if value.name == "embedding"))
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (state_of_another_length, "onnxruntime cannot load it"),
+        (state_of_any_length, "state_audio (any, 880)"),
+        (state_that_does_not_go_on, "its graph takes audio (1, 640), state_"),
+        (no_embedding, "embedding has shape none, expected numbers"),
+    ],
+    ids=["another length", "any length", "a state that ends", "no embedding"],
+)
+def test_a_graph_that_is_no_stream(
+    models: dict[int, StreamModel], tmp_path: Path, edit: Callable[[onnx.ModelProto], None], reason: str
+) -> None:
+    """A stream artefact whose states do not fit together, or without its embedding, is refused when it is opened."""
+    path = edited_artefact(models[40].path, tmp_path / "m.stream.onnx", edit)
+    with pytest.raises(ModelError, match=re.escape(reason)) as caught:
+        StreamModel(path)
+    assert str(path) in str(caught.value)
 
 
 def test_bundled_stream() -> None:

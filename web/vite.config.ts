@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { defineConfig, type Plugin } from "vite";
 
-const OUT = "../src/tiny_kws/apps/web";
+const OUT = process.env.PAGE_FOLDER ?? "../src/tiny_kws/apps/web";
 const SOURCES = ["index.html", "package.json", "package-lock.json", "tsconfig.json", "vite.config.ts", "public", "src", "../examples"];
 
 /** SHA-256 over all that the build is made from: sorted paths and contents. `tests/test_demo.py` computes the same. */

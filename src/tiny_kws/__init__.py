@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import _telemetry  # noqa: F401  (before whatever imports onnxruntime)
 from ._version import __version__
 from .artefact.runtime import Classification, Classifier, Stream, StreamModel
 from .config import DetectorConfig

@@ -1,4 +1,4 @@
-"""Sound in: files, byte streams and arrays to 16 kHz mono float32, and exactly-one-second windows of it.
+"""Sound in: files, byte streams and arrays to 16 kHz mono float32, and windows of it.
 
 Integers are scaled to [-1, 1) first, channels averaged next, the mean resampled last (soxr, high quality).
 Files are decoded in blocks, so their length does not matter to memory.
@@ -36,7 +36,7 @@ MAX_LEVEL = 100.0  # 40 dB over full scale: louder floats are on another scale, 
 MAX_CHANNELS = 64  # of an array; more means that its axes are swapped
 BLOCK_SECONDS = 1  # what is lost before a place where a file is damaged
 BLOCK_VALUES = 2**22  # frames x channels read at once, at most: 16 MiB of float32
-SEARCH_STEP = SAMPLE_RATE // 100  # the loudest second is looked for in steps of 10 ms
+SEARCH_STEP = SAMPLE_RATE // 100  # the loudest window is looked for in steps of 10 ms
 PIPE_BYTES = 2**16  # of raw samples taken at once, at most
 NO_FRAME = 7  # SFE_BAD_FILE of libsndfile
 SEARCH_BYTES = 2**20  # of a file searched at once
@@ -47,7 +47,7 @@ _CONTAINER = re.compile(rb"RIFF|RF64|fLaC|OggS|ID3|FORM|\.snd|caff")
 
 
 class Window(NamedTuple):
-    """One second of sound, (16000,) float32, and where in the recording it starts."""
+    """A window of sound, (samples,) float32, and where in the recording it starts."""
 
     samples: Samples
     start_s: float
@@ -107,6 +107,67 @@ def stream_mono(source: Source) -> Iterator[Samples]:
         )
 
 
+class Converter:
+    """A stream of sound in chunks, of any rate, channels and sample type, to 16 kHz mono float32.
+
+    For what comes as it is recorded: microphones, pipes, connections. However the sound is divided into chunks, the
+    samples that come out are the same. `name` is what errors call the stream. Raises AudioError for a rate or a number
+    of channels that nothing is recorded with.
+
+    >>> converter = Converter(rate=48000, channels=2)
+    >>> len(converter.push(np.zeros((4800, 2), np.int16))) + len(converter.finish())
+    1600
+    """
+
+    def __init__(self, rate: float = SAMPLE_RATE, channels: int = 1, name: str = "the stream") -> None:
+        check_rate(rate, name)
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise AudioError(f"{name}: has {channels} channels, expected 1 to {MAX_CHANNELS}")
+        self.rate, self.channels, self.name = rate, channels, name
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new stream of the same kind."""
+        self._n_frames, self._rest = 0, b""
+        self._resampler = None if self.rate == SAMPLE_RATE else soxr.ResampleStream(self.rate, SAMPLE_RATE, 1)
+
+    def push(self, chunk: npt.ArrayLike) -> Samples:
+        """What of the stream is ready with `chunk`, (frames,) or (frames, channels); types as in `from_array`.
+
+        At another rate up to 0.1 s stays in the resampler. Raises AudioError, and leaves the stream as it was, for
+        another shape or type, or samples that are not numbers.
+        """
+        values = _as_array(chunk)
+        if values.ndim == 1 and self.channels == 1:
+            values = values[:, None]
+        if values.ndim != 2 or values.shape[1] != self.channels:
+            raise AudioError(f"{self.name}: a chunk has shape {values.shape}, expected (frames, {self.channels})")
+        scaled = _scale(values)
+        check_finite(scaled, self.name, self._n_frames / self.rate)
+        self._n_frames += len(scaled)
+        mono = mix_down(scaled)
+        return mono if self._resampler is None else self._resampler.resample_chunk(mono)
+
+    def push_bytes(self, data: bytes) -> Samples:
+        """The same of raw bytes: 16-bit little-endian samples, channels interleaved; part of a frame may wait."""
+        data = self._rest + data
+        n_whole = len(data) - len(data) % (2 * self.channels)
+        self._rest = data[n_whole:]
+        return self.push(np.frombuffer(data[:n_whole], "<i2").astype(np.int16).reshape(-1, self.channels))
+
+    @property
+    def n_waiting_bytes(self) -> int:
+        """Bytes that wait for the rest of their frame."""
+        return len(self._rest)
+
+    def finish(self) -> Samples:
+        """What is left at the end of the stream; then a new one may begin."""
+        none = np.zeros(0, np.float32)
+        left = none if self._resampler is None else self._resampler.resample_chunk(none, last=True)
+        self.reset()
+        return left
+
+
 def stream_pcm(stream: BufferedIOBase, rate: int = SAMPLE_RATE, channels: int = 1) -> Iterator[Samples]:
     """Raw 16-bit little-endian samples, channels interleaved, to blocks of 16 kHz mono float32 as they come.
 
@@ -114,22 +175,18 @@ def stream_pcm(stream: BufferedIOBase, rate: int = SAMPLE_RATE, channels: int = 
     Raises AudioError for a rate out of range or a sound file in place of raw samples, and at the end, after all the
     sound, if there was none or the last sample is not whole.
     """
-    name, frame_bytes = name_of(stream), 2 * channels  # type: ignore[arg-type]
-    check_rate(rate, name)
-    resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1)
-    rest, n_bytes = b"", 0
+    name = name_of(stream)  # type: ignore[arg-type]
+    converter, n_bytes = Converter(rate, channels, name), 0
     while data := stream.read1(PIPE_BYTES):
         if n_bytes == 0 and _CONTAINER.match(data):
             raise AudioError(f"{name}: found a sound file, expected raw samples; name the file, or pipe its samples")
         n_bytes += len(data)
-        data = rest + data
-        n_whole = len(data) // frame_bytes * frame_bytes
-        frames, rest = np.frombuffer(data[:n_whole], "<i2").reshape(-1, channels), data[n_whole:]
-        mono = mix_down(_scale(frames.astype(np.int16)))
-        yield mono if resampler is None else resampler.resample_chunk(mono)
-    if resampler is not None:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        yield converter.push_bytes(data)
+    rest, left = converter.n_waiting_bytes, converter.finish()
+    if len(left):
+        yield left
     if rest:
+        frame_bytes = 2 * channels
         raise AudioError(
             f"{name}: ends amid a sample ({n_bytes} bytes), expected a multiple of {frame_bytes}, 16 bits for each of "
             f"{channels} channels; check the program that wrote it"
@@ -143,9 +200,9 @@ def read_mono(source: Source) -> Samples:
     return np.concatenate(list(stream_mono(source)))
 
 
-def read_window(source: Source) -> Window:
-    """The second of a sound file to classify; see `most_energetic_second`. Raises AudioError as `stream_mono` does."""
-    return most_energetic_second(stream_mono(source))
+def read_window(source: Source, n_samples: int = CLIP_SAMPLES) -> Window:
+    """The window of a sound file to classify; see `most_energetic_window`. Raises AudioError as `stream_mono` does."""
+    return most_energetic_window(stream_mono(source), n_samples)
 
 
 def from_array(audio: npt.ArrayLike, rate: float) -> Samples:
@@ -195,32 +252,33 @@ def one_second(audio: Samples) -> Samples:
     return np.pad(audio, (0, CLIP_SAMPLES - len(audio)))
 
 
-def most_energetic_second(blocks: Iterable[Samples]) -> Window:
-    """The loudest second of a recording that comes in blocks, searched in steps of 10 ms; the first of equals.
+def most_energetic_window(blocks: Iterable[Samples], n_samples: int = CLIP_SAMPLES) -> Window:
+    """The loudest `n_samples` of a recording that comes in blocks, searched in steps of 10 ms; the first of equals.
 
     A shorter recording is padded with digital silence behind. The result does not depend on the division into blocks.
     """
     held = np.zeros(0, np.float32)
     held_start = 0
     best, best_start, best_energy = held, 0, -1.0
+    n_steps = n_samples // SEARCH_STEP
     for block in blocks:
         held = np.concatenate([held, block])
-        if len(held) < CLIP_SAMPLES:
+        if len(held) < n_samples:
             continue
-        n_windows = (len(held) - CLIP_SAMPLES) // SEARCH_STEP + 1
-        steps = held[: (n_windows - 1) * SEARCH_STEP + CLIP_SAMPLES].reshape(-1, SEARCH_STEP)
-        # whole numbers, so that sums are exact in any order and equal seconds compare as equal
+        n_windows = (len(held) - n_samples) // SEARCH_STEP + 1
+        steps = held[: (n_windows - 1 + n_steps) * SEARCH_STEP].reshape(-1, SEARCH_STEP)
+        # whole numbers, so that sums are exact in any order and equal windows compare as equal
         power = np.rint(np.square(steps, dtype=np.float64).sum(axis=1) * 2**24)
-        energy = np.lib.stride_tricks.sliding_window_view(power, CLIP_SAMPLES // SEARCH_STEP).sum(axis=1)
+        energy = np.lib.stride_tricks.sliding_window_view(power, n_steps).sum(axis=1)
         loudest = int(energy.argmax())
         if energy[loudest] > best_energy:
             start = loudest * SEARCH_STEP
-            window = held[start : start + CLIP_SAMPLES].copy()  # or it would hold the whole block
+            window = held[start : start + n_samples].copy()  # or it would hold the whole block
             best, best_start, best_energy = window, held_start + start, energy[loudest]
         held = held[n_windows * SEARCH_STEP :]
         held_start += n_windows * SEARCH_STEP
     if best_energy < 0:
-        return Window(one_second(held), 0.0)
+        return Window(np.pad(held, (0, n_samples - len(held))), 0.0)
     return Window(best, best_start / SAMPLE_RATE)
 
 

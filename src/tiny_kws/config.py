@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -66,6 +66,8 @@ class DetectorConfig:
     """After an event no other is reported for so long."""
     rise_ms: float = 0.0
     """From when a label was last below its release, no more than so long may pass to its event; 0 for any time."""
+    words: Sequence[str] = ()
+    """The only words that can be events; none stands for all of them."""
 
 
 Config = TypeVar("Config")

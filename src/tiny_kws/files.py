@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +25,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     beside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        beside = Path(name)
+        beside, descriptor = _open_beside(path)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.chmod(0o666 & ~_umask())
         beside.replace(path)
     except BaseException as error:
         if beside is not None:
@@ -50,8 +48,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     beside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        beside.chmod(0o777 & ~_umask())
+        beside = _name_beside(path)
+        beside.mkdir()
         yield beside
         beside.rename(path)
     except BaseException as error:
@@ -93,10 +91,34 @@ def _digest(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def check_writable(path: Path) -> None:
+    """Raise KwsError, before the work whose result is to go to `path`, if that file cannot be written; leaves no trace.
+
+    A folder above it that is not there yet is made when the file is written: here the nearest that is there counts.
+    """
+    if path.is_dir():
+        raise KwsError(f"{path}: is a folder, expected a file to write")
+    folder = next((folder for folder in path.parents if folder.exists()), Path())
+    beside: Path | None = None
+    try:
+        beside, descriptor = _open_beside(folder / path.name)
+        os.close(descriptor)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+
+
+def _open_beside(path: Path) -> tuple[Path, int]:
+    """A new file beside `path` and its descriptor; the system gives it the modes that the user wants of new files."""
+    beside = _name_beside(path)
+    return beside, os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
+
+
+def _name_beside(path: Path) -> Path:
+    """A hidden name beside `path` that nobody else takes."""
+    return path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
 
 
 if sys.platform == "win32":

@@ -1,4 +1,4 @@
-/** Words in probabilities over time: the same decisions, to the last bit, as `tiny_kws.detect.Decoder` makes. */
+/** Words in probabilities over time: the same decisions, to the last bit, as `tiny_kws.listening.decoder.Decoder` makes. */
 import { KwsError } from "./errors";
 
 /** How probabilities become events; thresholds are probabilities. */
@@ -11,6 +11,7 @@ export interface DetectorConfig {
   rise_ms: number;
   release: number;
   refractory_ms: number;
+  words: string[]; // the only ones that can be events; none stands for all
 }
 
 /** A word that was heard; seconds count from the start of the stream. */
@@ -19,6 +20,11 @@ export interface Detection {
   start_s: number;
   end_s: number;
   confidence: number;
+}
+
+/** An event as one JSON object: the form that `tiny-kws detect --json` writes. `file` is the recording's name. */
+export function eventJson({ label, start_s, end_s, confidence }: Detection, file: string): string {
+  return JSON.stringify({ file, time: null, label, start_s, end_s, confidence });
 }
 
 /** The settings that an artefact carries over the package's defaults. Throws KwsError if they make no sense. */
@@ -34,13 +40,16 @@ export function detectorConfig(
   };
   for (const [name, value] of Object.entries(config)) {
     if (!(name in defaults)) refuse(`${name} is none of ${Object.keys(defaults).join(", ")}`);
-    if (name === "thresholds") continue;
+    if (name === "thresholds" || name === "words") continue;
     if (typeof value !== "number" || !(value >= 0 && value < Infinity)) refuse(`${name} is ${value}`);
   }
   for (const [label, value] of Object.entries(config.thresholds)) {
     if (!words.includes(label)) refuse(`a threshold for ${label}`);
     if (!(value > 0 && value <= 1)) refuse(`the threshold for ${label} is ${value}`);
   }
+  if (!Array.isArray(config.words)) refuse(`words are ${config.words}`);
+  const strange = config.words.find((word) => !words.includes(word));
+  if (strange !== undefined) refuse(`the word ${strange}`);
   for (const name of ["threshold", "release"] as const) {
     if (!(config[name] > 0 && config[name] <= 1)) refuse(`${name} is ${config[name]}, expected over 0, up to 1`);
   }
@@ -74,7 +83,8 @@ export class Decoder {
     private readonly windowS: number,
     config: DetectorConfig,
   ) {
-    this.columns = labels.flatMap((label, i) => (notWords.includes(label) ? [] : [i]));
+    const isChosen = (label: string) => (config.words.length > 0 ? config.words : labels).includes(label);
+    this.columns = labels.flatMap((label, i) => (notWords.includes(label) || !isChosen(label) ? [] : [i]));
     this.words = this.columns.map((i) => labels[i]);
     this.averages = new Float64Array(this.words.length);
     const rows = (ms: number) => Math.max(1, roundHalfEven(ms / (1000.0 * hopS)));

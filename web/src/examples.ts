@@ -4,13 +4,13 @@ const files = import.meta.glob("../../examples/*", { query: "?url", import: "def
 export interface Example {
   url: string;
   title: string;
-  isWord: boolean;
+  word: string; // said in it, or empty
 }
 
 export const examples: Example[] = Object.values(files)
   .map((url) => {
     const name = url.split("/").pop()!.replace(/\.\w+$/, "");
-    const isWord = !/^(other_|silence)/.test(name);
-    return { url: url.replace(/^\//, ""), title: name.replace(/^other_/, "").replaceAll("_", " "), isWord };
+    const word = /^(other_|silence)/.test(name) ? "" : name.split("_")[0];
+    return { url: url.replace(/^\//, ""), title: name.replace(/^other_/, "").replaceAll("_", " "), word };
   })
-  .sort((a, b) => Number(b.isWord) - Number(a.isWord) || a.title.length - b.title.length || a.title.localeCompare(b.title));
+  .sort((a, b) => Number(b.word !== "") - Number(a.word !== "") || a.title.length - b.title.length || a.title.localeCompare(b.title));

@@ -88,6 +88,7 @@ function modelLoaded(report: Extract<Report, { kind: "model" }>): void {
   if (![...modelChoice.options].some(({ value }) => value === chosen)) modelChoice.append(make("option", { value: chosen }, chosen));
   modelChoice.value = chosen;
   live.setLabels(report.metadata.labels, report.words);
+  colourExamples(report.words);
   byId("network").textContent = `${Math.round(report.metadata.parameters / 1000)} k parameters`;
   ownThreshold();
   for (const id of ["listen", "model", "threshold", "file"]) byId<HTMLButtonElement>(id).disabled = false;
@@ -179,8 +180,11 @@ function hearFile(of: File): void {
 async function takeFile(of: File): Promise<void> {
   tell("");
   if (of.name.endsWith(".onnx")) {
-    const bytes = new Uint8Array(await of.arrayBuffer());
-    return send({ kind: "model", name: of.name, bytes, settings }, [bytes.buffer]);
+    kept.set(`models/${of.name}`, of.arrayBuffer());
+    if (!settings.models.some(({ name }) => name === of.name)) {
+      settings.models.push({ name: of.name, file: of.name, bytes: of.size });
+    }
+    return chooseModel(of.name);
   }
   hearFile(of);
 }
@@ -267,16 +271,24 @@ function listenToPage(): void {
 }
 
 function showExamples(): void {
-  for (const { url, title, isWord } of examples) {
+  for (const { url, title } of examples) {
     const button = make("button", { type: "button", "aria-pressed": "false", disabled: "" }, title);
     button.dataset.example = url.split("/").pop();
-    if (isWord) button.style.setProperty("--word", "var(--accent)");
     button.onclick = () => {
       if (playing === button) return stop();
       void begin(async (to) => to.play(await fetched(url), () => stop(true)), button);
     };
     byId("examples").append(button);
   }
+}
+
+/** Those in which one of the model's words is said stand out. */
+function colourExamples(words: readonly string[]): void {
+  examples.forEach(({ word }, i) => {
+    const { style } = byId("examples").children[i] as HTMLElement;
+    if (words.includes(word)) style.setProperty("--word", "var(--accent)");
+    else style.removeProperty("--word");
+  });
 }
 
 async function main(): Promise<void> {

@@ -1,6 +1,6 @@
 /** The panel of a dropped recording: its waveform, with the words heard marked on it. */
 import { cssColour, onScheme } from "./colours";
-import type { Detection } from "./decoder";
+import { eventJson, type Detection } from "./decoder";
 import { byId, clock, make, sized } from "./dom";
 import type { FileHeard } from "./protocol";
 
@@ -26,7 +26,8 @@ export class RecordingView {
     this.canvas.onclick = ({ offsetX }) => {
       if (this.heard) this.playFrom((offsetX / this.canvas.clientWidth) * this.heard.total);
     };
-    byId("save").onclick = () => this.save();
+    byId("save").onclick = () => this.saveLabels();
+    byId("save-json").onclick = () => this.saveJson();
   }
 
   /** A new file, of which nothing was heard yet. */
@@ -79,7 +80,7 @@ export class RecordingView {
   private setRunning(isRunning: boolean): void {
     byId("cancel").hidden = !isRunning;
     byId("recording-progress").hidden = !isRunning;
-    byId("save").hidden = isRunning || !this.heard;
+    byId("save").hidden = byId("save-json").hidden = isRunning || !this.heard;
   }
 
   private list(events: Detection[]): void {
@@ -180,11 +181,21 @@ export class RecordingView {
   }
 
   /** A label track for Audacity, as `tiny-kws detect --labels` writes it. */
-  private save(): void {
+  private saveLabels(): void {
     const events = this.heard?.events ?? [];
     const lines = events.map((e) => `${e.start_s.toFixed(6)}\t${e.end_s.toFixed(6)}\t${e.label}\n`);
-    const link = make("a", { download: `${this.name.replace(/\.\w+$/, "")}.txt` }) as HTMLAnchorElement;
-    link.href = URL.createObjectURL(new Blob(lines, { type: "text/plain" }));
+    this.download(lines, "txt", "text/plain");
+  }
+
+  /** An event a line, as `tiny-kws detect --json` prints them. */
+  private saveJson(): void {
+    const events = this.heard?.events ?? [];
+    this.download(events.map((event) => `${eventJson(event, this.name)}\n`), "jsonl", "application/jsonl");
+  }
+
+  private download(lines: string[], suffix: string, type: string): void {
+    const link = make("a", { download: `${this.name.replace(/\.\w+$/, "")}.${suffix}` }) as HTMLAnchorElement;
+    link.href = URL.createObjectURL(new Blob(lines, { type }));
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..artefact.format import SUFFIXES
+from ..artefact.runtime import StreamModel
 from ..artefact.store import DEFAULT_MODELS, bundled_models, find_model
 from ..config import DetectorConfig
 from ..errors import KwsError, UsageError
@@ -61,10 +62,11 @@ class Item:
         return gzip.decompress(self.read()) if self.is_packed else self.read()
 
 
-def page_items() -> dict[str, Item]:
-    """All files of the page by their path in it (`models/listener.stream.onnx`).
+def page_items(own: Sequence[Path] = ()) -> dict[str, Item]:
+    """All files of the page by their path in it (`models/listener.stream.onnx`), with stream artefacts of one's `own`.
 
-    Raises KwsError if this installation lacks the built page.
+    Those are offered before the bundled ones. Raises KwsError if this installation lacks the built page, ModelError if
+    one of them is no stream artefact, UsageError if two models have one name.
     """
     folder = Path(str(resources.files(__package__) / "web"))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -74,36 +76,45 @@ def page_items() -> dict[str, Item]:
     for path in files:
         name = path.relative_to(folder).as_posix()
         items[name.removesuffix(PACKED)] = Item(path.read_bytes, name.endswith(PACKED))
-    models = [find_model(name, "stream") for name in bundled_models("stream")]
+    for path in own:
+        StreamModel(path)
+    bundled = [find_model(name, "stream") for name in bundled_models("stream")]
+    models = [*own, *(path for path in bundled if path not in own)]
+    twice = sorted({path.name for path in models if [other.name for other in models].count(path.name) > 1})
+    if twice:
+        raise UsageError(f"found several models {twice[0]}, one of the package's perhaps, expected different names")
     items |= {f"models/{path.name}": Item(path.read_bytes) for path in models}
-    index = json.dumps(_index(models), indent=2).encode()
+    default = _name(own[0]) if own else DEFAULT_MODELS["stream"]
+    index = json.dumps(_index(models, default), indent=2, ensure_ascii=False).encode()
     items["models/index.json"] = Item(lambda: index)
     return items
 
 
-def _index(models: list[Path]) -> dict[str, Any]:
+def _name(path: Path) -> str:
+    return path.name.removesuffix(SUFFIXES["stream"]).removesuffix(SUFFIXES["clip"])
+
+
+def _index(models: Sequence[Path], default: str) -> dict[str, Any]:
     """What the page has to know beside the models: the package's defaults, which stand in `config.py` alone."""
     return {
         "detector": asdict(DetectorConfig()),
         "tail_ms": TAIL_MS,
         "not_words": [SILENCE, UNKNOWN],
-        "default": DEFAULT_MODELS["stream"],
-        "models": [
-            {"name": path.name.removesuffix(SUFFIXES["stream"]), "file": path.name, "bytes": path.stat().st_size}
-            for path in models
-        ],
+        "default": default,
+        "models": [{"name": _name(path), "file": path.name, "bytes": path.stat().st_size} for path in models],
     }
 
 
-def export_page(folder: Path) -> None:
+def export_page(folder: Path, own: Sequence[Path] = ()) -> None:
     """Write the page into a new `folder` that any host of static files can serve.
 
-    Raises KwsError if it exists or cannot be written.
+    Raises KwsError if it exists or cannot be written, and as `page_items` does.
     """
     if folder.exists():
         raise UsageError(f"{folder}: is there already, expected the name of a new folder")
+    items = page_items(own)
     with whole_folder(folder) as beside:
-        for name, item in page_items().items():
+        for name, item in items.items():
             path = beside / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(item.content())
@@ -112,13 +123,14 @@ def export_page(folder: Path) -> None:
 class PageServer(ThreadingHTTPServer):
     """Gives out the page's files, and nothing else, on this computer alone.
 
-    `port` None takes the first free one from PORT on, 0 any free one. Raises UsageError if the port is taken.
+    `port` None takes the first free one from PORT on, 0 any free one. Raises UsageError if the port is taken, and as
+    `page_items` does.
     """
 
     daemon_threads = True
 
-    def __init__(self, port: int | None = None) -> None:
-        self.items: Mapping[str, Item] = page_items()
+    def __init__(self, port: int | None = None, own: Sequence[Path] = ()) -> None:
+        self.items: Mapping[str, Item] = page_items(own)
         for tried in range(PORT, PORT + PORTS_TRIED) if port is None else [port]:
             try:
                 super().__init__((HOST, tried), _Handler)

@@ -19,11 +19,11 @@ import soundfile as sf
 from ..artefact.format import SUFFIXES
 from ..artefact.runtime import Classifier, StreamModel
 from ..artefact.store import DEFAULT_MODELS, bundled_models, find_model
-from ..audio import Samples, most_energetic_second, read_mono, stream_mono
-from ..config import CLIP_SAMPLES, SAMPLE_RATE
+from ..audio import Samples, most_energetic_window, read_mono, stream_mono
+from ..config import SAMPLE_RATE
 from ..errors import KwsError
 from ..evaluation.timeline import DetectionPlot
-from ..listening.decoder import Averages, Detection
+from ..listening.decoder import Detection
 from ..listening.detector import Detector, config_of
 from ..words import is_word
 from . import EXAMPLES_FOLDER
@@ -42,11 +42,11 @@ COLUMNS = ("word", "from (s)", "heard at (s)", "confidence")
 SPOKEN = ("yes", "left", "other_window", "go", "down", "other_seven", "no", "off")
 """What the longer example is put together from."""
 
-Told = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Ears:
+class Model:
     """A network twice: for clips, and for streams (a clip artefact slides where there is no stream artefact)."""
 
     classifier: Classifier
@@ -59,7 +59,7 @@ class Ears:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Analysis:
     """What is in a recording: the likeliest labels of its loudest second, the words in all of it, pictures (PNG)."""
 
     top: dict[str, float]
@@ -69,7 +69,7 @@ class Heard:
     timeline: Path
 
 
-def open_ears(folder: Path | None = None) -> dict[str, Ears]:
+def load_models(folder: Path | None = None) -> dict[str, Model]:
     """The models of the artefacts in `folder`, or else those that come with the package, the default one first.
 
     Raises ModelError as loading them does.
@@ -78,47 +78,49 @@ def open_ears(folder: Path | None = None) -> dict[str, Ears]:
     own = sorted(folder.glob(f"*{clip}")) if folder else []
     paths = {path.name.removesuffix(clip): path for path in own if not path.name.endswith(stream)}
     paths = paths or {name: find_model(name, "clip") for name in bundled_models("clip")}
-    ears = {}
+    models = {}
     for name in sorted(paths, key=lambda name: (name != DEFAULT_MODELS["stream"], name)):
         classifier, beside = Classifier(paths[name]), paths[name].with_name(f"{name}{stream}")
-        ears[name] = Ears(classifier, StreamModel(beside) if beside.is_file() else classifier)
-    return ears
+        models[name] = Model(classifier, StreamModel(beside) if beside.is_file() else classifier)
+    return models
 
 
-def hear(recording: Path, ears: Ears, threshold: float, folder: Path, tell: Told, watch: Told) -> Heard:
+def analyse(
+    recording: Path, model: Model, threshold: float, folder: Path, notify: Notify, progress: Notify
+) -> Analysis:
     """All there is to say of a recording; pictures go to `folder`.
 
-    `tell` is told what the visitor should know, `watch` how far it is. Raises AudioError if it cannot be read.
+    `notify` is called with what the visitor should know, `progress` with how far it is.
+    Raises AudioError if the recording cannot be read.
     """
-    detector = Detector(ears.listener, replace(config_of(ears.listener), threshold=threshold, thresholds={}))
-    plot = DetectionPlot(detector.decoder)
-    heard_s = 0.0
-
-    def follow(block: Samples, averages: Averages) -> None:
-        nonlocal heard_s
-        plot.add(block, averages)
+    detector = Detector(model.listener, replace(config_of(model.listener), threshold=threshold, thresholds={}))
+    plot = DetectionPlot(detector)
+    heard_s, events = 0.0, []
+    for block, step in detector.steps(first_hour(stream_mono(recording), notify)):
+        if len(block):
+            plot.add(block, step.averages)
+        events += step.events
         heard_s += len(block) / SAMPLE_RATE
-        watch(f"heard {heard_s // 60:.0f}:{heard_s % 60:02.0f}")
-
-    events = list(detector.detect_blocks(first_hour(stream_mono(recording), tell), follow))
-    second = most_energetic_second(first_hour(stream_mono(recording)))
-    result = ears.classifier.classify(second.samples)
+        progress(f"heard {heard_s // 60:.0f}:{heard_s % 60:02.0f}")
+    n_window = model.classifier.window
+    loudest = most_energetic_window(first_hour(stream_mono(recording)), n_window)
+    result = model.classifier.classify(loudest.samples)
     timeline, close_up = folder / "timeline.png", folder / "log_mel.png"
     plot.save(recording.name, events, timeline)
-    shown_s = max(0.0, second.start_s - AROUND_S)
-    shown = part_of(stream_mono(recording), shown_s, second.start_s + CLIP_SAMPLES / SAMPLE_RATE + AROUND_S)
-    marked_s = (second.start_s, second.start_s + min(len(shown), CLIP_SAMPLES) / SAMPLE_RATE)
+    shown_s = max(0.0, loudest.start_s - AROUND_S)
+    shown = part_of(stream_mono(recording), shown_s, loudest.start_s + n_window / SAMPLE_RATE + AROUND_S)
+    marked_s = (loudest.start_s, loudest.start_s + min(len(shown), n_window) / SAMPLE_RATE)
     draw_close_up(shown, shown_s, marked_s, close_up)
-    return Heard(dict(result.top(TOP)), second.start_s, events, close_up, timeline)
+    return Analysis(dict(result.top(TOP)), loudest.start_s, events, close_up, timeline)
 
 
-def first_hour(blocks: Iterable[Samples], tell: Told = lambda message: None) -> Iterator[Samples]:
-    """The blocks of a recording up to MAX_S; `tell` is told if there are more."""
+def first_hour(blocks: Iterable[Samples], notify: Notify = lambda message: None) -> Iterator[Samples]:
+    """The blocks of a recording up to MAX_S; `notify` is told if there are more."""
     left = MAX_S * SAMPLE_RATE
     for block in blocks:
         if len(block) > left:
             yield block[:left]
-            tell(f"The recording is longer than {MAX_S // 60} minutes: only the beginning was heard.")
+            notify(f"The recording is longer than {MAX_S // 60} minutes: only the beginning was heard.")
             return
         left -= len(block)
         yield block
@@ -141,11 +143,11 @@ def build(folder: Path | None = None) -> Any:
     Raises ModelError as loading them does.
     """
     gradio = _import_gradio()
-    models = open_ears(folder)
+    models = load_models(folder)
     first = next(iter(models.values()))
     words = ", ".join(label for label in first.classifier.labels if is_word(label))
     shown, zoom = {"interactive": False}, ["fullscreen"]
-    run, run_if_any = _listeners(gradio, models)
+    run, run_if_any = _event_handlers(gradio, models)
 
     with gradio.Blocks(title="tiny-kws", analytics_enabled=False, delete_cache=(KEPT_S, KEPT_S)) as app:
         gradio.Markdown(f"# tiny-kws\nHears {words}. Say one of them, or let it find them in something longer.")
@@ -208,22 +210,22 @@ def launch(
     return app, url
 
 
-def _listeners(gradio: Any, models: dict[str, Ears]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _event_handlers(gradio: Any, models: dict[str, Model]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """What hears a recording and gives the values of all outputs; the second gives empty ones if there is none."""
-    said: dict[str, Any] = {"duration": None, "print_exception": False}
+    shown_how: dict[str, Any] = {"duration": None, "print_exception": False}
     waiting = gradio.Progress()
 
     def run(recording: str | None, name: str, threshold: float, progress: gr.Progress = waiting) -> list[Any]:
         if not recording:
-            raise gradio.Error("There is no recording: record or upload one, or take an example.", **said)
+            raise gradio.Error("There is no recording: record or upload one, or take an example.", **shown_how)
         path = Path(recording)
         with TemporaryDirectory() as pictures:
             try:
-                heard = hear(
+                heard = analyse(
                     path, models[name], threshold, Path(pictures), gradio.Warning, lambda text: progress(0, text)
                 )
             except KwsError as error:
-                raise gradio.Error(str(error).replace(str(path), path.name), **said) from error
+                raise gradio.Error(str(error).replace(str(path), path.name), **shown_how) from error
             return [heard.top, _picture(heard.close_up), _picture(heard.timeline), _rows(heard), _summary(heard)]
 
     def run_if_any(recording: str | None, name: str, threshold: float, progress: gr.Progress = waiting) -> list[Any]:
@@ -247,11 +249,11 @@ def _picture(path: Path) -> Any:
         return image.copy()
 
 
-def _rows(heard: Heard) -> list[list[Any]]:
+def _rows(heard: Analysis) -> list[list[Any]]:
     return [[e.label, round(e.start_s, 2), round(e.end_s, 2), round(e.confidence, 3)] for e in heard.events]
 
 
-def _summary(heard: Heard) -> str:
+def _summary(heard: Analysis) -> str:
     label, probability = next(iter(heard.top.items()))
     n = len(heard.events)
     found = f"{n} detection{'' if n == 1 else 's'} in all of it"

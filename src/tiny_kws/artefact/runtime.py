@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from ..audio import Source, Window, from_array, from_chunk, is_source, most_energetic_second, name_of, read_window
-from ..config import CLIP_SAMPLES, SAMPLE_RATE, DetectorConfig
+from ..audio import Source, Window, from_array, from_chunk, is_source, most_energetic_window, name_of, read_window
+from ..config import SAMPLE_RATE, DetectorConfig
 from ..errors import AudioError, KwsError, ModelError, UsageError
+from .ends import NEXT, check_ends, ends_of, explained
 from .format import Metadata, parse_metadata, read_artefact
 from .store import find_model
 
@@ -27,9 +28,9 @@ DECODE_AHEAD = BATCH_CLIPS
 
 @dataclass(frozen=True)
 class Classification:
-    """What was heard in one second of a recording.
+    """What was heard in one window of a recording.
 
-    `probabilities` is the whole distribution by label, `start_s` where in the recording that second begins.
+    `probabilities` is the whole distribution by label, `start_s` where in the recording that window begins.
     """
 
     source: str
@@ -44,39 +45,45 @@ class Classification:
 
 
 class _Model:
-    """An artefact of one `kind`, loaded and checked."""
+    """An artefact of one `kind`, loaded, held against its metadata and tried out once."""
 
     kind = ""
 
-    def __init__(self, path: str | Path | None, threads: int) -> None:
+    def __init__(self, path: str | Path | None = None, threads: int = 1) -> None:
         self.path = find_model(path, self.kind)
         self.session, self.metadata = _open(self.path, threads)
         self.labels = tuple(self.metadata.labels)
         if self.metadata.kind != self.kind:
             raise ModelError(f"{self.path}: is a {self.metadata.kind} artefact, expected one for {self.kind}s")
-        self._check_shape("probabilities", self.session.get_outputs(), -1, len(self.labels), "labels")
+        self.ends = ends_of(self.session)
+        check_ends(self.ends, self.metadata, str(self.path))
+        with explained(str(self.path), "run"):
+            self._try()
 
-    def _check_shape(self, name: str, values: list[Any], axis: int, expected: int, what: str) -> None:
-        shapes = {value.name: value.shape for value in values}
-        if name not in shapes or shapes[name][axis] != expected:
-            raise ModelError(f"{self.path}: its {name} are {shapes.get(name)}, expected {expected} by its {what}")
+    @property
+    def window(self) -> int:
+        """Samples that an answer rests on, at 16 kHz."""
+        return self.metadata.window
+
+    def _try(self) -> None:
+        """Run the graph once. What is wrong inside it shows now."""
+        raise NotImplementedError
 
 
 class Classifier(_Model):
-    """Classifies one-second windows of sound with a clip artefact. Safe to share between threads.
+    """Classifies windows of sound with a clip artefact. Safe to share between threads.
 
     `path` is an artefact or the name of a bundled model (default: the package's own); `threads` are onnxruntime's.
-    Raises ModelError if the artefact is missing, foreign, altered or of a newer format.
+    Raises ModelError if the artefact is missing, foreign, altered, of a newer format, or unlike its metadata.
     """
 
     kind = "clip"
 
-    def __init__(self, path: str | Path | None = None, threads: int = 1) -> None:
-        super().__init__(path, threads)
-        self._check_shape("audio", self.session.get_inputs(), -1, self.metadata.window, "window")
+    def _try(self) -> None:
+        self._run(np.zeros((2, self.window), np.float32))
 
     def probabilities(self, windows: npt.ArrayLike) -> Probabilities:
-        """Class probabilities (batch, labels) of one-second windows (batch, 16000) at 16 kHz in [-1, 1].
+        """Class probabilities (batch, labels) of windows (batch, `window`) at 16 kHz in [-1, 1].
 
         Raises AudioError for another shape or samples that are not numbers.
         """
@@ -84,16 +91,19 @@ class Classifier(_Model):
             batch = np.ascontiguousarray(windows, np.float32)
         except (TypeError, ValueError) as error:
             raise AudioError(f"windows are no numbers in rows of one length ({error})") from error
-        if batch.ndim != 2 or batch.shape[1] != CLIP_SAMPLES:
-            raise AudioError(f"windows have shape {batch.shape}, expected (batch, {CLIP_SAMPLES})")
+        if batch.ndim != 2 or batch.shape[1] != self.window:
+            raise AudioError(f"windows have shape {batch.shape}, expected (batch, {self.window}) for {self.path}")
         if not np.isfinite(batch).all():
             raise AudioError("windows hold NaN or infinity, expected samples in [-1, 1]")
         if len(batch) == 0:
             return np.zeros((0, len(self.labels)), np.float32)
+        return self._run(batch)
+
+    def _run(self, batch: Probabilities) -> Probabilities:
         return self.session.run(["probabilities"], {"audio": batch})[0]  # type: ignore[no-any-return]
 
     def classify(self, audio: Source | npt.ArrayLike, rate: int = SAMPLE_RATE) -> Classification:
-        """Classify a sound file, or samples at `rate` Hz; of a longer recording its most energetic second.
+        """Classify a sound file, or samples at `rate` Hz; of a longer recording its most energetic window.
 
         Raises AudioError if it cannot be read; see `tiny_kws.audio.from_array` for what arrays may hold.
 
@@ -101,7 +111,7 @@ class Classifier(_Model):
         >>> Classifier().classify(np.zeros(16000)).label
         'silence'
         """
-        return next(self._classify_windows([(_name(audio), _decode(audio, rate))]))
+        return next(self._classify_windows([(_name(audio), self._decode(audio, rate))]))
 
     def classify_many(
         self,
@@ -114,7 +124,7 @@ class Classifier(_Model):
         `on_error(source, error)` is told of those that cannot be read, which are then skipped; without it they raise.
         """
         windows: list[tuple[str, Window]] = []
-        for name, decoded in _decode_ahead(audios, rate):
+        for name, decoded in _decode_ahead(audios, lambda audio: self._decode(audio, rate)):
             try:
                 windows.append((name, decoded.result()))
             except KwsError as error:
@@ -126,6 +136,11 @@ class Classifier(_Model):
                 windows = []
         if windows:
             yield from self._classify_windows(windows)
+
+    def _decode(self, audio: Any, rate: int) -> Window:
+        if is_source(audio):
+            return read_window(audio, self.window)
+        return most_energetic_window([from_array(audio, rate)], self.window)
 
     def _classify_windows(self, windows: list[tuple[str, Window]]) -> Iterator[Classification]:
         batch = self.probabilities(np.stack([window.samples for _, window in windows]))
@@ -144,9 +159,8 @@ class StreamModel(_Model):
 
     kind = "stream"
 
-    def __init__(self, path: str | Path | None = None, threads: int = 1) -> None:
-        super().__init__(path, threads)
-        self._check_shape("audio", self.session.get_inputs(), -1, self.metadata.hop, "hop")
+    def _try(self) -> None:
+        self.stream().process(np.zeros(self.hop, np.float32))
 
     @property
     def hop(self) -> int:
@@ -170,10 +184,9 @@ class Stream:
         self.hop = model.hop
         self._hop = np.zeros((1, model.hop), np.float32)
         self._filled = 0
-        outputs = {value.name: value.shape for value in model.session.get_outputs()}
+        outputs, states = model.ends.outputs, model.ends.states
         self._probabilities = np.zeros(outputs["probabilities"], np.float32)
         self._embedding: Probabilities = np.zeros(outputs["embedding"], np.float32)
-        states = {name: shape for name, shape in outputs.items() if name.startswith("next_")}
         # Two sets of states take turns as what is read and what is written, bound once: no call allocates or copies.
         self._states = [{name: np.zeros(shape, np.float32) for name, shape in states.items()} for _ in range(2)]
         self._bindings = [self._bind(read, written) for read, written in (self._states, self._states[::-1])]
@@ -225,36 +238,40 @@ class Stream:
         bind(binding.bind_output, "probabilities", self._probabilities)
         bind(binding.bind_output, "embedding", self._embedding)
         for name, values in read.items():
-            bind(binding.bind_input, name.removeprefix("next_"), values)
-            bind(binding.bind_output, name, written[name])
+            bind(binding.bind_input, name, values)
+            bind(binding.bind_output, NEXT + name, written[name])
         return binding
 
 
 class SlidingWindow:
-    """A clip artefact over a stream: the second before the end of every hop is classified. Used as a `Stream` is.
+    """A clip artefact over a stream: the window before the end of every hop is classified. Used as a `Stream` is.
 
     Before the start lies silence. One thread at a time may feed it. Raises UsageError for a hop that is not over 0 and
-    at most a second.
+    at most the window.
     """
 
     def __init__(self, model: Classifier, hop_ms: float = DetectorConfig.hop_ms) -> None:
         self.model = model
         self.labels = model.labels
         self.hop = round(hop_ms * SAMPLE_RATE / 1000)
-        if not 0 < self.hop <= CLIP_SAMPLES:
-            raise UsageError(f"the hop of a sliding window is {hop_ms} ms, expected over 0, up to 1000")
+        if not 0 < self.hop <= model.window:
+            longest_ms = 1000 * model.window / SAMPLE_RATE
+            raise UsageError(
+                f"the hop of a sliding window is {hop_ms} ms, expected over 0, up to {longest_ms:g}, the window of "
+                f"{model.path}"
+            )
         self.reset()
 
     def reset(self) -> None:
         """Go back to the start: silence before the next chunk."""
-        self._held = np.zeros(CLIP_SAMPLES - self.hop, np.float32)
+        self._held = np.zeros(self.model.window - self.hop, np.float32)
 
     def process(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> Probabilities:
         """Probabilities (hops, labels) at the end of every hop that `chunk` completes; as `Stream.process`."""
         held = np.concatenate([self._held, from_chunk(chunk, rate)])
-        n_hops = max(0, (len(held) - CLIP_SAMPLES) // self.hop + 1)
+        n_hops = max(0, (len(held) - self.model.window) // self.hop + 1)
         answers = np.empty((n_hops, len(self.labels)), np.float32)
-        windows = np.lib.stride_tricks.sliding_window_view(held, CLIP_SAMPLES)[:: self.hop] if n_hops else held
+        windows = np.lib.stride_tricks.sliding_window_view(held, self.model.window)[:: self.hop] if n_hops else held
         for i in range(n_hops):  # one by one: then an answer does not depend on what came with it
             answers[i] = self.model.probabilities(windows[i : i + 1])[0]
         self._held = held[n_hops * self.hop :].copy()
@@ -287,28 +304,21 @@ def open_session(model: bytes, threads: int, where: str) -> ort.InferenceSession
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    try:
+    with explained(where, "load"):
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no base class but Exception
-        reason = " ".join(str(error).split())[:160]
-        raise ModelError(f"{where}: onnxruntime cannot load it ({reason}); export it again") from error
 
 
 def _name(audio: Any) -> str:
     return name_of(audio) if is_source(audio) else "audio"
 
 
-def _decode(audio: Any, rate: int) -> Window:
-    return read_window(audio) if is_source(audio) else most_energetic_second([from_array(audio, rate)])
-
-
-def _decode_ahead(audios: Iterable[Any], rate: int) -> Iterator[tuple[str, Future[Window]]]:
+def _decode_ahead(audios: Iterable[Any], decode: Callable[[Any], Window]) -> Iterator[tuple[str, Future[Window]]]:
     """Decode in threads, a bounded number ahead, and give the results in order."""
     pending: deque[tuple[str, Future[Window]]] = deque()
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         try:
             for audio in audios:
-                pending.append((_name(audio), pool.submit(_decode, audio, rate)))
+                pending.append((_name(audio), pool.submit(decode, audio)))
                 if len(pending) >= DECODE_AHEAD:
                     yield pending.popleft()
             while pending:

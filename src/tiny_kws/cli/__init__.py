@@ -11,7 +11,7 @@ import sys
 import typer
 
 from ..errors import KwsError, UsageError, install_hint
-from . import clips, demo, listening, sharing, streams, training
+from . import clips, demo, export, listening, sharing, streams, training
 from .console import app, complain
 
 EXTRAS = {"litert": "litert", "ai_edge": "litert", "sounddevice": "mic", "gradio": "demo", "huggingface_hub": "hub"}
@@ -70,4 +70,4 @@ def _end_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-__all__ = ["app", "clips", "demo", "listening", "main", "sharing", "streams", "training"]
+__all__ = ["app", "clips", "demo", "export", "listening", "main", "sharing", "streams", "training"]

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..artefact.format import Metadata
+from ..artefact.format import Metadata, Validation
 from ..artefact.store import DEFAULT_MODELS, bundled_files, find_model
 from ..audio import name_of
 from ..errors import KwsError, UsageError
-from .console import PROGRESS_FROM, ModelOption, app, complain, gather, progress_bar
+from .console import PROGRESS_FROM, ModelOption, app, complain, gather, printable, progress_bar
 
 if TYPE_CHECKING:
     from ..artefact.runtime import Classification
@@ -31,7 +30,7 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of inference.")] = os.cpu_count() or 1,
 ) -> None:
-    """Say which word is in each recording: label, probability, and where its loudest second begins."""
+    """Say which word is in each recording: label, probability, and where its loudest part begins."""
     from ..artefact.runtime import Classifier
 
     classifier = Classifier(model, threads)
@@ -44,15 +43,16 @@ def classify(
 
     sources = gather(paths, report)
     width = max((len(name_of(source)) for source in sources), default=4)
+    label_width = max(map(len, ("label   ", *map(printable, classifier.labels))))
     with progress_bar("classifying", len(sources) >= PROGRESS_FROM) as progress:
         for done, result in enumerate(classifier.classify_many(sources, on_error=report), 1):
             if as_json:
                 print(json.dumps(_as_dict(result, top)), flush=True)
             else:
                 if done == 1:
-                    print(f"{'file':{width}}  {'label':8}  probability  from")
-                rest = "".join(f"  {label} {probability:.3f}" for label, probability in result.top(top)[1:])
-                heard = f"{result.label:8}  {result.probability:11.3f}  {result.start_s:.2f} s"
+                    print(f"{'file':{width}}  {'label':{label_width}}  probability  from")
+                rest = "".join(f"  {printable(label)} {probability:.3f}" for label, probability in result.top(top)[1:])
+                heard = f"{printable(result.label):{label_width}}  {result.probability:11.3f}  {result.start_s:.2f} s"
                 print(f"{result.source:{width}}  {heard}{rest}")
             progress(done + failed, len(sources))
     if failed:
@@ -85,26 +85,26 @@ def info(
     metadata = _describe(find_model(model))
     if as_json:
         pinned = {"pinned": model} if is_hub else {}
-        print(json.dumps({**asdict(metadata), **pinned}, indent=2, ensure_ascii=False))
+        print(json.dumps({**metadata.to_dict(), **pinned}, indent=2))
         return
     rows = {
         "model": f"{metadata.name} ({metadata.architecture}, {metadata.kind}, {metadata.precision})",
         "labels": ", ".join(metadata.labels),
         "parameters": f"{metadata.parameters:,}",
         "multiply-accumulates": f"{metadata.macs:,} ({metadata.macs / 1e6:.1f} M) a clip",
-        "audio": f"{metadata.rate} Hz mono, {metadata.window} samples",
+        "audio": f"{metadata.rate} Hz mono, {metadata.window} samples ({metadata.window / metadata.rate:g} s)",
         **({"stream": _stream_facts(metadata)} if metadata.hop else {}),
         "front end": ", ".join(f"{key} {value}" for key, value in metadata.feature_config.items()),
-        "normalisation": ", ".join(f"{key} {value:.4f}" for key, value in metadata.stats.items()),
+        "normalisation": f"mean {metadata.stats.mean:.4f}, std {metadata.stats.std:.4f}",
         "validation": _accuracy(metadata.validation),
-        "training data": metadata.data.get("source", "not stated"),
+        "training data": metadata.source or "not stated",
         "licence of the weights": metadata.licence or "not stated",
         "tiny-kws": metadata.version,
         "SHA-256 of checkpoint": metadata.checkpoint_sha256,
         **({"pinned": model} if is_hub else {}),
     }
     for key, value in rows.items():
-        print(f"{key:22}  {value}")
+        print(f"{key:22}  {printable(value)}")
 
 
 def _stream_facts(metadata: Metadata) -> str:
@@ -112,14 +112,14 @@ def _stream_facts(metadata: Metadata) -> str:
     return f"hops of {hop_ms:.0f} ms ({metadata.hop} samples), looks {look_back_ms:.0f} ms behind its window"
 
 
-def _accuracy(validation: dict[str, Any]) -> str:
-    if not validation:
+def _accuracy(validation: Validation | None) -> str:
+    if validation is None:
         return "not measured"
-    accuracy = f"{100 * validation['accuracy']:.2f} %"
-    if "clips" not in validation:
+    accuracy = f"{100 * validation.accuracy:.2f} %"
+    if not validation.clips:
         return f"{accuracy}, as the checkpoint says"
-    low, high = validation["accuracy_interval"]
-    return f"{accuracy} of {validation['clips']} clips (95 % interval {100 * low:.2f} to {100 * high:.2f})"
+    low, high = validation.accuracy_interval
+    return f"{accuracy} of {validation.clips} clips (95 % interval {100 * low:.2f} to {100 * high:.2f})"
 
 
 def _describe(path: Path) -> Metadata:
@@ -135,8 +135,8 @@ def _describe(path: Path) -> Metadata:
     from ..training.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(path)
-    validation = {} if math.isnan(checkpoint.val_acc) else {"accuracy": checkpoint.val_acc}
-    return replace(describe(checkpoint, path.stem), validation=validation)
+    validation = None if math.isnan(checkpoint.val_acc) else Validation(accuracy=checkpoint.val_acc)
+    return describe(checkpoint, path.stem, validation=validation)
 
 
 @app.command()
@@ -308,7 +308,7 @@ def _open_predictor(path: Path) -> Predictor:
         weight_bytes=path.stat().st_size,
         sha256=sha256_of(path),
         detector=config_of(classifier),
-        left_out=tuple(map(str, classifier.metadata.data.get("left_out", ()))),
+        left_out=classifier.metadata.left_out,
     )
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 
 from .. import __version__
 from ..artefact.store import DEFAULT_MODELS
 from ..audio import Source, find_sound_files
 from ..errors import KwsError, UsageError
+from ..words import is_word
 
 app = typer.Typer(
     help="Hear a few chosen words: classify recordings, train, evaluate and export keyword models.",
@@ -29,6 +31,9 @@ app.add_typer(data_app, name="data")
 PROGRESS_FROM = 20
 """Files from which on a progress bar is worth its line."""
 
+JOINERS = "\u200c\u200d"
+"""Marks that some scripts write their words with."""
+
 Progress = Callable[[int, int], None]
 ModelOption = Annotated[
     str | None,
@@ -39,10 +44,45 @@ ModelOption = Annotated[
 ]
 
 
+def printable(text: str) -> str:
+    r"""`text` with whatever could steer a terminal or hide in it escaped: a model's labels are anyone's.
+
+    >>> print(printable("stop \x1b[2J"), printable("توقف"))
+    stop \x1b[2J توقف
+    """
+    return "".join(c if c.isprintable() or c in JOINERS else c.encode("unicode_escape").decode() for c in text)
+
+
 def complain(message: str, status: int) -> int:
     """Print an error as one line and give the status back."""
-    print(f"tiny-kws: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"tiny-kws: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return status
+
+
+def width_of(text: str) -> int:
+    """Columns that a text takes in a terminal: two for a wide letter, none for an accent of its own.
+
+    >>> width_of("stop"), width_of("灯")
+    (4, 2)
+    """
+    return cell_len(text)
+
+
+def padded(text: str, width: int) -> str:
+    """A text, printable, with blanks behind it up to `width` columns."""
+    shown = printable(text)
+    return shown + " " * (width - width_of(shown))
+
+
+def parse_words(text: str | None, labels: Sequence[str]) -> tuple[str, ...]:
+    """The words of `--words`, by commas, or none. Raises UsageError for one that is not among the model's `labels`."""
+    words = tuple(dict.fromkeys(word.strip() for word in (text or "").split(",") if word.strip()))
+    known = [label for label in labels if is_word(label)]
+    strange = [word for word in words if word not in known]
+    if strange or (text is not None and not words):
+        found = repr(strange[0]) if strange else "no word"
+        raise UsageError(f"--words: found {found}, expected one or more of {', '.join(map(printable, known))}")
+    return words
 
 
 def gather(paths: list[str], report: Callable[[str, KwsError], None]) -> list[Source]:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ..artefact.store import find_model
 from ..errors import UsageError
 from .console import app
 
@@ -20,6 +21,12 @@ def demo(
     gradio: Annotated[bool, typer.Option("--gradio", help="The app of a Hugging Face Space, instead.")] = False,
     host: Annotated[
         str | None, typer.Option("--host", help="With --gradio: address to serve at; 0.0.0.0 lets others in.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", help="A stream artefact of your own, NAME.stream.onnx, to be offered first; may be repeated."
+        ),
     ] = None,
     port: Annotated[
         int | None, typer.Option("--port", min=0, max=65535, help="To serve at; by default the first free one.")
@@ -34,21 +41,24 @@ def demo(
         raise UsageError("found --export with --gradio, expected one of them: only the page is static")
     if host is not None and not gradio:
         raise UsageError("found --host without --gradio; the page is served on this computer alone, or take --export")
+    if gradio and model:
+        raise UsageError("found --model with --gradio, expected one of them: the Space takes models that lie beside it")
+    own = [find_model(name, "stream") for name in model or ()]
     if gradio:
         _serve_app(host or "127.0.0.1", port or None, browser)
     elif export is not None:
         from ..apps.server import export_page
 
-        export_page(export)
+        export_page(export, own)
         print(export)
     else:
-        _serve_page(port, browser)
+        _serve_page(port, browser, own)
 
 
-def _serve_page(port: int | None, browser: bool) -> None:
+def _serve_page(port: int | None, browser: bool, own: list[Path]) -> None:
     from ..apps.server import PageServer
 
-    with PageServer(port) as server, suppress(KeyboardInterrupt):
+    with PageServer(port, own) as server, suppress(KeyboardInterrupt):
         print(f"{server.url}  (Ctrl-C ends)", flush=True)
         if browser:  # beside the server: a browser in the terminal comes back when it is closed
             threading.Thread(target=_open, args=(server.url,), daemon=True).start()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from io import BufferedIOBase
 from pathlib import Path
@@ -20,11 +19,11 @@ from ..artefact.store import DEFAULT_MODELS
 from ..audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, Samples, name_of, stream_mono, stream_pcm
 from ..config import SAMPLE_RATE, DetectorConfig
 from ..errors import KwsError, UsageError
-from ..files import write_bytes
-from ..listening.decoder import Averages, Decoder, Detection
-from ..listening.detector import Detector, config_of, read_config
+from ..files import check_writable, write_bytes
+from ..listening.decoder import Detection
+from ..listening.detector import Detector, Step, config_of, read_config
 from ..words import is_word
-from .console import app, complain, gather
+from .console import app, complain, gather, padded, parse_words, printable, width_of
 
 StreamModelOption = Annotated[
     str | None,
@@ -39,10 +38,20 @@ ThresholdOption = Annotated[
 ]
 
 
-def detector_config(model: StreamModel | Classifier, path: Path | None, threshold: float | None) -> DetectorConfig:
-    """The settings that options ask for: those that the model carries, or a file's, with or without one threshold."""
+WordsOption = Annotated[
+    str | None,
+    typer.Option("--words", metavar="WORD,...", help="Words that count; all by default."),
+]
+
+
+def detector_config(
+    model: StreamModel | Classifier, path: Path | None, threshold: float | None = None, words: str | None = None
+) -> DetectorConfig:
+    """The settings that options ask for: those that the model carries, or a file's, with what else was asked for."""
     config = config_of(model) if path is None else read_config(path, model.metadata)
-    return config if threshold is None else replace(config, threshold=threshold, thresholds={})
+    if threshold is not None:
+        config = replace(config, threshold=threshold, thresholds={})
+    return config if words is None else replace(config, words=parse_words(words, model.labels))
 
 
 @app.command()
@@ -54,6 +63,7 @@ def detect(
     model: StreamModelOption = None,
     config: ConfigOption = None,
     threshold: ThresholdOption = None,
+    words: WordsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     labels: Annotated[
         Path | None, typer.Option("--labels", help="Write an Audacity label track of the one recording.")
@@ -70,7 +80,7 @@ def detect(
 ) -> None:
     """Find words in recordings of any length; each is printed as it is heard, with the second it was heard in."""
     loaded = open_model(model)
-    detector = Detector(loaded, detector_config(loaded, config, threshold))
+    detector = Detector(loaded, detector_config(loaded, config, threshold, words))
     failed = False
 
     def report(_: str, error: KwsError) -> None:
@@ -81,33 +91,37 @@ def detect(
     sources = gather(paths, report)
     if len(sources) > 1 and not (labels is None and plot is None):
         raise UsageError(f"found {len(sources)} recordings, expected one with --labels or --plot")
-    show = _show_json if as_json else _table([name_of(source) for source in sources], detector.labels)
+    outputs = _Outputs(detector, labels, plot)
+    show = _show_json if as_json else _table([name_of(source) for source in sources], detector.words)
     for source in sources:
-        name, kept = name_of(source), _Kept(detector.decoder, labels, plot)
+        name, n_events = name_of(source), 0
         blocks = stream_pcm(source, rate, channels) if isinstance(source, BufferedIOBase) else stream_mono(source)
         try:
-            for event in detector.detect_blocks(blocks, kept.watch):
-                kept.add(event)
-                show(name, event)
-            if kept.n_events == 0:
+            for block, step in detector.steps(blocks):
+                outputs.add(block, step)
+                n_events += len(step.events)
+                for event in step.events:
+                    show(name, event)
+            if n_events == 0:
                 show(name, None)
         except KwsError as error:
             report(name, error)
         finally:
-            kept.save(name)
+            outputs.save(name)
     if failed:
         raise typer.Exit(1)
 
 
 def _show_json(name: str, event: Detection | None) -> None:
     if event is not None:
-        print(json.dumps({"file": name, **asdict(event)}), flush=True)
+        print(event.to_json(file=name), flush=True)
 
 
-def _table(names: Sequence[str], labels: Sequence[str]) -> Callable[[str, Detection | None], None]:
+def _table(names: Sequence[str], words: Sequence[str]) -> Callable[[str, Detection | None], None]:
     """What prints an event, or that there was none, as a row; the head comes with the first."""
-    name_width, label_width = (max(map(len, ["file", *words])) for words in (names, labels))
-    head = f"{'file':{name_width}}  {'label':{label_width}}  {'start':>11}  {'end':>11}  confidence"
+    name_width = max(map(width_of, ["file", *names]))
+    label_width = max(width_of(printable(word)) for word in ["label", *words])
+    head = f"{padded('file', name_width)}  {padded('label', label_width)}  {'start':>11}  {'end':>11}  confidence"
 
     def show(name: str, event: Detection | None) -> None:
         nonlocal head
@@ -115,19 +129,22 @@ def _table(names: Sequence[str], labels: Sequence[str]) -> Callable[[str, Detect
             print(head)
             head = ""
         if event is None:
-            print(f"{name:{name_width}}  no words", flush=True)
+            print(f"{padded(name, name_width)}  no words", flush=True)
         else:
             times = f"{event.start_s:9.2f} s  {event.end_s:9.2f} s"
-            print(f"{name:{name_width}}  {event.label:{label_width}}  {times}  {event.confidence:10.3f}", flush=True)
+            label = padded(event.label, label_width)
+            print(f"{padded(name, name_width)}  {label}  {times}  {event.confidence:10.3f}", flush=True)
 
     return show
 
 
-class _Kept:
-    """What is kept of a recording for its label track and its picture, if they were asked for."""
+class _Outputs:
+    """A label track and a picture of a recording, if they were asked for.
 
-    def __init__(self, decoder: Decoder, labels: Path | None, plot: Path | None) -> None:
-        self.n_events = 0
+    Raises KwsError if one of them cannot be written, before the recording is heard.
+    """
+
+    def __init__(self, detector: Detector, labels: Path | None, plot: Path | None) -> None:
         self._events: list[Detection] = []
         self._labels, self._plot = labels, plot
         self._n_samples = 0
@@ -135,17 +152,18 @@ class _Kept:
         if plot is not None:
             from ..evaluation.timeline import DetectionPlot
 
-            self._picture = DetectionPlot(decoder)
+            self._picture = DetectionPlot(detector)
+        for path in (labels, plot):
+            if path is not None:
+                check_writable(path)
 
-    def add(self, event: Detection) -> None:
-        self.n_events += 1
-        if self._labels is not None or self._plot is not None:  # or they would fill the memory in days
-            self._events.append(event)
-
-    def watch(self, block: Samples, averages: Averages) -> None:
+    def add(self, block: Samples, step: Step) -> None:
+        """Go on with a block of the recording and what the detector made of it."""
         self._n_samples += len(block)
-        if self._picture is not None:
-            self._picture.add(block, averages)
+        if self._labels is not None or self._plot is not None:  # or they would fill the memory in days
+            self._events += step.events
+        if self._picture is not None and len(block):
+            self._picture.add(block, step.averages)
 
     def save(self, name: str) -> None:
         """Write both, of what was heard until the end or until the trouble; nothing if there was no sound."""
@@ -161,6 +179,7 @@ def listen(
     model: StreamModelOption = None,
     config: ConfigOption = None,
     threshold: ThresholdOption = None,
+    words: WordsOption = None,
     device: Annotated[str | None, typer.Option("--device", help="Number of a microphone, or part of its name.")] = None,
     list_devices: Annotated[bool, typer.Option("--list-devices", help="Print the microphones there are.")] = False,
     on: Annotated[
@@ -183,11 +202,11 @@ def listen(
         print_devices(find_devices())
         return
     loaded = open_model(model)
-    settings = detector_config(loaded, config, threshold)
-    words = [label for label in loaded.labels if is_word(label)]
+    settings = detector_config(loaded, config, threshold, words)
+    names = settings.words or [label for label in loaded.labels if is_word(label)]
     with libraries_silenced():
         live = LiveLine()
-        commands = Commands(on or [], words, live.complain, sys.stderr)
+        commands = Commands(on or [], names, live.complain, sys.stderr)
         recordings = Recordings(record_triggers, live.complain) if record_triggers else None
         with suppress(KeyboardInterrupt), closing(Listener(loaded, settings, device, live.show).open()) as listener:
             started = time.monotonic()
@@ -198,6 +217,6 @@ def listen(
                     print_event(event, heard, as_json)
                     commands.run(event, heard)
                     if recordings is not None:
-                        recordings.keep(event, heard, listener.hearing.sound_of(event))
+                        recordings.keep(event, heard, listener.session.sound_of(event))
                 commands.reap()
         live.clear()

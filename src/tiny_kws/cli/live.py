@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -10,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from typing import TextIO
 
@@ -19,7 +17,7 @@ from ..listening.actions import utc_text
 from ..listening.decoder import Detection
 from ..listening.microphone import Device
 from ..listening.session import Status
-from .console import complain
+from .console import complain, padded, printable
 
 REDRAW_S = 0.1
 METER_DB, METER_WIDTH = 60.0, 20
@@ -38,10 +36,10 @@ def print_devices(devices: list[Device]) -> None:
 def print_event(event: Detection, heard: datetime, as_json: bool) -> None:
     """Print a word that was `heard` now, flushed."""
     if as_json:
-        print(json.dumps({"time": utc_text(heard), **asdict(event)}), flush=True)
+        print(event.to_json(time=utc_text(heard)), flush=True)
     else:
         local = heard.astimezone().isoformat(" ", "seconds")[:19]
-        print(f"{local}  {event.label:8}  {event.confidence:.3f}  {event.end_s:10.2f} s", flush=True)
+        print(f"{local}  {padded(event.label, 8)}  {event.confidence:.3f}  {event.end_s:10.2f} s", flush=True)
 
 
 class LiveLine:
@@ -60,7 +58,7 @@ class LiveLine:
         if not self._is_shown or time.monotonic() - self._drawn_s < REDRAW_S:
             return
         bar = "#" * round(METER_WIDTH * max(0.0, 1 + self._level_db / METER_DB))
-        line = f"{self._level_db:4.0f} dBFS [{bar:{METER_WIDTH}}] {status.label} {status.probability:.2f}"
+        line = f"{self._level_db:4.0f} dBFS [{bar:{METER_WIDTH}}] {printable(status.label)} {status.probability:.2f}"
         width = shutil.get_terminal_size().columns - 1
         print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
         self._drawn_s, self._level_db = time.monotonic(), -math.inf

@@ -1,4 +1,4 @@
-"""Commands that make a model: data, train, export."""
+"""Commands that make a model: data, train."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..artefact.store import find_model
-from ..config import SAMPLE_RATE
 from ..errors import UsageError
-from ..listening.detector import read_config
 from ..training_config import (
     CAUSAL_SIZES,
     CLIPS_PER_SHARD,
@@ -27,7 +24,6 @@ from ..training_config import (
 from .console import app, complain, data_app, progress_bar
 
 if TYPE_CHECKING:
-    from ..export.exporter import Parity
     from ..training.trainer import Callbacks, EpochReport, StepReport
 
 
@@ -272,68 +268,3 @@ def _printed_progress() -> Callbacks:
         )
 
     return Callbacks(on_step, on_epoch)
-
-
-@app.command()
-def export(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, best.pt for one, or hf://USER/NAME.")],
-    out: Annotated[Path, typer.Option("--out", help="The clip artefact to write, NAME.onnx; others lie beside it.")],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Prepared data, whose validation clips the artefacts are checked on.")
-    ] = None,
-    stream: Annotated[
-        int | None, typer.Option("--stream", help="Also NAME.stream.onnx, in hops of 20, 40 or 80 ms.")
-    ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Also NAME.int8.onnx, calibrated on training clips.")] = False,
-    litert: Annotated[bool, typer.Option("--litert", help="Also NAME.tflite, NAME.int8.tflite and NAME.h.")] = False,
-    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, to be stated in the files.")] = "",
-    detector: Annotated[
-        Path | None, typer.Option("--detector", help="Detector settings to carry, of `evaluate-stream --save-config`.")
-    ] = None,
-) -> None:
-    """Turn a checkpoint into ONNX files that take audio samples, each checked against it before it is kept."""
-    from ..data.prepared import calibration_clips, open_prepared
-    from ..evaluation.clip_sets import split_clips
-    from ..export.exporter import CALIBRATION_CLIPS, Exporter, describe, stream_graph
-    from ..training.checkpoint import load_checkpoint
-
-    if out.suffix != ".onnx" or "." in out.stem:
-        raise UsageError(f"{out}: expected a name of the form NAME.onnx")
-    if (int8 or litert) and data is None:
-        raise UsageError("int8 needs recordings to calibrate and to measure on; give --data PREPARED")
-    path = find_model(checkpoint, "checkpoint") if checkpoint.startswith("hf://") else Path(checkpoint)
-    loaded = load_checkpoint(path)
-    hop = None if stream is None else stream * SAMPLE_RATE // 1000
-    if hop is not None:
-        stream_graph(loaded, hop)  # what cannot be is said before anything is written
-    settings = None if detector is None else read_config(detector, describe(loaded, out.stem))
-    if litert:
-        from ..export.litert import export_litert, require_litert
-
-        require_litert()
-    prepared = None if data is None else open_prepared(data)
-
-    with progress_bar("running the checkpoint") as progress:
-        clips = None if prepared is None else split_clips(prepared, "validation")
-        exporter = Exporter(loaded, clips, licence, progress, settings)
-    _report(out, exporter.clip(out))
-    if hop is not None:
-        path = out.with_suffix(".stream.onnx")
-        _report(path, exporter.stream(path, hop))
-    if prepared is None:
-        print("Accuracy was not measured: give --data PREPARED to check on recordings.")
-        return
-    calibration = calibration_clips(prepared, CALIBRATION_CLIPS)
-    if int8:
-        path = out.with_suffix(".int8.onnx")
-        _report(path, exporter.int8(path, calibration))
-    if litert:
-        export_litert(exporter, out.with_suffix(".tflite"), calibration, _report)
-
-
-def _report(path: Path, parity: Parity) -> None:
-    print(f"{path}: {path.stat().st_size:,} bytes")
-    line = f"  probabilities differ by up to {parity.largest_difference:.1e} from the checkpoint's"
-    if parity.accuracy is not None and parity.checkpoint_accuracy is not None:
-        line += f"; accuracy {100 * parity.accuracy:.2f} %, the checkpoint's {100 * parity.checkpoint_accuracy:.2f} %"
-    print(f"{line} ({parity.n_clips} clips, {parity.clips})", flush=True)

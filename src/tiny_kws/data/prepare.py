@@ -32,9 +32,11 @@ from .prepared import (
     clips_digest,
     material_file,
     open_prepared,
+    to_float,
     to_pcm,
 )
 from .sources import Recording, Sources, credits_csv, gather, read_sources
+from .spans import find_word
 from .speech_commands import (
     KEYWORDS,
     LABELS,
@@ -52,6 +54,9 @@ from .speech_commands import (
 
 NOISE_STRETCHES = {"training": (0.0, 0.8), "validation": (0.8, 0.9), "testing": (0.9, 1.0)}
 """The part of every background recording that each split may use: no noise is heard in two splits."""
+Span = tuple[int, int]
+NO_SPAN = (-1, -1)
+"""Stands where no word was found."""
 CLIPS_AT_ONCE = 1024  # read and written together while preparing
 
 
@@ -89,12 +94,15 @@ def prepare(
         # Written row by row: on a full disk, writing through a memory map kills the process.
         with (folder / "bank.npy").open("wb") as bank:
             bank.write(_npy_header(0))
-            kept = list(_write_words(words, task + extra, bank, unreadable, progress))
+            spans: list[Span] = []
+            kept = list(_write_words(words, task + extra, bank, spans, unreadable, progress))
             for split in SPLITS:
                 n_keywords = sum(clip.split == split and clip.label in KEYWORDS for clip in kept)
                 kept += _write_silence(bank, noises, split, round(n_keywords * config.silence_share), config.seed)
             bank.seek(0)
             bank.write(_npy_header(len(kept)))
+        spans += [NO_SPAN] * (len(kept) - len(spans))
+        np.save(folder / "spans.npy", np.array(spans, np.int32).reshape(-1, 2))
         np.save(folder / "noise.npy", np.concatenate([_stretch(noises[name], "training") for name in sorted(noises)]))
         material = {kind: _write_material(folder, kind, found[kind], unreadable) for kind in MATERIAL}
         write_bytes(folder / "clips.csv", _to_csv(kept))
@@ -153,24 +161,31 @@ def _write_material(folder: Path, kind: str, found: list[Recording], unreadable:
 
 
 def _write_words(
-    words: Path, clips: list[Clip], bank: BinaryIO, unreadable: list[str], progress: Callable[[int, int], None]
+    words: Path,
+    clips: list[Clip],
+    bank: BinaryIO,
+    spans: list[Span],
+    unreadable: list[str],
+    progress: Callable[[int, int], None],
 ) -> Iterator[Clip]:
-    """Append every clip that can be read to `bank` and yield it; note the others in `unreadable`."""
+    """Append every clip that can be read to `bank` and `spans` and yield it; note the others in `unreadable`."""
 
-    def read(clip: Clip) -> Pcm | str:
+    def read(clip: Clip) -> tuple[Pcm, Span] | str:
         try:
-            return to_pcm(one_second(read_mono(_named(words, clip.file))))
+            pcm = to_pcm(one_second(read_mono(_named(words, clip.file))))
         except KwsError as error:
             return str(error)
+        return pcm, find_word(to_float(pcm)) or NO_SPAN
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(clips), CLIPS_AT_ONCE):
             batch = clips[start : start + CLIPS_AT_ONCE]
-            for clip, pcm in zip(batch, pool.map(read, batch), strict=True):
-                if isinstance(pcm, str):
-                    unreadable.append(pcm)
+            for clip, found in zip(batch, pool.map(read, batch), strict=True):
+                if isinstance(found, str):
+                    unreadable.append(found)
                     continue
-                bank.write(pcm.tobytes())
+                bank.write(found[0].tobytes())
+                spans.append(found[1])
                 yield clip
             progress(start + len(batch), len(clips))
 
@@ -241,6 +256,7 @@ def _manifest(
         "source": SOURCE,
         "licence": SOURCE_LICENCE,
         "folder": words.name,
+        "window": CLIP_SAMPLES,
         "labels": list(LABELS),
         "prepare": asdict(config),
         "recordings": found,

@@ -1,7 +1,8 @@
 """The twelve-class Speech Commands task (Warden 2018, arXiv:1804.03209), drawn from the official layout.
 
-A prepared folder holds `bank.npy` (every clip, int16), `clips.csv` (a line for each row of the bank),
-`noise.npy` (background noise for training, int16) and `manifest.json` (counts, seeds, sources). Beside the task's own
+A prepared folder holds `bank.npy` (every clip, int16), `clips.csv` (a line for each row of the bank), `spans.npy` (where
+the word lies in each row), `noise.npy` (background noise for training, int16) and `manifest.json` (window, counts,
+seeds, sources). Beside the task's own
 clips the bank holds those of the split `extra`: other words that the task did not draw, and those of other sources.
 `other_noise.npy`, `other_rooms.npy` and `other_speech.npy` (int16, end to end) are of other sources, listed in the
 manifest; `credits.csv` says whom weights trained on all this are owed to.
@@ -34,7 +35,7 @@ LEFT_OUT = "left out"
 """The split of clips that `PreparedData.without` keeps from training; none lies in a prepared folder."""
 MATERIAL = ("noise", "rooms", "speech")
 """Recordings of other sources, by their use; each in a file of its own."""
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,23 @@ class Clip:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A prepared folder, opened: the bank is (clips, 16000) int16, memory-mapped or shards; `clips` names its rows."""
+    """A prepared folder, opened: the bank is (clips, window) int16, memory-mapped or shards; `clips` names its rows.
+
+    `spans`, (clips, 2) int32, is where the word of each row starts and ends, in samples; -1 -1 where none was found.
+    """
 
     folder: Path
     bank: Pcm | ShardBank
+    spans: npt.NDArray[np.int32]
     noise: Pcm
     clips: list[Clip]
     vocabulary: Vocabulary
     manifest: dict[str, Any]
+
+    @property
+    def window(self) -> int:
+        """Samples of a row of the bank: the length of sound that one answer rests on."""
+        return int(self.bank.shape[1])
 
     def material(self, kind: str) -> list[Pcm]:
         """Recordings of other sources, each (samples,) int16, memory-mapped; of the kind noise, rooms or speech.
@@ -112,23 +122,33 @@ def open_prepared(folder: Path) -> PreparedData:
         with (folder / "clips.csv").open(newline="", encoding="utf-8") as file:
             clips = [Clip(**line) for line in csv.DictReader(file)]
         vocabulary = Vocabulary(tuple(map(str, manifest["labels"])))
+        window = int(manifest.get("window", CLIP_SAMPLES))
         sharded = (folder / INDEX).exists()
-        bank = open_shards(folder) if sharded else np.load(folder / "bank.npy", mmap_mode="r")
+        bank = open_shards(folder, window) if sharded else np.load(folder / "bank.npy", mmap_mode="r")
+        spans = np.load(folder / "spans.npy")
         noise = np.load(folder / "noise.npy")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, UsageError, csv.Error) as error:
         raise DataError(
             f"{folder}: is no prepared data ({error}); run `tiny-kws data prepare SOURCE --out {folder}` first"
         ) from error
-    if bank.shape != (len(clips), CLIP_SAMPLES) or bank.dtype != np.int16:
-        raise DataError(f"{folder}: the bank is {bank.shape} {bank.dtype}, expected {(len(clips), CLIP_SAMPLES)} int16")
-    if noise.ndim != 1 or len(noise) < CLIP_SAMPLES or noise.dtype != np.int16:
-        raise DataError(f"{folder}: the noise is {noise.shape} {noise.dtype}, expected a second or more of int16")
+    _check_array(folder, "bank", bank, (len(clips), window), np.int16)
+    _check_array(folder, "list of spans", spans, (len(clips), 2), np.int32)
+    if noise.ndim != 1 or len(noise) < window or noise.dtype != np.int16:
+        raise DataError(f"{folder}: the noise is {noise.shape} {noise.dtype}, expected {window} samples or more of int16")
     foreign = sorted({clip.label for clip in clips} - set(vocabulary.labels))
     if foreign:
         raise DataError(
             f"{folder}: clips.csv has the labels {', '.join(foreign)}, expected {', '.join(vocabulary.labels)}"
         )
-    return PreparedData(folder, bank, noise, clips, vocabulary, manifest)
+    return PreparedData(folder, bank, spans, noise, clips, vocabulary, manifest)
+
+
+def _check_array(
+    folder: Path, name: str, array: npt.NDArray[Any] | ShardBank, shape: tuple[int, int], dtype: type[np.integer[Any]]
+) -> None:
+    if array.shape != shape or array.dtype != dtype:
+        expected = f"{shape} {np.dtype(dtype)}"
+        raise DataError(f"{folder}: the {name} is {array.shape} {array.dtype}, expected {expected}; prepare it again")
 
 
 def material_file(kind: str) -> str:
@@ -137,7 +157,7 @@ def material_file(kind: str) -> str:
 
 
 def calibration_clips(data: PreparedData, count: int) -> Samples:
-    """A seeded draw of training clips, (count, 16000), fewer if there are not so many."""
+    """A seeded draw of training clips, (count, window), fewer if there are not so many."""
     chosen = np.random.default_rng(0).permutation(data.rows("training"))[:count]
     return to_float(data.bank[np.sort(chosen)])
 

@@ -11,16 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..config import CLIP_SAMPLES
 from ..errors import DataError
-
-if TYPE_CHECKING:
-    pass
 
 Pcm = npt.NDArray[np.int16]
 INDEX = "shards.json"
@@ -29,7 +25,7 @@ WAV_HEADER = 44
 
 
 class ShardBank:
-    """The bank of prepared data, (clips, 16000) int16, read from shards when it is asked for.
+    """The bank of prepared data, (clips, window) int16, read from shards when it is asked for.
 
     Takes a row number or an array of them, as the array that it stands for. Raises DataError for a shard that is
     missing or not as long as when it was written.
@@ -37,7 +33,7 @@ class ShardBank:
 
     dtype = np.dtype(np.int16)
 
-    def __init__(self, folder: Path, shards: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, shards: Sequence[dict[str, Any]], window: int) -> None:
         self._files = []
         places: dict[int, tuple[int, int]] = {}
         for number, shard in enumerate(shards):
@@ -50,7 +46,7 @@ class ShardBank:
         if sorted(places) != list(range(len(places))):
             raise DataError(f"{folder / INDEX}: names no whole bank, expected every row once; write the shards again")
         self._places = np.array([places[row] for row in range(len(places))], np.int64).reshape(-1, 2)
-        self.shape = (len(places), CLIP_SAMPLES)
+        self.shape = (len(places), window)
 
     def __len__(self) -> int:  # noqa: D105
         return self.shape[0]
@@ -58,20 +54,23 @@ class ShardBank:
     def __getitem__(self, rows: int | Sequence[int] | npt.NDArray[np.integer[Any]]) -> Pcm:  # noqa: D105
         if isinstance(rows, (int, np.integer)):
             return self._clip(int(rows))
-        return np.stack([self._clip(int(row)) for row in rows]) if len(rows) else np.zeros((0, CLIP_SAMPLES), np.int16)
+        return np.stack([self._clip(int(row)) for row in rows]) if len(rows) else np.zeros((0, self.shape[1]), np.int16)
 
     def _clip(self, row: int) -> Pcm:
         number, start = self._places[row]
-        pcm: Pcm = self._files[number][start : start + 2 * CLIP_SAMPLES].view("<i2").astype(np.int16)
+        pcm: Pcm = self._files[number][start : start + 2 * self.shape[1]].view("<i2").astype(np.int16)
         return pcm
 
 
-def open_shards(folder: Path) -> ShardBank:
-    """The bank of a folder that `write_shards` wrote. Raises DataError if it is damaged or of another version."""
+def open_shards(folder: Path, window: int) -> ShardBank:
+    """The bank of a folder that `write_shards` wrote, in rows of `window` samples.
+
+    Raises DataError if it is damaged or of another version.
+    """
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         if index["format"] != FORMAT:
             raise DataError(f"{folder / INDEX}: of format {index['format']}, expected {FORMAT}; write the shards again")
-        return ShardBank(folder, index["shards"])
+        return ShardBank(folder, index["shards"], window)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{folder / INDEX}: cannot be read ({error}); write the shards again") from error

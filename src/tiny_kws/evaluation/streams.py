@@ -9,7 +9,7 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..artefact.runtime import Classifier, Probabilities, StreamModel
-from ..audio import Samples, stream_mono
+from ..audio import stream_mono
 from ..config import SAMPLE_RATE, DetectorConfig
 from ..errors import AudioError, DataError, KwsError
 from ..listening.decoder import Decoder, Detection
-from ..listening.detector import TAIL_MS, Detector
+from ..listening.detector import TAIL, Detector
 from ..words import SILENCE, is_word
 
 N_THRESHOLDS = 160
@@ -231,26 +231,19 @@ def posteriors_of(
 def _listen(detector: Detector, recording: Recording) -> Heard:
     detector.reset()
     rows, n_samples, cpu_s = [], 0, 0.0
-
-    def hear(block: Samples) -> None:
-        nonlocal cpu_s
-        started = time.process_time()
-        rows.append(detector.posteriors.process(block))
-        detector.decoder.process(rows[-1])
-        cpu_s += time.process_time() - started
-
-    for block in stream_mono(recording.path):
+    for block in chain(stream_mono(recording.path), [TAIL]):
         n_samples += len(block)
-        hear(block)
-    hear(np.zeros(SAMPLE_RATE * TAIL_MS // 1000, np.float32))
+        started = time.process_time()
+        rows.append(detector.step(block).rows)
+        cpu_s += time.process_time() - started
+    n_samples -= len(TAIL)
     seconds = n_samples / SAMPLE_RATE
     last_s = max((stretch.end_s for stretch in recording.stretches), default=0.0)
     if last_s > seconds + END_SLACK_S:
         raise DataError(
             f"{recording.path}: is {seconds:.2f} s long, expected {last_s:.2f} s or more by its labels; left out"
         )
-    hop_s = detector.posteriors.hop / SAMPLE_RATE
-    return Heard(recording, detector.labels, hop_s, np.concatenate(rows), seconds, cpu_s)
+    return Heard(recording, detector.labels, detector.hop_s, np.concatenate(rows), seconds, cpu_s)
 
 
 def score(events: Iterable[Detection], words: Iterable[Stretch], rule: Rule) -> Score:

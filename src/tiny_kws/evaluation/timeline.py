@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import SAMPLE_RATE
-from ..listening.decoder import Decoder, Detection
+from ..listening.decoder import Detection
+from ..listening.detector import Detector
 from ..plotting import new_figure, require_matplotlib, save_figure
 
 if TYPE_CHECKING:
@@ -62,10 +63,10 @@ class Peaks:
 class DetectionPlot:
     """A recording of any length in one picture, gathered block by block: waveform, probabilities of `words`, events."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, detector: Detector) -> None:
         require_matplotlib()
-        self.words, self._hop_s = decoder.words, decoder.hop_s
-        self._wave, self._averages = Peaks(2), Peaks(len(decoder.words))
+        self.words, self._hop_s = detector.words, detector.hop_s
+        self._wave, self._averages = Peaks(2), Peaks(len(detector.words))
         self._duration_s = 0.0
 
     def add(self, block: npt.NDArray[np.float32], averages: npt.NDArray[np.float64]) -> None:

@@ -1,12 +1,9 @@
-"""Checkpoint to artefact: one ONNX file that takes audio samples, checked against the checkpoint before it is kept."""
+"""Checkpoint to artefact: build it, compare its answers with the checkpoint's, and write it if they agree."""
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,58 +12,59 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from torch import Tensor, nn
 
 from .._version import __version__
-from ..artefact.format import METADATA_KEY, Metadata, sign
+from ..artefact.format import Metadata, Stats, Validation
 from ..artefact.runtime import StreamModel, open_session
-from ..config import CLIP_SAMPLES, DetectorConfig
+from ..config import SAMPLE_RATE, DetectorConfig
 from ..errors import KwsError, UsageError
 from ..evaluation.clips import BATCH_CLIPS, ClipSet, measure
 from ..files import write_bytes
 from ..training.checkpoint import Checkpoint, ClipNetwork
 from ..training.features import LogMel, normalize
-from ..training.networks import CausalCNN, Network, count_macs, count_parameters
-from .onnx_graph import FRONT_END, Graph, StreamPast, emit_front_end, emit_linear, emit_network, plan_states, reaches_of
+from ..training.networks import CausalCNN, count_macs, count_parameters
+from .onnx_models import artefact_bytes, clip_graph, quantized, stream_graph
 
 TOLERANCE = 1e-4
 """Largest difference of a probability, artefact against checkpoint, that a float32 export may show."""
 INT8_TOLERANCE = 0.003
 """Largest loss of accuracy against the checkpoint that an int8 export may show."""
 CALIBRATION_CLIPS = 512
-MAX_STATE_BYTES = 65_536
+SYNTHETIC_CLIPS = 64
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Artefact against checkpoint on the same clips; accuracies are None where the clips have no labels."""
+    """Artefact against checkpoint on the same clips; what needs their labels is None where they have none."""
 
     clips: str
     n_clips: int
     largest_difference: float
-    accuracy: float | None
-    checkpoint_accuracy: float | None
+    checkpoint_accuracy: float | None = None
+    validation: Validation | None = None
+    """The artefact's."""
 
+    @property
+    def accuracy(self) -> float | None:
+        """The artefact's."""
+        return self.validation.accuracy if self.validation else None
 
-class _Body(nn.Module):
-    """The part of a network that is traced: up to the pooled vector, or, of one that streams, up to the pooling."""
-
-    def __init__(self, model: Network) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.model.trunk(features) if isinstance(self.model, CausalCNN) else self.model.embed(features)
+    @property
+    def loss(self) -> float:
+        """Accuracy lost against the checkpoint; 0 where it is not known."""
+        if self.validation is None or self.checkpoint_accuracy is None:
+            return 0.0
+        return self.checkpoint_accuracy - self.validation.accuracy
 
 
 class Exporter:
     """Writes artefacts of one checkpoint, each only if it answers as the checkpoint does.
 
     They are compared on `clips`, whose accuracy goes into the metadata, or on seeded synthetic sound if there are none.
-    An artefact that differs by more than it may is not written; KwsError says by how much. `licence` is the weights',
-    `detector` holds the settings for listening that the artefacts are to carry.
+    `licence` is the weights', `detector` holds the settings for listening that the artefacts are to carry.
+    Raises UsageError for clips of another length than the checkpoint's window.
     """
 
     def __init__(
@@ -77,249 +75,119 @@ class Exporter:
         progress: Progress = lambda done, total: None,
         detector: DetectorConfig | None = None,
     ) -> None:
-        self.checkpoint, self.licence = checkpoint, licence
+        self.checkpoint, self.licence, self.clips = checkpoint, licence, clips
         self.detector = {} if detector is None else asdict(detector)
-        self.name = clips.name if clips else "synthetic noise"
-        self.clips = clips
-        self.audio = np.concatenate(list(clips.batches())) if clips else _synthetic_sound()
-        self.expected = self._predict(progress)
+        self.audio = np.concatenate(list(clips.batches())) if clips else _synthetic_sound(checkpoint.window)
+        check_window(checkpoint, self.audio)
+        self.expected = _answers_of_checkpoint(checkpoint, self.audio, progress)
 
     def clip(self, out: Path) -> Parity:
-        """`audio` (batch, 16000) to `probabilities` (batch, classes) and `embedding` (batch, width), in float32."""
+        """`audio` (batch, window) to `probabilities` (batch, classes) and `embedding` (batch, width), in float32.
+
+        Raises KwsError, and writes nothing, if it differs from the checkpoint by more than TOLERANCE.
+        """
         model = clip_graph(self.checkpoint)
-        got = self._run_clips(model, out)
-        return self.keep(out, got, describe(self.checkpoint, base_name(out)), partial(finished, model))
+        parity = self.compare(_answers_of_clips(model, self.audio, out), self.expected)
+        require_closeness(parity, out)
+        write_bytes(out, artefact_bytes(model, self.metadata(out, parity)))
+        return parity
 
     def stream(self, out: Path, hop: int) -> Parity:
         """A step of a stream: `audio` (1, hop) and states to the same outputs and the next states.
 
-        Compared at every hop of every clip. Raises UsageError if the network does not stream in such hops.
+        Compared at every hop of every clip; with some silence before, so that the last hop ends with the clip.
+        Raises UsageError if the network does not stream in such hops, and KwsError as `clip` does.
         """
+        kind: dict[str, Any] = {"kind": "stream", "hop": hop, "look_back": self.checkpoint.look_back}
         model = stream_graph(self.checkpoint, hop)
-        metadata = replace(
-            describe(self.checkpoint, base_name(out)), kind="stream", hop=hop, look_back=self.checkpoint.look_back
-        )
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / out.name
-            write_bytes(path, finished(model, metadata))
-            stream = StreamModel(path).stream()
-        got = []
-        for audio in self.audio:
-            stream.reset()
-            got.append(stream.process(audio))
-        return self.keep(out, np.stack(got), metadata, partial(finished, model), self._predict_stream(hop))
+        untried = artefact_bytes(model, describe(self.checkpoint, base_name(out), **kind))
+        audio = np.pad(self.audio, ((0, 0), (-self.checkpoint.window % hop, 0)))
+        expected = _answers_of_streaming_checkpoint(self.checkpoint, audio, hop)
+        parity = self.compare(_answers_of_streams(untried, audio, out.name), expected)
+        require_closeness(parity, out)
+        write_bytes(out, artefact_bytes(model, self.metadata(out, parity, **kind)))
+        return parity
 
     def int8(self, out: Path, calibration: Array) -> Parity:
-        """The clip artefact with the network in int8, per channel, calibrated on audio (clips, 16000).
+        """The clip artefact with the network in int8, per channel, calibrated on audio (clips, window).
 
-        The front end stays in float, its mel filters stored in half precision.
-
-        What it may lose is accuracy, INT8_TOLERANCE of it; without clips nothing can be said of that (UsageError).
+        The front end stays in float, its mel filters stored in half precision. What it may lose is accuracy,
+        INT8_TOLERANCE of it, or KwsError is raised; without clips nothing can be said of that (UsageError).
         """
         if self.clips is None:
             raise UsageError("int8 needs recordings to calibrate and to measure on; give --data PREPARED")
+        check_window(self.checkpoint, calibration)
         model = quantized(clip_graph(self.checkpoint, half_filters=True), calibration)
-        metadata = replace(
-            describe(self.checkpoint, base_name(out)), precision="int8", calibration_clips=len(calibration)
-        )
-        return self.keep(out, self._run_clips(model, out), metadata, partial(finished, model))
-
-    def keep(
-        self,
-        out: Path,
-        got: Array,
-        metadata: Metadata,
-        finish: Callable[[Metadata], bytes],
-        expected: Array | None = None,
-    ) -> Parity:
-        """Write the bytes that `finish` makes of the metadata, with the accuracy of `got`, if `got` is as `expected`.
-
-        Both are probabilities (clips, classes) or (clips, hops, classes); expected are the checkpoint's by default.
-        """
-        expected = self.expected if expected is None else expected
-        difference = float(np.abs(got - expected).max())
-        parity = Parity(self.name, len(got), difference, None, None)
-        loss = 0.0
-        if self.clips is not None:
-            last, expected_last = (x if x.ndim == 2 else x[:, -1] for x in (got, expected))
-            targets = np.array([self.checkpoint.labels.index(label) for label in self.clips.labels])
-            figures, reference = (measure(x, targets, self.checkpoint.labels) for x in (last, expected_last))
-            parity = replace(parity, accuracy=figures["accuracy"], checkpoint_accuracy=reference["accuracy"])
-            loss = reference["accuracy"] - figures["accuracy"]
-            metadata = replace(metadata, validation=_validation(self.clips, figures))
-        metadata = replace(metadata, licence=self.licence, detector=self.detector)
-        if metadata.precision == "float32" and not difference <= TOLERANCE:
-            raise KwsError(
-                f"{out}: not written, for its probabilities differ from the checkpoint's by {difference:.1e} on "
-                f"{self.name}, expected at most {TOLERANCE:.0e}; please report this"
-            )
-        if not loss <= INT8_TOLERANCE:
-            raise KwsError(
-                f"{out}: not written, for it loses {100 * loss:.2f} points of accuracy on {self.name}, expected at "
-                f"most {100 * INT8_TOLERANCE:.1f}; calibrate on more clips or keep it in float32"
-            )
-        write_bytes(out, finish(metadata))
+        parity = self.compare(_answers_of_clips(model, self.audio, out), self.expected)
+        require_accuracy(parity, out)
+        metadata = self.metadata(out, parity, precision="int8", calibration_clips=len(calibration))
+        write_bytes(out, artefact_bytes(model, metadata))
         return parity
 
-    def _predict(self, progress: Progress) -> Array:
-        """The checkpoint's probabilities (clips, classes)."""
-        network = ClipNetwork(self.checkpoint)
-        rows = []
-        with torch.inference_mode():
-            for audio in torch.split(torch.from_numpy(self.audio), BATCH_CLIPS):
-                rows.append(network(audio).numpy())
-                progress(sum(map(len, rows)), len(self.audio))
-        return np.concatenate(rows)
+    def compare(self, found: Array, expected: Array) -> Parity:
+        """Both are probabilities (clips, classes) or (clips, hops, classes); accuracy is that of the last hop."""
+        name = self.clips.name if self.clips else "synthetic noise"
+        difference = float(np.abs(found - expected).max())
+        if self.clips is None:
+            return Parity(name, len(found), difference)
+        validation, reference = (_validation(self.clips, x, self.checkpoint.labels) for x in (found, expected))
+        return Parity(name, len(found), difference, reference.accuracy, validation)
 
-    def _predict_stream(self, hop: int) -> Array:
-        """The checkpoint's probabilities (clips, hops, classes) at the end of every whole hop."""
-        model = self.checkpoint.model
-        assert isinstance(model, CausalCNN)
-        log_mel, stride = LogMel(self.checkpoint.feature_config), model.STEM_STRIDE[1]
-        per_hop = hop // (self.checkpoint.feature_config.hop * stride)
-        rows = []
-        with torch.inference_mode():
-            for audio in torch.split(torch.from_numpy(self.audio), BATCH_CLIPS):
-                pooled = model.embed_all(normalize(log_mel(audio), self.checkpoint.stats))
-                rows.append(torch.softmax(model.fc(pooled[:, per_hop - 1 :: per_hop]), -1).numpy())
-        return np.concatenate(rows)
-
-    def _run_clips(self, model: onnx.ModelProto, out: Path) -> Array:
-        session = open_session(model.SerializeToString(), torch.get_num_threads(), str(out))
-        starts = range(0, len(self.audio), BATCH_CLIPS)
-        return np.concatenate(
-            [session.run(["probabilities"], {"audio": self.audio[i : i + BATCH_CLIPS]})[0] for i in starts]
-        )
+    def metadata(self, out: Path, parity: Parity, **of_its_kind: Any) -> Metadata:
+        """What the artefact at `out` says of itself; `of_its_kind` are fields of Metadata that its kind sets."""
+        measured = {"licence": self.licence, "detector": self.detector, "validation": parity.validation}
+        return describe(self.checkpoint, base_name(out), **measured, **of_its_kind)
 
 
-def quantized(model: onnx.ModelProto, calibration: Array) -> onnx.ModelProto:
-    """`model` with its network's weights and activations in int8, ranges taken from audio (clips, 16000)."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static  # noqa: PLC0415
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.batches = iter(np.array_split(calibration, max(1, len(calibration) // 32)))
-
-        def get_next(self) -> dict[str, Array] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"audio": batch}
-
-    kept_in_float = [node.name for node in model.graph.node if node.name.startswith(FRONT_END)]
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "int8.onnx"
-        logging.disable(logging.WARNING)  # it recommends a preparation that this graph does not need
-        try:
-            quantize_static(
-                model,
-                path,
-                Reader(),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                nodes_to_exclude=kept_in_float,
-            )
-        finally:
-            logging.disable(logging.NOTSET)
-        return onnx.load(path)
-
-
-def clip_graph(checkpoint: Checkpoint, half_filters: bool = False) -> onnx.ModelProto:
-    """Front end, normalisation, network and softmax over one second of audio as one ONNX graph."""
-    config, model = checkpoint.feature_config, checkpoint.model
-    graph = Graph(FRONT_END)
-    if config.centered:
-        edges, mode = [0, config.n_fft // 2, 0, config.n_fft // 2], "reflect"
-    else:
-        edges, mode = [0, config.n_fft - config.hop, 0, 0], "constant"
-    padded = graph.add("Pad", "audio", graph.constant(edges), mode=mode)
-    features = emit_front_end(graph, padded, config, checkpoint.stats, half_filters)
-    example = torch.zeros(1, 1, config.n_mels, config.n_frames(CLIP_SAMPLES))
-    pooled = emit_network(graph, features, _Body(model), example)
-    if isinstance(model, CausalCNN):
-        pooled = graph.add("ReduceMean", pooled, graph.constant([-1]), keepdims=0)
-    _emit_head(graph, pooled, model.fc)
-    return graph.finish("clip", {"audio": ["batch", CLIP_SAMPLES]}, _outputs("batch", checkpoint))
-
-
-def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
-    """The same over a chunk of `hop` samples and the states that the chunks before it left.
-
-    Raises UsageError if the network does not stream, or in chunks of another length only.
-    """
-    config, model = checkpoint.feature_config, checkpoint.model
-    if not isinstance(model, CausalCNN):
-        raise UsageError(f"found the network {checkpoint.architecture}, which looks ahead; only causal-cnn streams")
-    step = config.hop * model.STEM_STRIDE[1]  # samples of a frame of the trunk
-    if hop <= 0 or hop % step or hop > CLIP_SAMPLES:
-        raise UsageError(f"a hop of {hop} samples is no whole multiple of {step} up to a second; take 20, 40 or 80 ms")
-    example = torch.zeros(1, 1, config.n_mels, hop // config.hop)
-    body, fresh = _Body(model), hop // step
-    layers = [((1, hop), config.n_fft - config.hop), *reaches_of(body, example)]
-    layers.append(((1, model.config.width, fresh), model.config.pooled_frames - fresh))
-    graph = Graph()
-    past = StreamPast(graph, plan_states(layers))
-    audio = past.extend("audio", config.n_fft - config.hop)
-    features = emit_front_end(graph, audio, config, checkpoint.stats)
-    frames = emit_network(graph, features, body, example, past)
-    second = past.extend(frames, model.config.pooled_frames - fresh)
-    _emit_head(graph, graph.add("ReduceMean", second, graph.constant([0])), model.fc)
-    past.finish()
-    state_bytes = 4 * sum(math.prod(shape) for shape in past.shapes.values())
-    if state_bytes > MAX_STATE_BYTES:
-        raise UsageError(
-            f"a stream in hops of {hop} samples would carry {state_bytes:,} bytes of state, expected at most "
-            f"{MAX_STATE_BYTES:,}; take a shorter hop or a narrower network"
-        )
-    outputs = {**_outputs(1, checkpoint), **{f"next_{name}": shape for name, shape in past.shapes.items()}}
-    return graph.finish("stream", {"audio": [1, hop], **past.shapes}, outputs)
-
-
-def _emit_head(graph: Graph, pooled: str, classifier: nn.Linear) -> None:
-    embedding = graph.add("Identity", pooled, name="embedding")
-    graph.add("Softmax", emit_linear(graph, embedding, classifier), axis=-1, name="probabilities")
-
-
-def _outputs(batch: str | int, checkpoint: Checkpoint) -> dict[str, list[Any]]:
-    width = checkpoint.model.fc.in_features
-    return {"probabilities": [batch, len(checkpoint.labels)], "embedding": [batch, width]}
-
-
-def describe(checkpoint: Checkpoint, name: str) -> Metadata:
-    """The metadata of a float32 clip artefact made from `checkpoint`, nothing measured yet."""
+def describe(checkpoint: Checkpoint, name: str, **more: Any) -> Metadata:
+    """The metadata of a float32 clip artefact made from `checkpoint`, with `more` fields where it is not just that."""
     config = checkpoint.feature_config
-    features = torch.zeros(1, 1, config.n_mels, config.n_frames(CLIP_SAMPLES))
+    features = torch.zeros(1, 1, config.n_mels, config.n_frames(checkpoint.window))
     return Metadata(
         name=name,
         architecture=checkpoint.architecture,
         labels=list(checkpoint.labels),
         parameters=count_parameters(checkpoint.model),
         macs=count_macs(checkpoint.model, features),
-        stats=checkpoint.stats,
+        stats=Stats(**checkpoint.stats),
         model_config=asdict(checkpoint.model.config),
         feature_config=asdict(config),
+        window=checkpoint.window,
         train_config=checkpoint.train_config,
         data=checkpoint.data,
         version=__version__,
         checkpoint_sha256=checkpoint.sha256,
+        **more,
     )
 
 
-def finished(model: onnx.ModelProto, metadata: Metadata) -> bytes:
-    """The bytes of an artefact: `model` with `metadata`, signed."""
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
-    return sign(model.SerializeToString())
+def check_window(checkpoint: Checkpoint, audio: Array) -> None:
+    """Raise UsageError unless `audio` (clips, samples) is as long as the checkpoint's window."""
+    if audio.shape[1] != checkpoint.window:
+        found_ms, expected_ms = (1000 * samples / SAMPLE_RATE for samples in (audio.shape[1], checkpoint.window))
+        raise UsageError(
+            f"found clips of {found_ms:g} ms, expected {expected_ms:g} ms, the window of the checkpoint; prepare the "
+            f"data with --window-ms {expected_ms:g}"
+        )
 
 
-def _validation(clips: ClipSet, figures: dict[str, Any]) -> dict[str, Any]:
-    measured = ("accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval")
-    return {
-        "clips": len(clips.labels),
-        "clips_name": clips.name,
-        "clips_sha256": clips.sha256,
-        **{key: figures[key] for key in measured},
-    }
+def require_closeness(parity: Parity, out: Path) -> None:
+    """Raise KwsError if a float32 artefact is not to be written, for its answers are not the checkpoint's."""
+    if not parity.largest_difference <= TOLERANCE:
+        raise KwsError(
+            f"{out}: not written, for its probabilities differ from the checkpoint's by "
+            f"{parity.largest_difference:.1e} on {parity.clips}, expected at most {TOLERANCE:.0e}; please report this"
+        )
+    require_accuracy(parity, out)
+
+
+def require_accuracy(parity: Parity, out: Path) -> None:
+    """Raise KwsError if an artefact is not to be written, for it is less accurate than the checkpoint."""
+    if not parity.loss <= INT8_TOLERANCE:
+        raise KwsError(
+            f"{out}: not written, for it loses {100 * parity.loss:.2f} points of accuracy on {parity.clips}, expected "
+            f"at most {100 * INT8_TOLERANCE:.1f}; calibrate on more clips or keep it in float32"
+        )
 
 
 def base_name(out: Path) -> str:
@@ -327,7 +195,66 @@ def base_name(out: Path) -> str:
     return out.name.split(".")[0]
 
 
-def _synthetic_sound() -> Array:
+def _answers_of_checkpoint(checkpoint: Checkpoint, audio: Array, progress: Progress) -> Array:
+    """The checkpoint's probabilities (clips, classes)."""
+    network = ClipNetwork(checkpoint)
+    rows = []
+    with torch.inference_mode():
+        for batch in torch.split(torch.from_numpy(audio), BATCH_CLIPS):
+            rows.append(network(batch).numpy())
+            progress(sum(map(len, rows)), len(audio))
+    return np.concatenate(rows)
+
+
+def _answers_of_streaming_checkpoint(checkpoint: Checkpoint, audio: Array, hop: int) -> Array:
+    """The checkpoint's probabilities (clips, hops, classes) at the end of every hop of audio (clips, hops * hop)."""
+    model, log_mel, per_hop = checkpoint.model, LogMel(checkpoint.feature_config), hop // checkpoint.hop
+    assert isinstance(model, CausalCNN)
+    rows = []
+    with torch.inference_mode():
+        for batch in torch.split(torch.from_numpy(audio), BATCH_CLIPS):
+            pooled = model.embed_all(normalize(log_mel(batch), checkpoint.stats))
+            rows.append(torch.softmax(model.fc(pooled[:, per_hop - 1 :: per_hop]), -1).numpy())
+    return np.concatenate(rows)
+
+
+def _answers_of_clips(model: onnx.ModelProto, audio: Array, out: Path) -> Array:
+    """The probabilities (clips, classes) of a clip artefact's graph."""
+    session = open_session(model.SerializeToString(), torch.get_num_threads(), str(out))
+    starts = range(0, len(audio), BATCH_CLIPS)
+    return np.concatenate([session.run(["probabilities"], {"audio": audio[i : i + BATCH_CLIPS]})[0] for i in starts])
+
+
+def _answers_of_streams(artefact: bytes, audio: Array, name: str) -> Array:
+    """The probabilities (clips, hops, classes) of a stream artefact, run as a user runs it."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        write_bytes(path, artefact)
+        stream = StreamModel(path).stream()
+    answers = []
+    for clip in audio:
+        stream.reset()
+        answers.append(stream.process(clip))
+    return np.stack(answers)
+
+
+def _validation(clips: ClipSet, probabilities: Array, labels: tuple[str, ...]) -> Validation:
+    """How probabilities (clips, classes) or (clips, hops, classes), of which the last hop counts, fit the labels."""
+    last = probabilities if probabilities.ndim == 2 else probabilities[:, -1]
+    figures = measure(last, np.array([labels.index(label) for label in clips.labels]), labels)
+    return Validation(
+        clips=len(clips.labels),
+        clips_name=clips.name,
+        clips_sha256=clips.sha256,
+        accuracy=figures["accuracy"],
+        accuracy_interval=tuple(figures["accuracy_interval"]),
+        macro_f1=figures["macro_f1"],
+        macro_f1_interval=tuple(figures["macro_f1_interval"]),
+    )
+
+
+def _synthetic_sound(n_samples: int) -> Array:
+    """Noise of many levels, (SYNTHETIC_CLIPS, n_samples)."""
     rng = np.random.default_rng(0)
-    loudness = 10.0 ** rng.uniform(-5, 0, (64, 1))
-    return (loudness * rng.uniform(-1, 1, (64, CLIP_SAMPLES))).astype(np.float32)
+    loudness = 10.0 ** rng.uniform(-5, 0, (SYNTHETIC_CLIPS, 1))
+    return (loudness * rng.uniform(-1, 1, (SYNTHETIC_CLIPS, n_samples))).astype(np.float32)

@@ -11,9 +11,9 @@ import logging
 import os
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,14 +24,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..artefact.format import METADATA_KEY, Metadata, parse_metadata
+from ..artefact.format import METADATA_KEY, Metadata, Stats, parse_metadata
 from ..config import FeatureConfig
 from ..errors import ModelError
 from ..evaluation.clips import BATCH_CLIPS
 from ..files import write_bytes
 from ..training.checkpoint import Checkpoint
 from ..training.features import LogMel, normalize
-from .exporter import Exporter, Parity, base_name, describe
+from .exporter import Exporter, Parity, check_window, require_accuracy, require_closeness
 
 Array = npt.NDArray[Any]
 BYTES_A_LINE = 16
@@ -46,10 +46,10 @@ class Quantization:
     output_scale: float
     output_zero_point: int
 
-    def log_mel_affine(self, stats: dict[str, float]) -> tuple[float, float]:
+    def log_mel_affine(self, stats: Stats) -> tuple[float, float]:
         """(gain, offset): a natural-log mel value x is the int8 input round(x * gain + offset), clipped."""
-        gain = 1.0 / (self.input_scale * stats["std"])
-        return gain, self.input_zero_point - stats["mean"] * gain
+        gain = 1.0 / (self.input_scale * stats.std)
+        return gain, self.input_zero_point - stats.mean * gain
 
 
 class _FromFeatures(nn.Module):
@@ -63,42 +63,37 @@ class _FromFeatures(nn.Module):
         return torch.softmax(self.model(features.permute(0, 3, 1, 2)), -1)
 
 
-def export_litert(exporter: Exporter, out: Path, calibration: Array, report: Callable[[Path, Parity], None]) -> None:
+def export_litert(exporter: Exporter, out: Path, calibration: Array) -> Iterator[tuple[Path, Parity]]:
     """Write NAME.tflite in float32, NAME.int8.tflite, int8 from input to output, and NAME.h, its bytes as a C array.
 
-    `out` is NAME.tflite. Int8 ranges are taken from audio (clips, 16000). `report` is told of each model that is kept.
-    Raises KwsError if a model parts from the checkpoint by more than it may.
+    `out` is NAME.tflite. Int8 ranges are taken from audio (clips, window). Gives each model that is written.
+    Raises KwsError if a model parts from the checkpoint by more than it may, UsageError for audio of another length.
     """
     checkpoint = exporter.checkpoint
-    model = _convert(checkpoint)
+    check_window(checkpoint, calibration)
     features = features_of(checkpoint, exporter.audio)
-    metadata = replace(describe(checkpoint, base_name(out)), kind="features")
-    report(
-        out,
-        exporter.keep(
-            out, _run(model, features), metadata, lambda found: with_metadata(model, _properties(found, None))
-        ),
+    model = _convert(checkpoint)
+    parity = exporter.compare(_run(model, features), exporter.expected)
+    require_closeness(parity, out)
+    write_bytes(out, with_metadata(model, _properties(exporter.metadata(out, parity, kind="features"))))
+    yield out, parity
+
+    int8_out = out.with_suffix(".int8.tflite")
+    int8_model = _quantize(model, features_of(checkpoint, calibration))
+    parity = exporter.compare(_run(int8_model, features), exporter.expected)
+    require_accuracy(parity, int8_out)
+    metadata = exporter.metadata(
+        int8_out, parity, kind="features", precision="int8", calibration_clips=len(calibration)
     )
-
-    small_out = out.with_suffix(".int8.tflite")
-    small = _quantize(model, features_of(checkpoint, calibration))
-    quantization = quantization_of(small)
-    header = b""
-
-    def finish(found: Metadata) -> bytes:
-        nonlocal header
-        whole = with_metadata(small, _properties(found, quantization))
-        header = c_header(whole, found, quantization).encode()
-        return whole
-
-    small_metadata = replace(metadata, precision="int8", calibration_clips=len(calibration))
-    parity = exporter.keep(small_out, _run(small, features), small_metadata, finish)
-    write_bytes(out.with_suffix(".h"), header)
-    report(small_out, parity)
+    quantization = quantization_of(int8_model)
+    whole = with_metadata(int8_model, _properties(metadata, quantization))
+    write_bytes(int8_out, whole)
+    write_bytes(out.with_suffix(".h"), c_header(whole, metadata, quantization).encode())
+    yield int8_out, parity
 
 
 def features_of(checkpoint: Checkpoint, audio: Array) -> Array:
-    """Normalised log-mel of audio (clips, 16000) as the model takes it, (clips, mels, frames, 1)."""
+    """Normalised log-mel of audio (clips, window) as the model takes it, (clips, mels, frames, 1)."""
     log_mel = LogMel(checkpoint.feature_config)
     with torch.inference_mode():
         parts = [normalize(log_mel(x), checkpoint.stats) for x in torch.split(torch.from_numpy(audio), BATCH_CLIPS)]
@@ -165,8 +160,9 @@ def c_header(model: bytes, metadata: Metadata, quantization: Quantization) -> st
     gain, offset = quantization.log_mel_affine(metadata.stats)
     rows = (model[i : i + BYTES_A_LINE] for i in range(0, len(model), BYTES_A_LINE))
     body = ",\n  ".join(", ".join(f"0x{byte:02x}" for byte in row) for row in rows)
-    labels = ", ".join(f'"{label}"' for label in metadata.labels)
-    return f"""/* {metadata.name}: a keyword spotter, made by tiny-kws {metadata.version}. Weights: {metadata.licence}.
+    labels = ", ".join(map(c_string, metadata.labels))
+    name, licence = (text.replace("*/", "* /") for text in (metadata.name, metadata.licence))  # it ends a comment
+    return f"""/* {name}: a keyword spotter, made by tiny-kws {metadata.version}. Weights: {licence}.
    Input: int8 (1, {config.n_mels}, {config.n_frames(metadata.window)}, 1), the natural log of
    (mel power + {config.log_offset:g}) of {config.rate} Hz audio in [-1, 1]: periodic Hann window and
    FFT of {config.n_fft}, hop {config.hop}, {config.n_mels} HTK mel filters of height one
@@ -193,8 +189,19 @@ static const unsigned char kws_model[] __attribute__((aligned(16))) = {{
 """
 
 
-def _properties(metadata: Metadata, quantization: Quantization | None) -> dict[str, Any]:
-    properties = asdict(metadata)
+def c_string(text: str) -> str:
+    r"""A C literal of the UTF-8 bytes of `text`, whatever the compiler takes its source for.
+
+    >>> print(c_string("stop"), c_string('é"'))
+    "stop" "\303\251\042"
+    """
+    plain = set(range(32, 127)) - set(b'"?\\')
+    inside = "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text.encode())
+    return f'"{inside}"'
+
+
+def _properties(metadata: Metadata, quantization: Quantization | None = None) -> dict[str, Any]:
+    properties = metadata.to_dict()
     properties.pop("artefact_sha256")  # of ONNX files only
     if quantization:
         gain, offset = quantization.log_mel_affine(metadata.stats)
@@ -204,7 +211,7 @@ def _properties(metadata: Metadata, quantization: Quantization | None) -> dict[s
 
 def _convert(checkpoint: Checkpoint) -> bytes:
     config = checkpoint.feature_config
-    example = torch.zeros(1, config.n_mels, config.n_frames(config.rate), 1)
+    example = torch.zeros(1, config.n_mels, config.n_frames(checkpoint.window), 1)
     with _quiet(), TemporaryDirectory() as folder:
         import litert_torch  # noqa: PLC0415
 

@@ -29,8 +29,9 @@ class Commands:
     """Commands that words start, without a shell; nobody waits for them.
 
     `rules` are texts `LABEL=COMMAND`, split as a shell would, of which a label may have several. A command finds the
-    event in the environment: TINY_KWS_LABEL, TINY_KWS_CONFIDENCE, and TINY_KWS_TIME in UTC. Its standard error goes to
-    `stderr`. `on_problem` is told, in one line, of one that cannot be started or fails.
+    event in the environment: TINY_KWS_LABEL, TINY_KWS_CONFIDENCE, and TINY_KWS_TIME in UTC. What it prints goes to
+    `stderr`, its standard output too: that of this process is for events alone.
+    `on_problem` is told, in one line, of one that cannot be started or fails.
     Raises UsageError for a rule that is none, or a label that is not among `words`.
     """
 
@@ -40,7 +41,7 @@ class Commands:
         self._commands: dict[str, list[list[str]]] = {}
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
         self._on_problem = on_problem
-        self._stderr = stderr
+        self._output = 2 if stderr is None else stderr
         for rule in rules:
             label, command = parse_rule(rule, words)
             self._commands.setdefault(label, []).append(command)
@@ -54,7 +55,11 @@ class Commands:
                 continue
             try:
                 process = subprocess.Popen(  # noqa: S603
-                    command, stdin=subprocess.DEVNULL, stderr=self._stderr, env=environment(event, heard)
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._output,
+                    stderr=self._output,
+                    env=environment(event, heard),
                 )
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error
@@ -70,15 +75,19 @@ class Commands:
         self._running = [(name, process) for name, process in self._running if process.returncode is None]
 
 
-def parse_rule(rule: str, words: Sequence[str]) -> tuple[str, list[str]]:
+def parse_rule(rule: str, words: Sequence[str], on_windows: bool = os.name == "nt") -> tuple[str, list[str]]:
     """The label and the command's parts of `LABEL=COMMAND`.
+
+    A backslash is a part of a path on Windows, and elsewhere keeps what follows it from being split.
 
     >>> parse_rule("yes=notify-send 'I heard yes'", ["yes", "no"])
     ('yes', ['notify-send', 'I heard yes'])
+    >>> parse_rule(r'yes="C:\\My Tools\\lamp.exe" on', ["yes", "no"], on_windows=True)
+    ('yes', ['C:\\\\My Tools\\\\lamp.exe', 'on'])
     """
     label, _, text = rule.partition("=")
     try:
-        command = shlex.split(text)
+        command = _split(text, on_windows)
     except ValueError as error:
         raise UsageError(f"found {rule!r} ({error}), expected LABEL=COMMAND with its quotes closed") from error
     if not command:
@@ -86,6 +95,15 @@ def parse_rule(rule: str, words: Sequence[str]) -> tuple[str, list[str]]:
     if label not in words:
         raise UsageError(f"found a command for {label!r}, expected one of {', '.join(words)}")
     return label, command
+
+
+def _split(text: str, on_windows: bool) -> list[str]:
+    """A command's parts, as a shell would have them."""
+    words = shlex.shlex(text, posix=True, punctuation_chars=False)
+    words.whitespace_split, words.commenters = True, ""
+    if on_windows:
+        words.escape = ""
+    return list(words)
 
 
 def environment(event: Detection, heard: datetime) -> dict[str, str]:

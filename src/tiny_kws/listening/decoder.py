@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ BLOCK_ROWS = 4096  # rows of probabilities looked at together
 class Detection:
     """A word that was heard. Seconds count from the start of the stream.
 
-    `end_s` is the moment of the decision, `start_s` the start of the second of sound it rests on, `confidence` the
+    `end_s` is the moment of the decision, `start_s` the start of the window of sound it rests on, `confidence` the
     smoothed probability of the label at the decision.
     """
 
@@ -30,6 +31,16 @@ class Detection:
     start_s: float
     end_s: float
     confidence: float
+
+    def to_json(self, file: str | None = None, time: str | None = None) -> str:
+        """The event as one JSON object on one line: the form that commands and the page write.
+
+        `file` is the recording it was heard in, `time` when it was heard at a microphone, in UTC.
+
+        >>> Detection("stop", 1.0, 2.0, 0.9).to_json(file="meeting.mp3")
+        '{"file": "meeting.mp3", "time": null, "label": "stop", "start_s": 1.0, "end_s": 2.0, "confidence": 0.9}'
+        """
+        return json.dumps({"file": file, "time": time, **asdict(self)}, ensure_ascii=False)
 
 
 class Decoder:
@@ -41,23 +52,30 @@ class Decoder:
     creeps up is none. No label is within `refractory_ms` of an event. How the rows are divided over calls changes
     nothing, to the last bit.
 
-    `labels` name the columns, `words` those that can be events: all but `silence` and `unknown`. `hop_s` is the time
-    from row to row.
-    Raises UsageError for settings that make no sense or thresholds for labels that are not there.
+    `labels` name the columns; `words` are those that can be events: those that the settings name, or else all but
+    `silence` and `unknown`. `hop_s` is the time from row to row, `window_s` that of the sound that a row rests on.
+    Raises UsageError for settings that make no sense, or that name labels that are not there.
 
-    >>> rows = np.zeros((10, 3), np.float32)
-    >>> rows[4:8, 2] = 1.0
+    >>> rows = np.zeros((20, 3), np.float32)
+    >>> rows[14:18, 2] = 1.0
     >>> config = DetectorConfig(threshold=0.9, smoothing_ms=200, min_duration_ms=0)
     >>> Decoder(("silence", "unknown", "yes"), 0.1, config).process(rows)
-    [Detection(label='yes', start_s=0.0, end_s=0.6, confidence=1.0)]
+    [Detection(label='yes', start_s=0.6, end_s=1.6, confidence=1.0)]
     """
 
-    def __init__(self, labels: Sequence[str], hop_s: float, config: DetectorConfig | None = None) -> None:
+    def __init__(
+        self,
+        labels: Sequence[str],
+        hop_s: float,
+        config: DetectorConfig | None = None,
+        window_s: float = CLIP_SAMPLES / SAMPLE_RATE,
+    ) -> None:
         self.config = config or DetectorConfig()
         self.labels = tuple(labels)
-        self.hop_s = hop_s
+        self.hop_s, self.window_s = hop_s, window_s
         check_config(self.config, self.labels)
-        self._columns = [i for i, label in enumerate(labels) if is_word(label)]
+        chosen = self.config.words or tuple(filter(is_word, labels))
+        self._columns = np.array([i for i, label in enumerate(labels) if label in chosen], np.intp)
         self.words = tuple(labels[i] for i in self._columns)
         self._thresholds = np.array([self.config.thresholds.get(w, self.config.threshold) for w in self.words])
         self._releases = self._thresholds * self.config.release
@@ -73,7 +91,7 @@ class Decoder:
     def reset(self) -> None:
         """Back to the start of a stream, with silence before it."""
         n_words = len(self._columns)
-        self._past: Averages = np.zeros((self._n_smoothed - 1, n_words))
+        self._past: list[Averages] = list(np.zeros((self._n_smoothed - 1, n_words)))
         self._row = 0  # the next
         self._last_event = -self._n_refractory
         self._last_short: Rows = np.full(n_words, -1)  # the last row in which each word was below its threshold
@@ -85,49 +103,82 @@ class Decoder:
 
         Raises UsageError for rows of another width.
         """
+        return self.step(rows)[1]
+
+    def step(self, rows: npt.ArrayLike) -> tuple[Averages, list[Detection]]:
+        """The averages (n, words) of `rows` (n, labels), and the events that they bring about, in order of time.
+
+        Raises UsageError for rows of another width.
+        """
         values = np.asarray(rows)
         if values.ndim != 2 or values.shape[1] != len(self.labels):
             raise UsageError(f"probabilities have shape {values.shape}, expected (rows, {len(self.labels)})")
-        events = []
-        for start in range(0, len(values), BLOCK_ROWS):
-            events += self._process_block(values[start : start + BLOCK_ROWS])
-        return events
+        events: list[Detection] = []
+        if len(values) == 1:
+            return self._step_row(values[0], events), events
+        averages = self._smooth(values)
+        for start in range(0, len(averages), BLOCK_ROWS):
+            self._decide_block(averages[start : start + BLOCK_ROWS], events)
+        return averages, events
 
-    def smooth(self, rows: npt.ArrayLike) -> Averages:
-        """The averages (n, words) that the next `rows` are judged by; does not go on in the stream."""
-        joined = np.concatenate([self._past, np.asarray(rows)[:, self._columns].astype(np.float64)])
-        n_rows = len(joined) - len(self._past)
-        # Summed in one order for every row, whatever the division into calls.
-        total = np.zeros((n_rows, joined.shape[1]))
-        for i in range(self._n_smoothed):
-            total += joined[i : i + n_rows]
-        return total / self._n_smoothed
+    def _step_row(self, probabilities: npt.NDArray[Any], events: list[Detection]) -> Averages:
+        """One row, as most calls bring: the same as a block of one, with as few operations as it takes."""
+        values = probabilities[self._columns].astype(np.float64)
+        total = values
+        if self._past:
+            total = self._past[0] + 0.0
+            for past in self._past[1:]:
+                total += past
+            total += values
+            self._past = [*self._past[1:], values]
+            total /= self._n_smoothed
+        row, short = self._row, total < self._thresholds
+        self._row += 1
+        self._last_short[short] = row
+        self._last_low[total < self._releases] = row
+        if np.count_nonzero(short) < len(short):  # most often no word is at its threshold
+            due = (row - self._last_short >= self._n_held) & (row - self._last_low <= self._n_rise)
+            self._decide(row, total, due, self._last_low, events)
+        return total[None]
 
-    def _process_block(self, rows: npt.NDArray[np.floating]) -> list[Detection]:
-        smoothed = self.smooth(rows)
-        joined = np.concatenate([self._past, rows[:, self._columns].astype(np.float64)])
-        self._past = joined[len(joined) - len(self._past) :]
-        numbers = self._row + np.arange(len(rows))[:, None]
-        last_short = _latest(numbers, smoothed < self._thresholds, self._last_short)
-        last_low = _latest(numbers, smoothed < self._releases, self._last_low)
+    def _smooth(self, rows: npt.NDArray[Any]) -> Averages:
+        """The means of each row and those before it. Summed in one order, whatever the division into calls."""
+        values = rows[:, self._columns].astype(np.float64)
+        if not self._past:
+            return values
+        joined = np.concatenate([self._past, values])
+        totals = joined[: len(values)] + 0.0
+        for i in range(1, self._n_smoothed):
+            totals += joined[i : i + len(values)]
+        self._past = list(joined[len(joined) - len(self._past) :].copy())  # a view would keep all of it
+        return totals / self._n_smoothed
+
+    def _decide_block(self, averages: Averages, events: list[Detection]) -> None:
+        """Many rows at once."""
+        numbers = self._row + np.arange(len(averages))[:, None]
+        last_short = _latest(numbers, averages < self._thresholds, self._last_short)
+        last_low = _latest(numbers, averages < self._releases, self._last_low)
         due = (numbers - last_short >= self._n_held) & (numbers - last_low <= self._n_rise)
-        events = []
         for i in np.flatnonzero(due.any(1)):
-            row = self._row + int(i)
-            if row - self._last_event < self._n_refractory:
-                continue
-            ready = due[i] & (last_low[i] > self._reported)
-            if ready.any():
-                word = int(np.where(ready, smoothed[i], -1.0).argmax())
-                self._last_event = self._reported[word] = row
-                events.append(self._event(word, row, float(smoothed[i, word])))
-        self._last_short, self._last_low = last_short[-1], last_low[-1]
-        self._row += len(rows)
-        return events
+            self._decide(self._row + int(i), averages[i], due[i], last_low[i], events)
+        self._last_short, self._last_low = last_short[-1].copy(), last_low[-1].copy()
+        self._row += len(averages)
+
+    def _decide(
+        self, row: int, average: Averages, due: npt.NDArray[np.bool_], last_low: Rows, events: list[Detection]
+    ) -> None:
+        """Report the likeliest of the words that are due and ready in a row, unless an event was just before."""
+        if row - self._last_event < self._n_refractory:
+            return
+        ready = due & (last_low > self._reported)
+        if ready.any():
+            word = int(np.where(ready, average, -1.0).argmax())
+            self._last_event = self._reported[word] = row
+            events.append(self._event(word, row, float(average[word])))
 
     def _event(self, word: int, row: int, confidence: float) -> Detection:
         end_s = (row + 1) * self.hop_s
-        start_s = max(0.0, end_s - CLIP_SAMPLES / SAMPLE_RATE)
+        start_s = max(0.0, end_s - self.window_s)
         return Detection(self.words[word], round(start_s, 6), round(end_s, 6), round(confidence, 6))
 
 
@@ -139,11 +190,16 @@ def _latest(numbers: Rows, happened: npt.NDArray[np.bool_], before: Rows) -> Row
 def check_config(config: DetectorConfig, labels: Sequence[str]) -> None:
     """Raise UsageError for settings that make no sense with `labels`."""
     for name, value in vars(config).items():
-        if name != "thresholds" and not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
+        if name not in ("thresholds", "words") and not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
             raise UsageError(f"the detector's {name} is {value!r}, expected a number from 0")
     if not isinstance(config.thresholds, Mapping):
         raise UsageError(f"the detector's thresholds are {config.thresholds!r}, expected numbers by label")
     words = [label for label in labels if is_word(label)]
+    if isinstance(config.words, str) or not isinstance(config.words, Sequence):
+        raise UsageError(f"the detector's words are {config.words!r}, expected a list of them")
+    strange = [word for word in config.words if word not in words]
+    if strange:
+        raise UsageError(f"found the word {strange[0]!r} to listen for, expected one or more of {', '.join(words)}")
     for label, value in config.thresholds.items():
         if label not in words:
             raise UsageError(f"found a threshold for {label!r}, expected one of {', '.join(words)}")

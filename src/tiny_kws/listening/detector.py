@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,29 @@ import numpy as np
 import numpy.typing as npt
 
 from ..artefact.format import Metadata
-from ..artefact.runtime import Classifier, SlidingWindow, Stream, StreamModel, open_model
+from ..artefact.runtime import Classifier, Probabilities, SlidingWindow, Stream, StreamModel, open_model
 from ..audio import Samples, Source, from_array, is_source, stream_mono
 from ..config import SAMPLE_RATE, DetectorConfig, from_mapping
 from ..errors import AudioError, ModelError, UsageError
 from ..files import write_json
 from .decoder import Averages, Decoder, Detection, check_config
 
-Watch = Callable[[Samples, Averages], None]
 CONFIG_FORMAT = 1
 TAIL_MS = 500  # of silence after a recording, so that a word at its very end is heard out
+TAIL = np.zeros(SAMPLE_RATE * TAIL_MS // 1000, np.float32)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a detector makes of a chunk of sound.
+
+    `rows` are the probabilities (hops, labels) at the end of each hop that the chunk completes, `averages`
+    (hops, words) what events are decided by, and `events` those that it brings about.
+    """
+
+    rows: Probabilities
+    averages: Averages
+    events: list[Detection]
 
 
 class Detector:
@@ -45,34 +58,49 @@ class Detector:
         loaded = model if isinstance(model, (StreamModel, Classifier)) else open_model(model, threads)
         self.model = loaded
         self.config = config or config_of(loaded)
-        self.posteriors: Stream | SlidingWindow = (
+        self._posteriors: Stream | SlidingWindow = (
             loaded.stream() if isinstance(loaded, StreamModel) else SlidingWindow(loaded, self.config.hop_ms)
         )
-        self.decoder = Decoder(loaded.labels, self.posteriors.hop / SAMPLE_RATE, self.config)
+        self.hop_s = self._posteriors.hop / SAMPLE_RATE
+        """Seconds from one row to the next."""
+        self.window_s = loaded.metadata.window / SAMPLE_RATE
+        """Seconds of sound that a row rests on."""
+        self._decoder = Decoder(loaded.labels, self.hop_s, self.config, self.window_s)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes, silence and unknown among them."""
-        return self.decoder.labels
+        """The labels of `rows`, silence and unknown among them if the model has them."""
+        return self._decoder.labels
 
-    def process(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> list[Detection]:
-        """Events found up to the end of `chunk`, (samples,) at 16 kHz in [-1, 1], of any length.
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that can be events, the labels of `averages`."""
+        return self._decoder.words
+
+    def step(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> Step:
+        """What comes of `chunk`, (samples,) at 16 kHz in [-1, 1], of any length.
 
         Integers are scaled by their type's range. Raises AudioError, and stays as it was, for another shape, type or
         rate, or samples that are not numbers.
         """
-        return self.decoder.process(self.posteriors.process(chunk, rate))
+        rows = self._posteriors.process(chunk, rate)
+        averages, events = self._decoder.step(rows)
+        return Step(rows, averages, events)
+
+    def process(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> list[Detection]:
+        """The events found up to the end of `chunk`; see `step`."""
+        return self.step(chunk, rate).events
 
     def finish(self) -> list[Detection]:
         """The events that half a second of silence after the end brings about; then start anew."""
-        events = self.process(np.zeros(SAMPLE_RATE * TAIL_MS // 1000, np.float32))
+        events = self.process(TAIL)
         self.reset()
         return events
 
     def reset(self) -> None:
         """Back to the start of a stream: silence before the next chunk."""
-        self.posteriors.reset()
-        self.decoder.reset()
+        self._posteriors.reset()
+        self._decoder.reset()
 
     def detect(self, audio: Source | npt.ArrayLike, rate: float = SAMPLE_RATE) -> Iterator[Detection]:
         """Events of a whole recording, as they are found: a sound file of any length, or samples at `rate` Hz.
@@ -82,23 +110,29 @@ class Detector:
         """
         return self.detect_blocks(stream_mono(audio) if is_source(audio) else [from_array(audio, rate)])  # type: ignore[arg-type]
 
-    def detect_blocks(self, blocks: Iterable[Samples], watch: Watch | None = None) -> Iterator[Detection]:
+    def detect_blocks(self, blocks: Iterable[Samples]) -> Iterator[Detection]:
         """Events of a recording that comes in blocks, each (samples,) float32 at 16 kHz, as they are found.
 
-        `watch(block, averages)` is shown each block with the averages (hops, words) that its hops are judged by.
         Starts anew before and after. An AudioError of `blocks` is raised after the events found until then.
+        """
+        for _, step in self.steps(blocks):
+            yield from step.events
+
+    def steps(self, blocks: Iterable[Samples]) -> Iterator[tuple[Samples, Step]]:
+        """The blocks of a recording, each with what comes of it, and then the silence that a last word is heard out in.
+
+        Of that silence, which is no sound of the recording, no samples are given. Starts anew before and after. An
+        AudioError of `blocks` is raised after all that came before it.
         """
         self.reset()
         failure = None
         try:
             for block in blocks:
-                rows = self.posteriors.process(block)
-                if watch is not None:
-                    watch(block, self.decoder.smooth(rows))
-                yield from self.decoder.process(rows)
+                yield block, self.step(block)
         except AudioError as error:
             failure = error
-        yield from self.finish()
+        yield np.zeros(0, np.float32), self.step(TAIL)
+        self.reset()
         if failure is not None:
             raise failure
 
@@ -163,4 +197,4 @@ def read_config(path: Path, metadata: Metadata) -> DetectorConfig:
 def _to_config(settings: Any, labels: Sequence[str], where: str) -> DetectorConfig:
     config = from_mapping(DetectorConfig, settings, where)
     check_config(config, labels)
-    return config
+    return replace(config, words=tuple(config.words))  # a list in JSON

@@ -24,7 +24,7 @@ from ..config import SAMPLE_RATE, DetectorConfig
 from ..errors import AudioError, KwsError, UsageError
 from .decoder import Detection
 from .detector import Detector
-from .session import Block, Hearing, OnStatus, Status
+from .session import Block, OnStatus, Session, Status
 
 BLOCK_MS = 40
 LATENCY_S = 0.1  # that the device may hold sound back, so that a busy computer loses none
@@ -148,13 +148,13 @@ class Listener:
         """
         with self._lock:
             if not self._is_closed:
-                self.hearing = Hearing(Detector(self._model, self._config), self._on_status)
+                self.session = Session(Detector(self._model, self._config), self._on_status)
                 self._start(Capture(choose_device(list_devices(), self._wanted)))
         return self
 
     def _start(self, capture: Capture) -> None:
         self._capture, self.device = capture, capture.device
-        self.hearing.begin(capture.rate)
+        self.session.begin(capture.rate)
         self._last_s = clock()
 
     def step(self) -> list[Detection]:
@@ -168,7 +168,7 @@ class Listener:
             block = self._capture.read(WAIT_S)
             if block is not None:
                 self._last_s, self._is_reported = clock(), False
-                return self.hearing.process(block)
+                return self.session.process(block)
             if not self._capture.is_alive:
                 self._lose("is gone (unplugged?)")
             elif clock() - self._last_s > STALL_S:
@@ -180,7 +180,7 @@ class Listener:
         self._capture.close()
         self._capture, self._last_s = None, clock()
         if not self._is_reported:
-            self.hearing.report(f"{self.device.name}: {what}; trying again every second until it is back")
+            self.session.report(f"{self.device.name}: {what}; trying again every second until it is back")
         self._is_reported = True
 
     def _reopen(self) -> None:

@@ -1,4 +1,4 @@
-"""Sound from a device, block by block, to events: without the device, and with all that may befall its sound."""
+"""Listening to a device, block by block: gaps, overflow, level and silence, but not the device itself."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 
-from ..audio import Samples, check_finite, mix_down
-from ..config import CLIP_SAMPLES, SAMPLE_RATE
+from ..audio import Converter, Samples
+from ..config import SAMPLE_RATE
 from ..errors import AudioError
 from .decoder import Detection
 from .detector import Detector
@@ -19,7 +18,6 @@ from .detector import Detector
 GAP_S = 1.0  # without sound, and what follows is no longer the same piece of it
 REPORT_S = 5.0  # a trouble that comes with every block is reported so often
 BEFORE = SAMPLE_RATE  # samples of sound that are kept before an event's
-KEPT = BEFORE + CLIP_SAMPLES
 SILENT_S = 10.0  # of digital silence from the start, and it is said
 QUIET_DB = -120.0
 
@@ -55,7 +53,7 @@ class Block:
 OnStatus = Callable[[Status], None]
 
 
-class Hearing:
+class Session:
     """Blocks of sound from a device to events; knows no device.
 
     `on_status` is told of every block and every problem. Sound that was lost in its midst, a second or more without
@@ -65,6 +63,7 @@ class Hearing:
     def __init__(self, detector: Detector, on_status: OnStatus | None = None) -> None:
         self.detector = detector
         self.time_s = 0.0
+        self._n_recent = BEFORE + round(detector.window_s * SAMPLE_RATE)  # enough for an event anywhere in a block
         self._on_status = on_status or (lambda status: None)
         self._status = Status(0.0, QUIET_DB, "", 0.0)
         self._last_s: float | None = None  # when the last block came
@@ -82,9 +81,9 @@ class Hearing:
     def _start_piece(self, lost_s: float) -> None:
         self._piece_s = self.time_s = self.time_s + lost_s
         self._frames = 0
-        self._resampler = None if self.rate == SAMPLE_RATE else soxr.ResampleStream(self.rate, SAMPLE_RATE, 1)
-        self._kept: Samples = np.zeros(0, np.float32)
-        self._n_heard = 0  # samples of this piece at 16 kHz
+        self._converter: Converter | None = None
+        self._recent: Samples = np.zeros(0, np.float32)
+        self._n_samples = 0  # samples of this piece at 16 kHz
         self.detector.reset()
 
     def process(self, block: Block) -> list[Detection]:
@@ -93,7 +92,7 @@ class Hearing:
         self._frames += len(block.samples)
         self.time_s = self._piece_s + self._frames / self.rate
         try:
-            events = self._hear(block.samples)
+            events = self._detect(block.samples)
         except AudioError as error:
             self._report_seldom("samples", str(error))
             self._start_piece(0.0)
@@ -104,14 +103,14 @@ class Hearing:
             lost = f"some sound was lost by the device (overflows: {self._overflows}); is the computer too busy?"
             if self._report_seldom("overflow", lost):
                 self._overflows = 0
-        self._mind_silence()
+        self._check_for_silence()
         return events
 
     def sound_of(self, event: Detection) -> Samples:
         """The sound that `event`, of the last block, rests on and a second before it; 16 kHz mono, less at a start."""
         first, last = (round((second - self._piece_s) * SAMPLE_RATE) for second in (event.start_s, event.end_s))
-        oldest = self._n_heard - len(self._kept)
-        return self._kept[max(0, first - BEFORE - oldest) : last - oldest].copy()
+        oldest = self._n_samples - len(self._recent)
+        return self._recent[max(0, first - BEFORE - oldest) : last - oldest].copy()
 
     def report(self, problem: str) -> None:
         """Tell of a problem."""
@@ -142,26 +141,28 @@ class Hearing:
             self._start_piece(lost_s)
             self.report(f"{lost_s:.1f} s of sound were lost: what is done on events takes too long; going on")
 
-    def _hear(self, samples: npt.NDArray[np.float32]) -> list[Detection]:
-        check_finite(samples, "the microphone", self.time_s)
-        mono = mix_down(samples)
-        level_db = max(QUIET_DB, 10.0 * math.log10(np.square(mono, dtype=np.float64).mean() + 1e-30))
-        audio = mono if self._resampler is None else self._resampler.resample_chunk(mono)
-        self._n_heard += len(audio)
-        self._kept = np.concatenate([self._kept, audio])[-(len(audio) + KEPT) :]  # enough for an event anywhere in it
-        rows = self.detector.posteriors.process(audio)
+    def _detect(self, samples: npt.NDArray[np.float32]) -> list[Detection]:
+        if self._converter is None:
+            self._converter = Converter(self.rate, samples.shape[1], "the microphone")
+        audio = self._converter.push(samples)
+        level_db = self._status.level_db
+        if len(audio):
+            level_db = max(QUIET_DB, 10.0 * math.log10(np.square(audio, dtype=np.float64).mean() + 1e-30))
+        self._n_samples += len(audio)
+        self._recent = np.concatenate([self._recent, audio])[-(len(audio) + self._n_recent) :]
+        step = self.detector.step(audio)
         label, probability = self._status.label, self._status.probability
-        if len(rows):
-            best = int(rows[-1].argmax())
-            label, probability = self.detector.labels[best], float(rows[-1][best])
+        if len(step.rows):
+            best = int(step.rows[-1].argmax())
+            label, probability = self.detector.labels[best], float(step.rows[-1][best])
         self._status = Status(self.time_s, level_db, label, probability)
-        return [self._in_time(event) for event in self.detector.decoder.process(rows)]
+        return [self._in_session_time(event) for event in step.events]
 
-    def _in_time(self, event: Detection) -> Detection:
+    def _in_session_time(self, event: Detection) -> Detection:
         start_s, end_s = (round(self._piece_s + second, 6) for second in (event.start_s, event.end_s))
         return replace(event, start_s=start_s, end_s=end_s)
 
-    def _mind_silence(self) -> None:
+    def _check_for_silence(self) -> None:
         if not self._is_silent:
             return
         self._is_silent = self._status.level_db <= QUIET_DB

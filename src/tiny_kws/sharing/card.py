@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..artefact.format import Metadata
+from ..artefact.format import Metadata, Validation
 from ..artefact.hub import CHECKPOINT, SUMS, import_hub
 from ..evaluation import tables
 from ..words import SILENCE, UNKNOWN, is_word
@@ -61,7 +61,7 @@ def model_card(facts: CardFacts, repo: str) -> str:
 def _front_matter(facts: CardFacts) -> str:
     hub = import_hub()
     metadata = facts.artefacts[0].metadata
-    of_speech_commands = SPEECH_COMMANDS in metadata.data.get("source", "")
+    of_speech_commands = SPEECH_COMMANDS in metadata.source
     known = {"language": "en", "datasets": ["google/speech_commands"]} if of_speech_commands else {}
     results = _results(facts) if of_speech_commands else []
     card = hub.ModelCardData(
@@ -81,7 +81,7 @@ def _results(facts: CardFacts) -> list[Any]:
     measured = {m["data"]["name"]: (m["accuracy"], m["macro_f1"]) for m in facts.clips.values()}
     validation = facts.artefacts[0].metadata.validation
     if validation:
-        measured.setdefault(validation["clips_name"], (validation["accuracy"], validation["macro_f1"]))
+        measured.setdefault(validation.clips_name, (validation.accuracy, validation.macro_f1))
     hub = import_hub()
     return [
         hub.EvalResult(
@@ -145,7 +145,7 @@ def _limits(facts: CardFacts) -> str:
         f"whatever else is said is to come out as {_list_of(others, 'or')}" if others else "it has no label for others"
     )
     limits = [f"It knows these words only; {rest}."]
-    if SPEECH_COMMANDS in metadata.data.get("source", ""):
+    if SPEECH_COMMANDS in metadata.source:
         limits.append("Its words are English, read aloud one by one by volunteers.")
     for metrics in facts.clips.values():
         weakest = sorted(metrics["per_class"].items(), key=lambda item: item[1]["recall"])[:WEAKEST]
@@ -194,11 +194,11 @@ def _files(facts: CardFacts) -> str:
     return "\n".join(lines)
 
 
-def _accuracy(validation: Mapping[str, Any]) -> str:
-    if not validation:
+def _accuracy(validation: Validation | None) -> str:
+    if validation is None:
         return "not measured"
-    low, high = validation["accuracy_interval"]
-    return f"{100 * validation['accuracy']:.2f} % of {validation['clips']} ({100 * low:.2f} to {100 * high:.2f})"
+    low, high = validation.accuracy_interval
+    return f"{100 * validation.accuracy:.2f} % of {validation.clips} ({100 * low:.2f} to {100 * high:.2f})"
 
 
 def _measured_on_clips(facts: CardFacts) -> str:

@@ -1,1 +1,1 @@
-import{a as e,i as t,n,o as r,r as i,t as a}from"./stream.js";import{n as o,r as s}from"./logmel.js";export{e as Decoder,s as KwsError,o as LogMel,t as Resampler,a as Stream,n as StreamModel,r as detectorConfig,i as parseArtefact};
+import{i as e,n as t,r as n,t as r}from"./stream.js";import{a as i,n as a,o,t as s}from"./decoder.js";export{s as Decoder,o as KwsError,i as LogMel,e as Resampler,r as Stream,t as StreamModel,a as detectorConfig,n as parseArtefact};

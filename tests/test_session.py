@@ -11,10 +11,11 @@ import pytest
 import soxr
 
 from tiny_kws import Detection, Detector, DetectorConfig
+from tiny_kws.artefact.runtime import Stream
 from tiny_kws.audio import read_mono
 from tiny_kws.config import SAMPLE_RATE
 from tiny_kws.listening.decoder import Decoder
-from tiny_kws.listening.session import QUIET_DB, Block, Hearing, Status
+from tiny_kws.listening.session import QUIET_DB, Block, Session, Status
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LABELS = ("silence", "unknown", "beep")
@@ -32,7 +33,7 @@ class Loudness:
     def reset(self) -> None:
         self._rest = np.zeros(0, np.float32)
 
-    def process(self, audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def process(self, audio: npt.NDArray[np.float32], rate: float = SAMPLE_RATE) -> npt.NDArray[np.float32]:
         joined = np.concatenate([self._rest, audio])
         n_hops = len(joined) // HOP
         self._rest = joined[n_hops * HOP :]
@@ -40,26 +41,22 @@ class Loudness:
         return np.where(rms[:, None] > 0.1, [[0.0, 0.1, 0.9]], [[0.8, 0.2, 0.0]]).astype(np.float32)
 
 
-class BeepDetector:
+class BeepDetector(Detector):
     """A detector of beeps, with the real decoder: one event at the third loud hop in a row."""
 
     def __init__(self) -> None:
-        self.labels = LABELS
-        self.posteriors = Loudness()
-        self.decoder = Decoder(LABELS, HOP / SAMPLE_RATE, CONFIG)
-
-    def reset(self) -> None:
-        self.posteriors.reset()
-        self.decoder.reset()
+        self.window_s = 1.0
+        self._posteriors = cast(Stream, Loudness())
+        self._decoder = Decoder(LABELS, HOP / SAMPLE_RATE, CONFIG)
 
 
 class Listened:
-    """A Hearing, with what it told and the clock of a device that gives blocks without a gap."""
+    """A Session, with what it told and the clock of a device that gives blocks without a gap."""
 
     def __init__(self, rate: int = SAMPLE_RATE) -> None:
         self.told: list[Status] = []
-        self.hearing = Hearing(cast(Detector, BeepDetector()), self.told.append)
-        self.hearing.begin(rate)
+        self.session = Session(BeepDetector(), self.told.append)
+        self.session.begin(rate)
         self.rate = rate
         self.now_s = 1000.0
 
@@ -73,7 +70,7 @@ class Listened:
         for i in range(0, len(sound), frames):
             piece = sound[i : i + frames].astype(np.float32)
             self.now_s += len(piece) / self.rate
-            events += self.hearing.process(Block(piece.reshape(len(piece), -1), self.now_s, **first))
+            events += self.session.process(Block(piece.reshape(len(piece), -1), self.now_s, **first))
             first = {}
         return events
 
@@ -92,7 +89,7 @@ def test_events_are_those_of_the_recording(frames: int) -> None:
     """Blocks of any length at 16 kHz mono give the events that the detector finds in the whole recording."""
     sound = np.concatenate([read_mono(EXAMPLES / "go.wav"), np.zeros(8000), read_mono(EXAMPLES / "no.wav")])
     config = DetectorConfig(threshold=0.4)
-    hearing = Hearing(Detector("small", config))
+    hearing = Session(Detector("small", config))
     blocks = [sound[i : i + frames, None].astype(np.float32) for i in range(0, len(sound), frames)]
     found = [
         event for i, block in enumerate(blocks) for event in hearing.process(Block(block, i * frames / SAMPLE_RATE))
@@ -115,7 +112,7 @@ def test_the_resampled_sound_is_that_of_soxr() -> None:
     listened = Listened(48000)
     sound = np.stack([beep(48000), 0.5 * beep(48000)], axis=1)
     events = listened.give(sound[: round(0.7 * 48000)], frames=1920)
-    kept = listened.hearing.sound_of(events[0])
+    kept = listened.session.sound_of(events[0])
     whole = soxr.resample(sound.mean(axis=1), 48000, SAMPLE_RATE)
     assert len(kept) == round(events[0].end_s * SAMPLE_RATE)
     np.testing.assert_allclose(kept, whole[: len(kept)], atol=1e-4)
@@ -128,7 +125,7 @@ def test_time_goes_on_where_sound_was_lost() -> None:
     (second,) = listened.give(beep(), dropped=5 * SAMPLE_RATE)
     assert second.end_s - first.end_s == pytest.approx(1.2 + 5.0)
     assert listened.problems == ["5.0 s of sound were lost: what is done on events takes too long; going on"]
-    assert listened.hearing.time_s == pytest.approx(2 * 1.2 + 5.0)
+    assert listened.session.time_s == pytest.approx(2 * 1.2 + 5.0)
 
 
 def test_what_follows_lost_sound_is_heard_from_silence() -> None:
@@ -165,7 +162,7 @@ def test_a_device_that_is_back_is_heard_at_its_new_rate() -> None:
     """After a loss the device may have another rate; the time without is told and counted."""
     listened = Listened()
     listened.give(beep())
-    listened.hearing.begin(44100)
+    listened.session.begin(44100)
     listened.rate = 44100
     listened.now_s += 7.0
     (event,) = listened.give(beep(44100), frames=1764)
@@ -242,7 +239,7 @@ def test_the_sound_of_an_event_begins_a_second_before_it() -> None:
             break
     (event,) = events
     end = round(event.end_s * SAMPLE_RATE)
-    np.testing.assert_array_equal(listened.hearing.sound_of(event), sound[end - 2 * SAMPLE_RATE : end])
+    np.testing.assert_array_equal(listened.session.sound_of(event), sound[end - 2 * SAMPLE_RATE : end])
     early = Listened()
     (event,) = early.give(beep(before_s=0.1, after_s=0.0))
-    assert len(early.hearing.sound_of(event)) == round(event.end_s * SAMPLE_RATE)
+    assert len(early.session.sound_of(event)) == round(event.end_s * SAMPLE_RATE)

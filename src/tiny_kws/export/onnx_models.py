@@ -1,0 +1,161 @@
+"""The ONNX graphs of a checkpoint: over a clip, over a step of a stream, in int8; and their bytes as an artefact."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ..artefact.format import METADATA_KEY, Metadata, with_checksum
+from ..errors import UsageError
+from ..training.checkpoint import Checkpoint
+from ..training.networks import CausalCNN, Network
+from .onnx_graph import (
+    FRONT_END,
+    Graph,
+    StreamPast,
+    emit_front_end,
+    emit_linear,
+    emit_network,
+    factor_transform,
+    plan_states,
+    reaches_of,
+)
+
+MAX_STATE_BYTES = 2**17
+"""Of a stream: twice what `base` carries over a window of a second."""
+Array = npt.NDArray[Any]
+
+
+class _Body(nn.Module):
+    """The part of a network that is traced: up to the pooled vector, or, of one that streams, up to the pooling."""
+
+    def __init__(self, model: Network) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.model.trunk(features) if isinstance(self.model, CausalCNN) else self.model.embed(features)
+
+
+def clip_graph(checkpoint: Checkpoint, half_filters: bool = False) -> onnx.ModelProto:
+    """Front end, normalisation, network and softmax over a window of audio as one ONNX graph."""
+    config, model = checkpoint.feature_config, checkpoint.model
+    _check_window(checkpoint)
+    graph = Graph(FRONT_END)
+    if config.centered:
+        edges, mode = [0, config.n_fft // 2, 0, config.n_fft // 2], "reflect"
+    else:
+        edges, mode = [0, config.n_fft - config.hop, 0, 0], "constant"
+    padded = graph.add("Pad", "audio", graph.constant(edges), mode=mode)
+    features = emit_front_end(graph, padded, config, checkpoint.stats, half_filters)
+    example = torch.zeros(1, 1, config.n_mels, config.n_frames(checkpoint.window))
+    pooled = emit_network(graph, features, _Body(model), example)
+    if isinstance(model, CausalCNN):
+        pooled = graph.add("ReduceMean", pooled, graph.constant([-1]), keepdims=0)
+    _emit_head(graph, pooled, model.fc)
+    return graph.finish("clip", {"audio": ["batch", checkpoint.window]}, _outputs("batch", checkpoint))
+
+
+def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
+    """The same over a chunk of `hop` samples and the states that the chunks before it left.
+
+    Raises UsageError if the network does not stream, or in chunks of another length only.
+    """
+    config, model, step = checkpoint.feature_config, checkpoint.model, checkpoint.hop
+    assert isinstance(model, CausalCNN)
+    if hop <= 0 or hop % step or hop > checkpoint.window:
+        short, medium, long = (f"{1000 * times * step / config.rate:g}" for times in (1, 2, 4))
+        raise UsageError(
+            f"a hop of {hop} samples is no whole multiple of {step} up to the window of {checkpoint.window}; take "
+            f"{short}, {medium} or {long} ms"
+        )
+    example = torch.zeros(1, 1, config.n_mels, hop // config.hop)
+    body, fresh = _Body(model), hop // step
+    before = model.config.pooled_frames - fresh
+    layers = [((1, hop), config.n_fft - config.hop), *reaches_of(body, example)]
+    layers.append(((1, model.config.width, fresh), before))
+    graph = Graph()
+    past = StreamPast(graph, plan_states(layers))
+    audio = past.extend("audio", config.n_fft - config.hop)
+    features = emit_front_end(graph, audio, config, checkpoint.stats)
+    frames = emit_network(graph, features, body, example, past)
+    window = past.extend(frames, before)
+    _emit_head(graph, graph.add("ReduceMean", window, graph.constant([0])), model.fc)
+    past.finish()
+    _check_state_size(past, hop)
+    outputs = {**_outputs(1, checkpoint), **{f"next_{name}": shape for name, shape in past.shapes.items()}}
+    return graph.finish("stream", {"audio": [1, hop], **past.shapes}, outputs)
+
+
+def _check_window(checkpoint: Checkpoint) -> None:
+    """Raise UsageError for a window that the front end cannot cut into frames."""
+    columns = factor_transform(checkpoint.feature_config)[1]
+    if checkpoint.window % columns:
+        raise UsageError(f"found a window of {checkpoint.window} samples, expected a multiple of {columns}")
+
+
+def _check_state_size(past: StreamPast, hop: int) -> None:
+    state_bytes = 4 * sum(math.prod(shape) for shape in past.shapes.values())
+    if state_bytes > MAX_STATE_BYTES:
+        raise UsageError(
+            f"a stream in hops of {hop} samples would carry {state_bytes:,} bytes of state, expected at most "
+            f"{MAX_STATE_BYTES:,}; take a shorter hop or a narrower network"
+        )
+
+
+def _emit_head(graph: Graph, pooled: str, classifier: nn.Linear) -> None:
+    embedding = graph.add("Identity", pooled, name="embedding")
+    graph.add("Softmax", emit_linear(graph, embedding, classifier), axis=-1, name="probabilities")
+
+
+def _outputs(batch: str | int, checkpoint: Checkpoint) -> dict[str, list[Any]]:
+    width = checkpoint.model.fc.in_features
+    return {"probabilities": [batch, len(checkpoint.labels)], "embedding": [batch, width]}
+
+
+def quantized(model: onnx.ModelProto, calibration: Array) -> onnx.ModelProto:
+    """`model` with its network's weights and activations in int8, ranges taken from audio (clips, window)."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static  # noqa: PLC0415
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = iter(np.array_split(calibration, max(1, len(calibration) // 32)))
+
+        def get_next(self) -> dict[str, Array] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"audio": batch}
+
+    kept_in_float = [node.name for node in model.graph.node if node.name.startswith(FRONT_END)]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        logging.disable(logging.WARNING)  # it recommends a preparation that this graph does not need
+        try:
+            quantize_static(
+                model,
+                path,
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=kept_in_float,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
+        return onnx.load(path)
+
+
+def artefact_bytes(model: onnx.ModelProto, metadata: Metadata) -> bytes:
+    """The bytes of an artefact: `model` with `metadata` and its checksum."""
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
+    return with_checksum(model.SerializeToString())
