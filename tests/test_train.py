@@ -718,7 +718,7 @@ def test_hard_negatives_do_not_hinder_resuming(prepared: PreparedData, tmp_path:
 def of_window(data: PreparedData, window: int) -> PreparedData:
     """The same clips, cut or with silence behind them, as data prepared with such a window."""
     bank = np.pad(data.bank[:], ((0, 0), (0, max(0, window - data.window))))[:, :window]
-    return replace(data, bank=bank, manifest={**data.manifest, "window": window})
+    return replace(data, bank=bank, spans=np.minimum(data.spans, window))
 
 
 SHORT_STREAMS = StreamRecipe(made_rooms=4, seconds=2.4, noise_speeds=(1.0,), babble_share=0.0)
@@ -777,6 +777,7 @@ def test_the_classes_come_from_the_data(prepared: PreparedData, tmp_path: Path) 
     few = replace(
         prepared,
         bank=np.array(prepared.bank[rows]),
+        spans=prepared.spans[rows],
         clips=[prepared.clips[i] for i in rows],
         vocabulary=Vocabulary(kept),
     )

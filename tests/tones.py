@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE, FeatureConfig
-from tiny_kws.data.prepared import EXTRA, Clip, PreparedData, material_file
+from tiny_kws.data.prepared import EXTRA, Clip, PreparedData, material_file, to_float
+from tiny_kws.data.spans import find_word
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.training.features import LogMel, normalize
 from tiny_kws.words import UNKNOWN, Vocabulary
@@ -74,7 +75,8 @@ def write_data(
     listed = {
         kind: [{"file": kind, "group": kind, "samples": len(pcm)}] if len(pcm) else [] for kind, pcm in material.items()
     }
-    return PreparedData(folder, bank, noise, clips, Vocabulary(LABELS), {"material": listed, "window": window})
+    spans = np.array([find_word(to_float(row)) or (-1, -1) for row in bank], np.int32)
+    return PreparedData(folder, bank, spans, noise, clips, Vocabulary(LABELS), {"material": listed})
 
 
 def seeded(seed: int = 0) -> torch.Generator:

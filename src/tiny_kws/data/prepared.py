@@ -134,7 +134,9 @@ def open_prepared(folder: Path) -> PreparedData:
     _check_array(folder, "bank", bank, (len(clips), window), np.int16)
     _check_array(folder, "list of spans", spans, (len(clips), 2), np.int32)
     if noise.ndim != 1 or len(noise) < window or noise.dtype != np.int16:
-        raise DataError(f"{folder}: the noise is {noise.shape} {noise.dtype}, expected {window} samples or more of int16")
+        raise DataError(
+            f"{folder}: the noise is {noise.shape} {noise.dtype}, expected {window} samples or more of int16"
+        )
     foreign = sorted({clip.label for clip in clips} - set(vocabulary.labels))
     if foreign:
         raise DataError(
