@@ -365,7 +365,7 @@ def test_nothing_beyond_full_scale(data: PreparedData) -> None:
 
 
 def test_where_words_are(data: PreparedData, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clip's span is its sound, with 20 to 30 ms on both sides; it comes with the data and is not looked for again."""
+    """A clip's span is its sound, with 20 to 30 ms on both sides; it comes with the data, not from another look."""
     monkeypatch.setattr("tiny_kws.data.spans.find_word", None)
     composer = StreamComposer(data, PLAIN, HOP, CPU)
     assert len(composer.spans) == 16
