@@ -37,12 +37,13 @@ class Detection:
     def to_json(self, file: str | None = None, time: str | None = None) -> str:
         """The event as one JSON object on one line: the form that commands and the page write.
 
-        `file` is the recording it was heard in, `time` when it was heard at a microphone, in UTC.
+        `file` is the recording it was heard in, `time` when it was heard at a microphone, in UTC. What is not ASCII is
+        escaped, so that it gets through every terminal and encoding.
 
         >>> Detection("stop", 1.0, 2.0, 0.9).to_json(file="meeting.mp3")
         '{"file": "meeting.mp3", "time": null, "label": "stop", "start_s": 1.0, "end_s": 2.0, "confidence": 0.9}'
         """
-        return json.dumps({"file": file, "time": time, **asdict(self)}, ensure_ascii=False)
+        return json.dumps({"file": file, "time": time, **asdict(self)})
 
 
 class Decoder:
