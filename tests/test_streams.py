@@ -44,7 +44,9 @@ from tiny_kws.evaluation.streams import (
     threshold_grid,
     with_threshold,
 )
+from tiny_kws.evaluation.synthesis.build import origin_of
 from tiny_kws.evaluation.tables import streams_table
+from tiny_kws.files import sha256_of
 from tiny_kws.listening.decoder import Detection
 from tiny_kws.listening.detector import Detector, read_config
 from tiny_kws.words import SILENCE, UNKNOWN
@@ -541,6 +543,14 @@ def test_the_operating_point_by_hand(metrics: dict[str, Any]) -> None:
     assert point["confusions"] == []
 
 
+def test_the_operating_point_says_what_came_and_of_what(metrics: dict[str, Any]) -> None:
+    """Beside the rate that was wanted stand the one that came, the thresholds, and that they are held out."""
+    wanted, point = at(metrics, "held_out", 1.0), metrics["operating_point"]
+    assert not point["in_sample"]
+    for key in ("thresholds", "misses", "miss_rate_interval", "false_alarms_per_hour"):
+        assert point[key] == wanted[key]
+
+
 def test_latency_counts_from_the_end_of_the_word(metrics: dict[str, Any]) -> None:
     """Peaks that start 0.2 s before the end of the word are decided 0.15 s before it, at the end of a hop."""
     late = metrics["operating_point"]["latency_from_word_end_s"]
@@ -561,6 +571,7 @@ def test_one_group_of_speakers_is_reported_in_sample() -> None:
     found = {"model": {"name": "m"}, **evaluate_streams(recordings, CONFIG, OWN)}
     assert found["held_out"]["in_sample"]
     assert found["held_out"]["halves"] == []
+    assert found["operating_point"]["in_sample"]
     assert "come from the very recordings" in streams_table(found)
 
 
@@ -652,6 +663,50 @@ def test_saved_settings_can_be_used(evaluated: tuple[Any, Path], stream_set: Pat
     again = run_cli("evaluate-stream", "small", "--manifest", stream_set, "--out", tmp_path, "--config", out / "c.json")
     assert again.returncode == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["detector"]["threshold"] == config.threshold
+
+
+def test_the_metrics_say_where_settings_were_chosen(
+    evaluated: tuple[Any, Path], stream_set: Path, tmp_path: Path
+) -> None:
+    """Settings of --save-config know their recordings: on these they were chosen here, on others not; nothing is known
+    of the model's own."""
+    config = ["--config", evaluated[1] / "c.json"]
+    other = stream_set.parent / "other.jsonl"
+    other.write_text(stream_set.read_text() + "\n")
+    found = []
+    for manifest, options in ((stream_set, []), (stream_set, config), (other, config)):
+        done = run_cli("evaluate-stream", "small", "--manifest", manifest, "--out", tmp_path, *options)
+        assert done.returncode == 0
+        found.append(json.loads((tmp_path / "metrics.json").read_text())["settings"]["chosen_here"])
+    assert found == [None, True, False]
+
+
+def test_the_metrics_say_how_the_streams_were_made(stream_set: Path, tmp_path: Path) -> None:
+    """With the stream.json of `make-stream` in the folder above, its settings are kept, unless it is of others."""
+    condition = tmp_path / "snr10"
+    condition.mkdir()
+    for file in stream_set.parent.iterdir():
+        if file.is_file():
+            (condition / file.name).write_bytes(file.read_bytes())
+    for sha256, expected in ((sha256_of(stream_set), 7), ("0" * 64, None)):
+        summary = {"settings": {"seed": 7}, "recordings_sha256": "abc", "manifest_sha256": sha256}
+        (tmp_path / "stream.json").write_text(json.dumps(summary))
+        origin = origin_of(condition / stream_set.name)
+        assert (origin and origin.settings["seed"]) == expected
+    (tmp_path / "stream.json").write_text(json.dumps({**summary, "manifest_sha256": sha256_of(stream_set)}))
+    done = run_cli("evaluate-stream", "small", "--manifest", condition / stream_set.name, "--out", tmp_path / "out")
+    assert done.returncode == 0
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())["manifest"]["origin"]
+    assert found == {"condition": "snr10", "settings": {"seed": 7}, "recordings_sha256": "abc"}
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(stream_set: Path, tmp_path: Path) -> None:
+    """With a folder where metrics.json is to be, nothing is listened to, and the folder stays empty."""
+    (tmp_path / "metrics.json").mkdir()
+    done = run_cli("evaluate-stream", "small", "--manifest", stream_set, "--out", tmp_path)
+    assert done.returncode == 1
+    assert "is a folder" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
 def test_a_bad_recording_is_named_and_the_rest_evaluated(stream_set: Path, tmp_path: Path) -> None:

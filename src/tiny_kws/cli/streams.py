@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,13 +105,16 @@ def evaluate_stream(
     """Count misses and false alarms an hour over long recordings with labelled words."""
     from ..evaluation import rates, streams
     from ..evaluation.figures import plot_det
+    from ..evaluation.synthesis.build import origin_of
     from ..evaluation.tables import streams_table
-    from ..files import sha256_of, write_json
+    from ..files import check_writable, sha256_of, write_json
     from ..plotting import require_matplotlib
 
     require_matplotlib()
+    for path in (out / "metrics.json", out / "det.png", *([save_config] if save_config else [])):
+        check_writable(path)
     loaded = open_model(model)
-    settings = detector_config(loaded, config, None)
+    settings = detector_config(loaded, config)
     recordings, problems = streams.read_manifest(manifest, loaded.labels)
     with progress_bar("listening") as progress:
         heard = streams.posteriors_of(
@@ -129,9 +133,22 @@ def evaluate_stream(
             streams.RULES[rule.value],
             progress=lambda done: progress(done, streams.N_THRESHOLDS),
         )
+    origin = origin_of(manifest)
+    chosen_on = _chosen_on(config)
+    sha256 = sha256_of(manifest)
     metrics = {
         "model": {"name": loaded.path.name, "sha256": sha256_of(loaded.path)},
-        "manifest": {"name": str(manifest), "sha256": sha256_of(manifest), "left_out": problems},
+        "manifest": {
+            "name": str(manifest),
+            "sha256": sha256,
+            "left_out": problems,
+            **({"origin": asdict(origin)} if origin else {}),
+        },
+        "settings": {
+            "config": str(config) if config else None,
+            "chosen_on": chosen_on,
+            "chosen_here": chosen_on["sha256"] == sha256 if chosen_on else None,
+        },
         **metrics,
     }
     write_json(out / "metrics.json", metrics)
@@ -159,7 +176,16 @@ def _save_config(
     if not point["reached"]:
         raise KwsError(f"{path}: not written, no threshold gives as few as {REPORTED_RATE:g} false alarms an hour")
     expected = {"in_sample": point} if metrics["held_out"]["in_sample"] else {"held_out": held_out}
+    expected["chosen_on"] = {name: metrics["manifest"][name] for name in ("name", "sha256")}
     write_config(path, with_threshold(settings, point["thresholds"][0]), model, expected)
+
+
+def _chosen_on(config: Path | None) -> dict[str, Any] | None:
+    """The manifest that the settings in a file were chosen on, None where nothing says it."""
+    if config is None:
+        return None
+    expected = json.loads(config.read_text(encoding="utf-8")).get("expected", {})
+    return expected.get("chosen_on") if isinstance(expected, dict) else None
 
 
 @app.command("calibrate")

@@ -281,6 +281,9 @@ def _operating_point(points: Sequence[Point], heard: Sequence[Heard], ways: Ways
     return {
         "rate_per_hour": REPORTED_RATE,
         "reached": True,
+        "in_sample": any(set(choosing) & set(reported) for choosing, reported in ways),
+        "thresholds": [_rounded(points[index].threshold) for index in chosen if index is not None],
+        **figures(scores, ordered),
         "by_label": {
             label: {"words": words[label], "misses": missed[label], "false_alarms": alarms[label]}
             for label in sorted(words | alarms)

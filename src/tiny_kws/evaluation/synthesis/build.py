@@ -7,7 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from .protocols import MLPERF_TINY, plan_preset
 from .recordings import Line, StreamSettings, plan_recordings
 
 FORMAT = 1
+SUMMARY = "stream.json"
 Progress = Callable[[int, int], None]
 
 
@@ -68,8 +69,37 @@ def make_stream(
         for condition in conditions:
             write_bytes(folder / condition / "manifest.jsonl", text)
         summary = _summary(folder, material, settings, manifest, clipped)
-        write_json(folder / "stream.json", summary)
+        summary["manifest_sha256"] = hashlib.sha256(text).hexdigest()
+        write_json(folder / SUMMARY, summary)
     return summary
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How the streams of a manifest were made, by the `stream.json` of `make_stream`.
+
+    `settings` are those that it was told, the seed among them; `recordings_sha256` is a sum over all its recordings.
+    """
+
+    condition: str
+    settings: dict[str, Any]
+    recordings_sha256: str
+
+
+def origin_of(manifest: Path) -> Origin | None:
+    """How the streams of a manifest were made; None if no `stream.json` lies in the folder above, or it is of others.
+
+    >>> origin_of(Path("meeting/manifest.jsonl")) is None
+    True
+    """
+    path = manifest.parent.parent / SUMMARY
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if summary.get("manifest_sha256", sha256_of(manifest)) != sha256_of(manifest):
+            return None
+        return Origin(manifest.parent.name, dict(summary["settings"]), str(summary["recordings_sha256"]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def conditions_of(settings: StreamSettings) -> list[str]:
