@@ -24,6 +24,8 @@ from tiny_kws.config import SAMPLE_RATE, DetectorConfig
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import DataError, KwsError
 from tiny_kws.evaluation.figures import plot_det
+from tiny_kws.evaluation.json_form import to_json
+from tiny_kws.evaluation.metrics import Artefact, Manifest, StreamMetrics
 from tiny_kws.evaluation.rates import (
     RATES_PER_HOUR,
     evaluate_streams,
@@ -34,7 +36,7 @@ from tiny_kws.evaluation.rates import (
 )
 from tiny_kws.evaluation.streams import (
     RULES,
-    Heard,
+    Posteriors,
     Recording,
     Stretch,
     posteriors_of,
@@ -45,7 +47,7 @@ from tiny_kws.evaluation.streams import (
     with_threshold,
 )
 from tiny_kws.evaluation.synthesis.build import origin_of
-from tiny_kws.evaluation.tables import streams_table
+from tiny_kws.evaluation.tables import markdown, streams_table
 from tiny_kws.files import sha256_of
 from tiny_kws.listening.decoder import Detection
 from tiny_kws.listening.detector import Detector, read_config
@@ -70,7 +72,7 @@ def yes(start_s: float, end_s: float, speaker: str = "ann") -> Stretch:
 
 def heard(
     peaks: list[tuple[str, float, float]], stretches: tuple[Stretch, ...] = (), seconds: float = 60, name: str = "a"
-) -> Heard:
+) -> Posteriors:
     """A recording in which a label's probability is for 0.1 s, from a time on, of a height: (label, time, height).
 
     The silent rows at its end, in which nothing can happen, are left out.
@@ -80,7 +82,7 @@ def heard(
     for label, time_s, height in peaks:
         first = round(time_s / HOP_S)
         rows[first : first + 2, WORDS.index(label)] = height
-    return Heard(Recording(Path(name), stretches), WORDS, HOP_S, rows, seconds, cpu_s=seconds / 100)
+    return Posteriors(Recording(Path(name), stretches), WORDS, HOP_S, rows, seconds, cpu_s=seconds / 100)
 
 
 # ---- scoring
@@ -471,7 +473,7 @@ def test_the_seed_decides_between_equals() -> None:
 # ---- the whole evaluation
 
 
-def two_halves() -> list[Heard]:
+def two_halves() -> list[Posteriors]:
     """Two speakers, two hours each: in ann's false alarms peak at 0.6 (once 0.7), in bob's at 0.8.
 
     Each speaks ten words, of peaks 0.65, 0.75, 0.9 and more.
@@ -489,7 +491,14 @@ def two_halves() -> list[Heard]:
 
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, Any]:
-    return {"model": {"name": "m"}, **evaluate_streams(two_halves(), CONFIG, OWN)}
+    found: dict[str, Any] = to_json(report(two_halves()))
+    return found
+
+
+def report(recordings: list[Posteriors]) -> StreamMetrics:
+    """What `evaluate-stream` would write of a model called m."""
+    scores = evaluate_streams(recordings, CONFIG, OWN)
+    return StreamMetrics(Artefact("m", "0" * 64), Manifest("m.jsonl", "1" * 64), scores)
 
 
 def at(metrics: dict[str, Any], part: str, rate: float) -> dict[str, Any]:
@@ -529,7 +538,7 @@ def test_what_the_figures_rest_on(metrics: dict[str, Any]) -> None:
 def test_rates_that_cannot_be_told_are_marked(metrics: dict[str, Any]) -> None:
     """In halves of two hours 0.1 an hour cannot be told from none, 0.5 can."""
     assert [at(metrics, "held_out", rate)["resolvable"] for rate in RATES_PER_HOUR] == [False, True, True, True, True]
-    assert "0.1 *" in streams_table(metrics)
+    assert "0.1 *" in markdown(streams_table(report(two_halves())))
 
 
 def test_the_operating_point_by_hand(metrics: dict[str, Any]) -> None:
@@ -568,20 +577,22 @@ def test_the_curve_agrees_with_the_counts(metrics: dict[str, Any]) -> None:
 def test_one_group_of_speakers_is_reported_in_sample() -> None:
     """Where a speaker is in every recording, thresholds are in-sample, and the table says so."""
     recordings = [replace(one, recording=replace(one.recording, stretches=(yes(1, 2),))) for one in two_halves()]
-    found = {"model": {"name": "m"}, **evaluate_streams(recordings, CONFIG, OWN)}
-    assert found["held_out"]["in_sample"]
-    assert found["held_out"]["halves"] == []
-    assert found["operating_point"]["in_sample"]
-    assert "come from the very recordings" in streams_table(found)
+    found = report(recordings)
+    assert found.scores.held_out.in_sample
+    assert found.scores.held_out.halves == ()
+    assert found.scores.operating_point.details is not None
+    assert found.scores.operating_point.details.in_sample
+    assert "come from the very recordings" in markdown(streams_table(found))
 
 
 def test_a_rate_that_no_threshold_gives() -> None:
     """A label that fires at certainty leaves rates unreached: no figures are made up for them."""
     peaks = [("no", 2.0 * i, 1.0) for i in range(1, 25)]
-    found = {"model": {"name": "m"}, **evaluate_streams([heard(peaks, (yes(55, 56),))], CONFIG, OWN)}
+    metrics = report([heard(peaks, (yes(55, 56),))])
+    found = to_json(metrics)
     assert not any(point["reached"] for point in found["held_out"]["rates"])
     assert found["operating_point"] == {"rate_per_hour": 1.0, "reached": False}
-    assert "not reached" in streams_table(found)
+    assert "not reached" in markdown(streams_table(metrics))
 
 
 def test_confusions_are_paired() -> None:
@@ -589,7 +600,7 @@ def test_confusions_are_paired() -> None:
     words = tuple(yes(10.0 * i, 10.0 * i + 1) for i in range(1, 4))
     peaks = [("no", word.start_s + 0.5, 0.9) for word in words]
     long = heard([*peaks, ("yes", 100.0, 0.99)], words, 4 * 3600)
-    found = evaluate_streams([long], CONFIG, OWN)
+    found = to_json(evaluate_streams([long], CONFIG, OWN))
     assert found["operating_point"]["confusions"] == [{"said": "yes", "heard": "no", "count": 3}]
 
 
@@ -603,10 +614,10 @@ def test_nothing_to_count_is_an_error() -> None:
 
 def test_the_same_recordings_give_the_same_report(tmp_path: Path, metrics: dict[str, Any]) -> None:
     """Figures and picture come out alike to the last byte."""
-    again = {"model": {"name": "m"}, **evaluate_streams(two_halves(), CONFIG, OWN)}
-    assert json.dumps(again) == json.dumps(metrics)
+    again = report(two_halves())
+    assert json.dumps(to_json(again)) == json.dumps(metrics)
     for name in ("a.png", "b.png"):
-        plot_det(metrics, tmp_path / name)
+        plot_det(again, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert matplotlib.image.imread(tmp_path / "a.png").std() > 0.05
 
