@@ -144,25 +144,22 @@ def _read_speech_commands(source: Path, sources: Sources) -> Material:
     """The ten words, the other 25 and the noise of the official layout."""
     if not speech_commands.is_speech_commands(source):
         _explain_other_folder(source)
-    folder = speech_commands.find_words_folder(source)
-    recordings = speech_commands.list_recordings(folder)
-    words = speech_commands.KEYWORDS
+    archive = speech_commands.read_archive(source)
+    recordings, words = archive.recordings, archive.words
     own = {speech_commands.SOURCE_LICENCE: len(recordings.splits["training"])}
-    found, bills = gather(_named(folder, ".."), sources, own, words)
-    known = {*words, *speech_commands.OTHER_WORDS}
-    strange = {word: path for word, path in word_folders(folder).items() if word not in known and clips_in(path)}
+    found, bills = gather(_named(recordings.folder, ".."), sources, own, words)
     return Material(
         words=words,
         recordings=recordings,
-        noises=_read_noises(folder, speech_commands.NOISE_PATTERN),
+        noises=_read_noises(recordings.folder, speech_commands.NOISE_PATTERN),
         sources=sources,
         found=found,
         bills=bills,
         own=own,
         named=speech_commands.SOURCE,
         licence=speech_commands.SOURCE_LICENCE,
-        missing=speech_commands.missing_clips(recordings),
-        notes=tuple(_unused_note(word, len(clips_in(path)), words, "and not used") for word, path in strange.items()),
+        missing=archive.missing,
+        notes=tuple(_unused_note(word, count, words, "and not used") for word, count in archive.strange.items()),
         is_own=False,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
@@ -14,8 +15,10 @@ from .word_folders import (
     Recordings,
     WordClip,
     check_speakers,
+    clips_in,
     has_lists,
     read_list,
+    word_folders,
 )
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
@@ -80,6 +83,29 @@ def is_speech_commands(source: Path) -> bool:
     except DataError:
         return False
     return any((folder / word).is_dir() for word in KEYWORDS)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The archive as it lies on a disk: the words of the task, all clips by split, and what is missing.
+
+    `strange` counts the clips in folders of further words, which are none of the archive's.
+    """
+
+    words: tuple[str, ...]
+    recordings: Recordings
+    missing: dict[str, dict[str, int]]
+    strange: dict[str, int]
+
+
+def read_archive(source: Path) -> Archive:
+    """What lies in the words' folder or the one above it. Raises DataError if the layout or the clips are not there."""
+    folder = find_words_folder(source)
+    recordings = list_recordings(folder)
+    counts = {word: len(clips_in(path)) for word, path in word_folders(folder).items()}
+    known = {*KEYWORDS, *OTHER_WORDS}
+    strange = {word: count for word, count in counts.items() if count and word not in known}
+    return Archive(KEYWORDS, recordings, missing_clips(recordings), strange)
 
 
 def list_recordings(words: Path) -> Recordings:
