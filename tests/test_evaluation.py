@@ -21,6 +21,7 @@ from scipy.stats import binomtest
 from tiny_kws.config import CLIP_SAMPLES, DetectorConfig
 from tiny_kws.data.speech_commands import KEYWORDS
 from tiny_kws.errors import KwsError, ModelError
+from tiny_kws.evaluation import clip_sets
 from tiny_kws.evaluation.clips import (
     BATCH_CLIPS,
     ClipSet,
@@ -40,6 +41,7 @@ from tiny_kws.evaluation.json_form import to_json
 from tiny_kws.evaluation.metrics import ClipMetrics
 from tiny_kws.evaluation.tables import markdown, metrics_table, unknown_table
 from tiny_kws.training.learning_curve import plot_learning_curve
+from tiny_kws.words import SILENCE, UNKNOWN
 
 from .helpers import changed_artefact, exported, trained_like, write_sound
 
@@ -419,3 +421,25 @@ def test_the_table_has_a_line_for_each_class(measured: ClipMetrics) -> None:
         "| dog | 50.0 | 50.0 | 50.0 | 2 |",
         "| owl | 100.0 | 50.0 | 66.7 | 2 |",
     ]
+
+
+# What a set of clips is called
+
+
+def test_only_the_whole_test_set_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All clips of the official test archive are its test set; one clip less is so many clips of a folder."""
+    for folder in (f"_{SILENCE}_", f"_{UNKNOWN}_", *KEYWORDS):
+        (tmp_path / "mine" / folder).mkdir(parents=True)
+        write_sound(tmp_path / "mine" / folder / "1.wav")
+    monkeypatch.setattr(clip_sets, "OFFICIAL_TEST_CLIPS", 12)
+    assert clip_sets.test_archive_clips(tmp_path / "mine")[0].name == "the official test set"
+    monkeypatch.setattr(clip_sets, "OFFICIAL_TEST_CLIPS", 13)
+    name = clip_sets.test_archive_clips(tmp_path / "mine")[0].name
+    assert name == "12 clips of mine in the layout of the official test set"
+
+
+def test_a_split_of_ones_own_words_is_not_called_speech_commands(prepared: PreparedData) -> None:
+    """A split is called Speech Commands only if its recordings are."""
+    own = replace(prepared, manifest={**prepared.manifest, "source": "the recordings in mine"})
+    assert clip_sets.split_clips(prepared, "validation").name == "Speech Commands v0.02 validation"
+    assert clip_sets.split_clips(own, "validation").name == "the recordings in mine, validation"

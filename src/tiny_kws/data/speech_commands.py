@@ -61,6 +61,8 @@ WORDS_FOLDER = "speech_commands_v0.02"
 TEST_FOLDER = "speech_commands_test_set_v0.02"
 OFFICIAL_CLIPS = {"training": 84_843, "validation": 9_981, "testing": 11_005}
 """Clips of the 35 words in the whole official archive, by split."""
+OFFICIAL_TEST_CLIPS = 4_890
+"""Clips of the twelve labels in the whole official test archive."""
 SOURCE = "Google Speech Commands v0.02, P. Warden 2018 (arXiv:1804.03209), CC BY 4.0"
 SOURCE_LICENCE = "CC BY 4.0"
 
@@ -120,6 +122,11 @@ def list_recordings(words: Path) -> Recordings:
         raise DataError(f"{words}: holds the lists but no recordings, expected folders such as yes/ and no/")
     check_speakers(words, splits)
     return Recordings(words, splits, BY_LISTS)
+
+
+def is_official_source(source: str) -> bool:
+    """Whether a manifest's `source` is Speech Commands."""
+    return source == SOURCE
 
 
 def missing_clips(recordings: Recordings) -> dict[str, dict[str, int]]:

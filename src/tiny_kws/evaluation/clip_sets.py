@@ -1,4 +1,4 @@
-"""Clips to measure on: a split of prepared data, the official test archive."""
+"""Clips to measure on: a split of prepared data, a test archive in the official layout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from ..audio import Samples, one_second, read_mono
 from ..data.prepared import PreparedData, clips_digest, to_float
-from ..data.speech_commands import read_test_archive, said_in_test
+from ..data.speech_commands import OFFICIAL_TEST_CLIPS, is_official_source, read_test_archive, said_in_test
 from ..errors import DataError, KwsError
 from .clips import BATCH_CLIPS, ClipSet, batched
 
@@ -18,7 +18,7 @@ def split_clips(data: PreparedData, split: str) -> ClipSet:
     rows = data.rows(split)
     clips = [data.clips[i] for i in rows]
     return ClipSet(
-        name=f"Speech Commands v0.02 {split}",
+        name=_split_name(data, split),
         labels=[clip.label for clip in clips],
         sha256=clips_digest(clip.file for clip in clips),
         batches=lambda: (
@@ -30,8 +30,17 @@ def split_clips(data: PreparedData, split: str) -> ClipSet:
     )
 
 
+def _split_name(data: PreparedData, split: str) -> str:
+    """What a split is to be called: Speech Commands, or what the recordings were."""
+    source = str(data.manifest.get("source", ""))
+    return f"Speech Commands v0.02 {split}" if is_official_source(source) else f"{source or data.folder.name}, {split}"
+
+
 def test_archive_clips(folder: Path) -> tuple[ClipSet, list[str]]:
-    """The official test folder, to measure on, and what is to be said of clips in it that cannot be read."""
+    """A folder in the layout of the official test set, to measure on, and what is to be said of unreadable clips in it.
+
+    It is called the official test set only if all clips of that are there.
+    """
     windows: list[Samples] = []
     labels, names, unreadable = [], [], []
     for path, label in read_test_archive(folder):
@@ -45,5 +54,8 @@ def test_archive_clips(folder: Path) -> tuple[ClipSet, list[str]]:
     if not windows:
         raise DataError(f"{folder}: none of its {len(unreadable)} clips can be read")
     words = [said_in_test(name) for name in names]
-    clips = ClipSet("the official test set", labels, clips_digest(names), lambda: batched(windows), names, words)
+    is_whole = len(windows) == OFFICIAL_TEST_CLIPS and not unreadable
+    layout = f"{len(windows)} clips of {folder.resolve().name} in the layout of the official test set"
+    name = "the official test set" if is_whole else layout
+    clips = ClipSet(name, labels, clips_digest(names), lambda: batched(windows), names, words)
     return clips, unreadable
