@@ -33,8 +33,9 @@ from tiny_kws.evaluation.streams import (
     sweep,
     with_threshold,
 )
+from tiny_kws.files import sha256_of
 from tiny_kws.listening.detector import config_of, write_config
-from tiny_kws.words import SILENCE, UNKNOWN
+from tiny_kws.words import is_word
 
 RANKED_RATES = (2.0, 10.0)
 RISE_MS = (0, 280, 360, 440)
@@ -57,7 +58,7 @@ def main() -> None:
     model = open_model(arguments.model)
     heard = []
     for manifest in arguments.manifests:
-        recordings, problems = read_manifest(manifest, model.labels)
+        recordings, problems = read_manifest(manifest, model.labels, config_of(model).words)
         assert not problems, problems
         heard.append(posteriors_of(model, recordings))
     names = "rise, ms | smoothing, ms | duration, ms | refractory, ms | release"
@@ -77,7 +78,9 @@ def main() -> None:
         assert index is not None
         config = with_threshold(best, points[index].threshold)
         expected = {"false_alarms_per_hour": arguments.rate, "miss_rate": miss_rate(points[index].scores)}
-        write_config(arguments.save, config, model, {"in_sample": expected})
+        manifest = arguments.manifests[0]
+        chosen_on = {"name": str(manifest), "sha256": sha256_of(manifest)}
+        write_config(arguments.save, config, model, {"in_sample": expected, "chosen_on": chosen_on})
         print(f"{arguments.save}: threshold {config.threshold:.4f}")
 
 
@@ -154,7 +157,7 @@ def label_thresholds(part: list[Posteriors], config: DetectorConfig, choosing: S
     """
     chosen = [part[i] for i in choosing]
     points = sweep(chosen, replace(config, thresholds={}), RULES["tiny-kws"], most_per_hour=2 * MOST_PER_HOUR)
-    words = [label for label in part[0].labels if label not in (SILENCE, UNKNOWN)]
+    words = [label for label in part[0].labels if is_word(label)]
     alarms, missed = np.zeros((2, len(points), len(words)))
     for i, point in enumerate(points):
         for one in point.scores:

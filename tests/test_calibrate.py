@@ -223,6 +223,34 @@ def test_the_command_writes_settings_that_others_read(spoken: Path, tmp_path: Pa
     assert "cannot show 1 an hour" in done.stdout
 
 
+def test_only_chosen_words_are_calibrated(spoken: Path, tmp_path: Path) -> None:
+    """With `--words yes` examples of down are passed over, and the settings listen for yes alone."""
+    room, out = write_sound(tmp_path / "room.wav", 60.0), tmp_path / "my-room.json"
+    done = run_cli("calibrate", "--room", room, "--examples", spoken, "--out", out, "--words", "yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "missed: 0 of 4 examples" in done.stdout
+    config = read_config(out, StreamModel().metadata)
+    assert (set(config.thresholds), config.words) == ({"yes"}, ("yes",))
+
+
+def test_false_alarms_of_words_that_do_not_count_are_none() -> None:
+    """A room in which another word is heard moves nothing, and all false alarms may fall to the chosen word."""
+    config = replace(CONFIG, words=("no",))
+    room = [room_of(("yes", 100.0, 0.9))]
+    settings, expected = calibrate(WORDS, room, examples_of("no", 0.9) + examples_of("yes", 0.9), config)
+    assert settings.thresholds == {"no": 0.8}
+    assert (expected.alarms.false_alarms, expected.examples) == (0, 1)
+    assert list(expected.by_label) == ["no"]
+
+
+def test_an_unwritable_place_is_said_before_the_work(spoken: Path, tmp_path: Path) -> None:
+    """A folder where the settings are to be is an error before the room, which is not even there, is heard."""
+    done = run_cli("calibrate", "--room", tmp_path / "gone.wav", "--examples", spoken, "--out", tmp_path)
+    assert done.returncode == 1
+    assert "is a folder" in done.stderr
+    assert "gone" not in done.stderr
+
+
 def test_examples_may_be_a_manifest(tmp_path: Path) -> None:
     """Examples can be labelled words in longer recordings."""
     line = {"file": str(EXAMPLES / "yes.wav"), "label": "yes", "start_s": 0.0, "end_s": 0.5, "speaker": "a"}

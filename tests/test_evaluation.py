@@ -20,8 +20,8 @@ from scipy.stats import binomtest
 
 from tiny_kws.config import CLIP_SAMPLES, DetectorConfig
 from tiny_kws.data.speech_commands import KEYWORDS
-from tiny_kws.errors import KwsError, ModelError
-from tiny_kws.evaluation import clip_sets
+from tiny_kws.data.speech_commands import LABELS as SPEECH_COMMANDS_LABELS
+from tiny_kws.errors import DataError, KwsError, ModelError
 from tiny_kws.evaluation.clips import (
     BATCH_CLIPS,
     ClipSet,
@@ -38,10 +38,9 @@ from tiny_kws.evaluation.clips import (
 )
 from tiny_kws.evaluation.figures import plot_confusion_matrix
 from tiny_kws.evaluation.json_form import to_json
-from tiny_kws.evaluation.metrics import ClipMetrics
+from tiny_kws.evaluation.metrics import ClipMetrics, read_clip_metrics
 from tiny_kws.evaluation.tables import markdown, metrics_table, unknown_table
 from tiny_kws.training.learning_curve import plot_learning_curve
-from tiny_kws.words import SILENCE, UNKNOWN
 
 from .helpers import changed_artefact, exported, trained_like, write_sound
 
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from tiny_kws.data.prepared import PreparedData
 
 Array = npt.NDArray[Any]
+MODELS = Path(__file__).parents[1] / "models"
 LABELS = ("cat", "dog", "owl")
 SAID = np.array([0, 0, 0, 0, 1, 1, 2, 2])
 HEARD = np.array([0, 0, 0, 1, 1, 0, 2, 0])
@@ -303,17 +303,79 @@ def test_clips_of_a_split_have_names_and_words(prepared: PreparedData) -> None:
 
 def test_clips_of_the_test_archive_have_words_where_names_tell(tmp_path: Path) -> None:
     """In the official test folder an unknown word stands in the file's name; other names tell none."""
-    from tiny_kws.evaluation.clip_sets import test_archive_clips
+    from tiny_kws.evaluation.clip_sets import folder_clips
 
     files = [f"{label}/0a7c2a8d_nohash_0.wav" for label in KEYWORDS]
     files += ["_silence_/1131.wav", "_unknown_/bed_cfbedff9_nohash_0.wav", "_unknown_/0.wav", "_unknown_/a_b.wav"]
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         write_sound(tmp_path / file)
-    clips, _ = test_archive_clips(tmp_path)
+    clips, _ = folder_clips(tmp_path, SPEECH_COMMANDS_LABELS[::-1], CLIP_SAMPLES)
     words = dict(zip(clips.names, clips.words, strict=True))
     assert [words[file] for file in files[len(KEYWORDS) :]] == ["", "bed", "", ""]
     assert words["yes/0a7c2a8d_nohash_0.wav"] == "yes"
+    assert clips.names == [*files[len(KEYWORDS) : len(KEYWORDS) + 1], *sorted(files[-3:]), *files[: len(KEYWORDS)]]
+
+
+def test_only_the_whole_test_archive_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with another number of clips than the official archive is named by its folder and number."""
+    from tiny_kws.evaluation import clip_sets
+
+    for folder in ("computer", "_silence_", "_unknown_"):
+        (tmp_path / "mine" / folder).mkdir(parents=True)
+        write_sound(tmp_path / "mine" / folder / "a.wav", 2.0)
+    labels = ("unknown", "computer", "silence")
+    clips, unreadable = clip_sets.folder_clips(tmp_path / "mine", labels, window=24_000)
+    assert (clips.name, clips.window, unreadable) == ("3 test clips in mine", 24_000, [])
+    assert [batch.shape for batch in clips.batches()] == [(3, 24_000)]
+    monkeypatch.setattr(clip_sets, "OFFICIAL_TEST_CLIPS", 3)
+    assert clip_sets.folder_clips(tmp_path / "mine", labels, CLIP_SAMPLES)[0].name == "the official test set"
+
+
+def test_a_split_is_called_after_its_recordings(prepared: PreparedData) -> None:
+    """Data of Speech Commands is called so, any other after its folder."""
+    from tiny_kws.evaluation.clip_sets import split_clips
+
+    assert split_clips(prepared, "validation").name == "Speech Commands v0.02 validation"
+    own = replace(prepared, manifest={"source": "the recordings in mine", "folder": "mine"})
+    assert split_clips(own, "validation").name == "mine validation"
+
+
+def test_clips_of_another_length_are_refused() -> None:
+    """A model that takes 1.5 s and clips of 1 s do not fit; the error says both and what to do."""
+    with pytest.raises(ModelError, match=r"takes clips of 1\.5 s, the zoo has clips of 1 s; .* --window-ms 1500"):
+        evaluate(replace(predictor(), window=24_000), clip_set())
+
+
+def test_latency_is_of_the_models_window() -> None:
+    """The clip that is timed is as long as the model's window."""
+    shapes = set()
+
+    def predict(audio: Array) -> Array:
+        shapes.add(audio.shape)
+        return np.zeros((1, 3))
+
+    measure_latency(replace(predictor(), predict=predict, window=8_000), runs=10)
+    assert shapes == {(1, 8_000)}
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*/metrics.json")), ids=lambda path: path.parent.name)
+def test_published_metrics_can_be_read(path: Path) -> None:
+    """Every committed evaluation on clips comes back as it was written."""
+    assert to_json(read_clip_metrics(path)) == json.loads(path.read_text())
+
+
+def test_metrics_that_are_something_else_are_refused(tmp_path: Path, metrics: dict[str, Any]) -> None:
+    """What is missing or of another type is named, with the command that writes such files."""
+    for changed, said in (
+        ({**metrics, "labels": "cat"}, "labels: found 'cat', expected"),
+        ({**metrics, "per_class": {"cat": {"precision": True}}}, "per_class: cat: precision: found True"),
+        ({key: value for key, value in metrics.items() if key != "accuracy"}, "found no accuracy"),
+        ({**metrics, "accuracy_interval": [0.5]}, "accuracy_interval: found 1 values, expected 2"),
+    ):
+        (tmp_path / "m.json").write_text(json.dumps(changed))
+        with pytest.raises(DataError, match=f"is something else .*{said}.*`tiny-kws evaluate`"):
+            read_clip_metrics(tmp_path / "m.json")
 
 
 def test_what_was_measured_is_told(metrics: dict[str, Any]) -> None:
@@ -421,25 +483,3 @@ def test_the_table_has_a_line_for_each_class(measured: ClipMetrics) -> None:
         "| dog | 50.0 | 50.0 | 50.0 | 2 |",
         "| owl | 100.0 | 50.0 | 66.7 | 2 |",
     ]
-
-
-# What a set of clips is called
-
-
-def test_only_the_whole_test_set_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All clips of the official test archive are its test set; one clip less is so many clips of a folder."""
-    for folder in (f"_{SILENCE}_", f"_{UNKNOWN}_", *KEYWORDS):
-        (tmp_path / "mine" / folder).mkdir(parents=True)
-        write_sound(tmp_path / "mine" / folder / "1.wav")
-    monkeypatch.setattr(clip_sets, "OFFICIAL_TEST_CLIPS", 12)
-    assert clip_sets.test_archive_clips(tmp_path / "mine")[0].name == "the official test set"
-    monkeypatch.setattr(clip_sets, "OFFICIAL_TEST_CLIPS", 13)
-    name = clip_sets.test_archive_clips(tmp_path / "mine")[0].name
-    assert name == "12 clips of mine in the layout of the official test set"
-
-
-def test_a_split_of_ones_own_words_is_not_called_speech_commands(prepared: PreparedData) -> None:
-    """A split is called Speech Commands only if its recordings are."""
-    own = replace(prepared, manifest={**prepared.manifest, "source": "the recordings in mine"})
-    assert clip_sets.split_clips(prepared, "validation").name == "Speech Commands v0.02 validation"
-    assert clip_sets.split_clips(own, "validation").name == "the recordings in mine, validation"

@@ -248,6 +248,37 @@ def test_short_noises_can_be_used(seconds: float) -> None:
         assert power_db(bed[3200:9600]) == pytest.approx(-25, abs=0.01)
 
 
+@pytest.mark.parametrize("window", [8_000, 24_000, 19_744])
+def test_noises_are_as_long_as_the_clips(window: int) -> None:
+    """Whatever the window, a noise gives a stretch of its length at its level."""
+    noise = Noise(hiss(1.3), window)
+    for place in (0.0, 0.5, 0.999):
+        bed = noise.under((1600, 6400), -25.0, place)
+        assert bed.shape == (window,)
+        assert power_db(bed[1600:6400]) == pytest.approx(-25, abs=0.01)
+
+
+def test_clips_of_another_window_are_measured_in_noise_and_rooms(noise_folder: Path, rooms_folder: Path) -> None:
+    """Clips of 1.5 s keep their length in every condition, and windows without keywords have it too."""
+    rows = np.stack([np.pad(0.2 * word_sound(label, 0), (4000, 4000)) for label in KEYWORDS]).astype(np.float32)
+    clips = replace(clip_set(KEYWORDS, rows), window=24_000)
+    lengths = set()
+
+    def answer(clip: Array) -> str:
+        lengths.add(len(clip))
+        return "yes"
+
+    model = predictor(answer, window=24_000)
+    material = list_material(noise_folder, rooms_folder, None, LABELS, True)
+    surroundings = read_surroundings(material, clips.window)
+    found, _ = evaluate_robustness(model, clips, predict_all(model, clips), surroundings, [10])
+    assert [row.clips for row in found.conditions.values()] == [10, 10, 10]
+    windows = evaluate_keyword_free(model, material).noise
+    assert windows is not None
+    assert windows.windows == 36 + 16
+    assert lengths == {24_000}
+
+
 def test_places_are_spread_over_a_noise() -> None:
     """Different places are different seconds of the noise, the first and the last among them."""
     audio = hiss(5)

@@ -25,7 +25,7 @@ from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import DataError, KwsError
 from tiny_kws.evaluation.figures import plot_det
 from tiny_kws.evaluation.json_form import to_json
-from tiny_kws.evaluation.metrics import Artefact, Manifest, StreamMetrics
+from tiny_kws.evaluation.metrics import Artefact, Manifest, StreamMetrics, read_stream_metrics
 from tiny_kws.evaluation.rates import (
     RATES_PER_HOUR,
     evaluate_streams,
@@ -57,6 +57,7 @@ from .helpers import run_cli, write_sound
 
 OWN, MLPERF = RULES["tiny-kws"], RULES["mlperf-tiny"]
 EXAMPLES = Path(__file__).parents[1] / "examples"
+MODELS = Path(__file__).parents[1] / "models"
 WORDS = (SILENCE, UNKNOWN, "yes", "no")
 HOP_S = 0.05
 CONFIG = DetectorConfig(threshold=0.5, smoothing_ms=0, min_duration_ms=0, refractory_ms=200)
@@ -732,6 +733,52 @@ def test_a_bad_recording_is_named_and_the_rest_evaluated(stream_set: Path, tmp_p
     assert "line 9: found the label 'banana'" in done.stderr
     assert "6 keywords" in done.stdout
     assert len(json.loads((tmp_path / "metrics.json").read_text())["manifest"]["left_out"]) == 2
+
+
+def test_words_that_do_not_count_are_other_speech(stream_set: Path) -> None:
+    """With words chosen, any other word of the manifest is other speech, known to the model or not."""
+    lines = [{**LINE, "file": "a.wav", "label": label, "start_s": t, "end_s": t + 1} for t, label in enumerate(WORDS)]
+    lines.append({**LINE, "file": "a.wav", "label": "banana", "start_s": 9, "end_s": 10})
+    manifest = write_manifest(stream_set.parent / "some.jsonl", lines)
+    (recording,), problems = read_manifest(manifest, WORDS, ("no",))
+    assert problems == []
+    assert [stretch.label for stretch in recording.stretches] == [SILENCE, UNKNOWN, UNKNOWN, "no", UNKNOWN]
+    assert read_manifest(manifest, WORDS)[0] == []
+
+
+def test_only_chosen_words_are_events_and_counted(stream_set: Path, tmp_path: Path) -> None:
+    """With `--words stop,yes` the word left is neither missed nor a false alarm, and the settings say so."""
+    options = ["--manifest", stream_set, "--out", tmp_path, "--words", "stop,yes"]
+    done = run_cli("evaluate-stream", "small", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["audio"]["keywords"] == 4
+    assert set(metrics["operating_point"]["by_label"]) == {"stop", "yes"}
+    assert metrics["detector"]["words"] == ["stop", "yes"]
+    assert metrics["audio"]["speech_hours"] == pytest.approx(6 / 3600, abs=1e-6)
+
+
+def test_a_word_that_the_model_does_not_know_cannot_be_chosen(stream_set: Path, tmp_path: Path) -> None:
+    """`--words` with another word is a wrong use, and nothing is listened to."""
+    done = run_cli("evaluate-stream", "small", "--manifest", stream_set, "--out", tmp_path, "--words", "banana")
+    assert done.returncode == 2
+    assert "--words: found 'banana'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*/streams/**/metrics.json")), ids=str)
+def test_published_measures_of_streams_can_be_read(path: Path) -> None:
+    """Every committed evaluation in streams comes back as it was written, but for settings that are newer than it."""
+    written, read = json.loads(path.read_text()), to_json(read_stream_metrics(path))
+    assert read == {**written, "detector": {**written["detector"], "words": []}}
+
+
+def test_the_tables_in_the_terminal_are_in_line(evaluated: tuple[Any, Path]) -> None:
+    """Columns of numbers end in line, and no Markdown is among them."""
+    lines = evaluated[0].stdout.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.split() == ["label", "words", "missed", "false", "alarms"])
+    assert {len(line) for line in lines[head : head + 4]} == {len(lines[head])}
+    assert "|" not in evaluated[0].stdout
 
 
 @pytest.mark.parametrize(

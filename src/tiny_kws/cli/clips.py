@@ -189,7 +189,7 @@ def evaluate(
     for path in written:
         check_writable(path)
     predictor = _open_predictor(find_model(model, "clip"))
-    clips, unreadable = _open_clips(data, split, test)
+    clips, unreadable = _open_clips(data, split, test, predictor)
     check_clips(predictor, clips)
     material = robustness.list_material(noise, rooms, speech, predictor.labels, held_out)
     metrics, answers = _measure(predictor, clips, material, snrs_db, seed)
@@ -222,13 +222,13 @@ def _blocks(metrics: ClipMetrics) -> list[Block]:
     return blocks
 
 
-def _open_clips(data: Path | None, split: str, test: Path | None) -> tuple[ClipSet, list[str]]:
+def _open_clips(data: Path | None, split: str, test: Path | None, predictor: Predictor) -> tuple[ClipSet, list[str]]:
     """The clips to measure on, and what is to be said of those that cannot be read."""
     from ..data.prepared import open_prepared
-    from ..evaluation.clip_sets import split_clips, test_archive_clips
+    from ..evaluation.clip_sets import folder_clips, split_clips
 
     if test is not None:
-        return test_archive_clips(test)
+        return folder_clips(test, predictor.labels, predictor.window)
     assert data is not None
     return split_clips(open_prepared(data), split), []
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
-from ..words import SILENCE, UNKNOWN
+from ..words import SILENCE, UNKNOWN, is_word
 from .word_folders import (
     BY_LISTS,
     LISTED_SPLITS,
@@ -59,10 +60,10 @@ NOISE_PATTERN = "*.wav"
 
 WORDS_FOLDER = "speech_commands_v0.02"
 TEST_FOLDER = "speech_commands_test_set_v0.02"
+OFFICIAL_TEST_CLIPS = 4_890
+"""Clips of the official test archive, silence and unknown among them."""
 OFFICIAL_CLIPS = {"training": 84_843, "validation": 9_981, "testing": 11_005}
 """Clips of the 35 words in the whole official archive, by split."""
-OFFICIAL_TEST_CLIPS = 4_890
-"""Clips of the twelve labels in the whole official test archive."""
 SOURCE = "Google Speech Commands v0.02, P. Warden 2018 (arXiv:1804.03209), CC BY 4.0"
 SOURCE_LICENCE = "CC BY 4.0"
 
@@ -124,11 +125,6 @@ def list_recordings(words: Path) -> Recordings:
     return Recordings(words, splits, BY_LISTS)
 
 
-def is_official_source(source: str) -> bool:
-    """Whether a manifest's `source` is Speech Commands."""
-    return source == SOURCE
-
-
 def missing_clips(recordings: Recordings) -> dict[str, dict[str, int]]:
     """How many clips of the official archive, and of those that the lists name, are not there, by split."""
     present = {clip.file for clips in recordings.splits.values() for clip in clips}
@@ -151,19 +147,22 @@ def _speaker_of(file: str) -> str:
     return file.rpartition("/")[2].partition(SPEAKER_MARK)[0]
 
 
-def read_test_archive(folder: Path) -> list[tuple[Path, str]]:
-    """The official test folder (`_silence_`, `_unknown_`, words) as sorted (file, label); DataError if foreign."""
+def read_test_archive(folder: Path, labels: Collection[str] = LABELS) -> list[tuple[Path, str]]:
+    """The clips of a folder laid out as the official test archive (`_silence_`, `_unknown_`, words) with their labels.
+
+    They are sorted, and do not depend on the order of `labels`. Raises DataError if one of these has no clips.
+    """
     if not (folder / "_unknown_").is_dir() and (folder / TEST_FOLDER).is_dir():
         folder = folder / TEST_FOLDER
+    ordered = [label for label in LABELS if label in labels] + sorted(set(labels) - set(LABELS))
     found = [
-        (path, label)
-        for label in LABELS
-        for path in sorted((folder / (f"_{label}_" if label in (SILENCE, UNKNOWN) else label)).glob("*.wav"))
+        (path, label) for label in ordered for path in clips_in(folder / (label if is_word(label) else f"_{label}_"))
     ]
-    missing = sorted(set(LABELS) - {label for _, label in found})
+    missing = sorted(set(labels) - {label for _, label in found})
     if missing:
         raise DataError(
-            f"{folder}: found no clips of {', '.join(missing)}; expected the official test archive's folders"
+            f"{folder}: found no clips of {', '.join(missing)}; expected the official test archive's folders, or "
+            "others so named: one for each word of the model, _silence_ and _unknown_"
         )
     return found
 
