@@ -260,12 +260,13 @@ def test_any_division_gives_the_same(config: DetectorConfig, sizes: list[int], s
     """However rows are divided over calls and blocks, averages and events are the same to the last bit."""
     rows = wandering(np.random.default_rng(seed), 300)
     expected_averages, expected = Decoder(WORDS, HOP_S, config).step(rows)
-    divided = Decoder(WORDS, HOP_S, config)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoder, "BLOCK_ROWS", block_rows)
-        steps = [divided.step(piece) for piece in pieces(rows, sizes)]
-    np.testing.assert_array_equal(np.concatenate([averages for averages, _ in steps]), expected_averages)
-    assert [event for _, events in steps for event in events] == expected
+    for each in (sizes, [1]):
+        divided = Decoder(WORDS, HOP_S, config)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(decoder, "BLOCK_ROWS", block_rows)
+            steps = [divided.step(piece) for piece in pieces(rows, each)]
+        np.testing.assert_array_equal(np.concatenate([averages for averages, _ in steps]), expected_averages)
+        assert [event for _, events in steps for event in events] == expected
 
 
 def test_words_are_the_only_ones() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -98,10 +99,9 @@ def check_writable(path: Path) -> None:
     """
     beside: Path | None = None
     try:
-        if path.is_dir():
-            raise KwsError(f"{path}: is a folder, expected a file to write")
         with suppress(FileNotFoundError):
-            path.lstat()  # which fails for a name that is too long
+            if stat.S_ISDIR(path.stat().st_mode):
+                raise KwsError(f"{path}: is a folder, expected a file to write")
         folder = next((folder for folder in path.parents if folder.exists()), Path())
         beside, descriptor = _open_beside(folder / path.name)
         os.close(descriptor)
