@@ -19,7 +19,6 @@ from ...data.material import Material, Sound, list_clips, list_noises, list_room
 from ...errors import DataError, UsageError
 from ...files import sha256_of, whole_folder, write_bytes, write_json
 from ...words import SILENCE, UNKNOWN
-from ..json_form import to_json
 from ..metrics import Origin
 from .protocols import MLPERF_TINY, plan_preset
 from .recordings import Line, Recording, StreamSettings, plan_recordings
@@ -115,7 +114,7 @@ def make_stream(
         for condition in conditions:
             write_bytes(folder / condition / "manifest.jsonl", written.manifest)
         summary = _summary(folder, material, settings, written)
-        write_json(folder / SUMMARY, to_json(summary))
+        write_json(folder / SUMMARY, asdict(summary))
     return summary
 
 
