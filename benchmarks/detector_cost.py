@@ -39,7 +39,10 @@ def main() -> None:
     seconds = len(chunks) * CHUNK / SAMPLE_RATE
     network, both = statistics.median(alone) / seconds, statistics.median(together) / seconds
     extra = statistics.median(b - a for a, b in zip(alone, together, strict=True)) / seconds
-    print(f"network {network:.3f}, detector {both:.3f}, on top {extra:.3f} ms of CPU a second of sound")
+    print(
+        f"network {network:.3f}, detector {both:.3f}, on top {extra:.3f} ms of CPU a second of sound, "
+        f"{100 * extra / network:.1f} % of the network"
+    )
     print(f"{arguments.turns} turns of {seconds:.0f} s in chunks of 40 ms, one thread, {processor_name()}")
 
 

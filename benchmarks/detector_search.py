@@ -23,7 +23,16 @@ import numpy as np
 from tiny_kws.artefact.runtime import open_model
 from tiny_kws.config import DetectorConfig
 from tiny_kws.evaluation.rates import split_speakers, threshold_for
-from tiny_kws.evaluation.streams import RULES, Heard, Score, posteriors_of, read_manifest, score, sweep, with_threshold
+from tiny_kws.evaluation.streams import (
+    RULES,
+    Posteriors,
+    Score,
+    posteriors_of,
+    read_manifest,
+    score,
+    sweep,
+    with_threshold,
+)
 from tiny_kws.listening.detector import config_of, write_config
 from tiny_kws.words import SILENCE, UNKNOWN
 
@@ -72,7 +81,7 @@ def main() -> None:
         print(f"{arguments.save}: threshold {config.threshold:.4f}")
 
 
-def search(heard: list[list[Heard]], candidates: list[DetectorConfig]) -> DetectorConfig:
+def search(heard: list[list[Posteriors]], candidates: list[DetectorConfig]) -> DetectorConfig:
     """The best of `candidates`, each printed as a row; the first if all are too late."""
     ranks = []
     with ProcessPoolExecutor() as pool:
@@ -82,7 +91,7 @@ def search(heard: list[list[Heard]], candidates: list[DetectorConfig]) -> Detect
     return candidates[int(np.argmin(ranks))]
 
 
-def judge(heard: list[list[Heard]], config: DetectorConfig) -> tuple[float, str]:
+def judge(heard: list[list[Posteriors]], config: DetectorConfig) -> tuple[float, str]:
     """Miss rate to rank by, infinite for settings that answer too late; and a row of the table."""
     missed = dict.fromkeys((10.0, 2.0, 1.0), 0.0)
     late: list[float] = []
@@ -111,7 +120,7 @@ def latency_p95(scores: Sequence[Score]) -> float:
     return float(np.percentile([hit.end_s - word.end_s for word, hit in pairs if hit is not None] or [0.0], 95))
 
 
-def compare_thresholds(heard: list[list[Heard]], config: DetectorConfig) -> None:
+def compare_thresholds(heard: list[list[Posteriors]], config: DetectorConfig) -> None:
     """Print what one threshold for all labels and one for each miss, held out, for each manifest."""
     for number, part in enumerate(heard):
         halves = split_speakers(part)
@@ -138,7 +147,7 @@ def compare_thresholds(heard: list[list[Heard]], config: DetectorConfig) -> None
             print(f"| {number + 1} | {name} | {' | '.join(cells)} |", flush=True)
 
 
-def label_thresholds(part: list[Heard], config: DetectorConfig, choosing: Sequence[int]) -> dict[str, float]:
+def label_thresholds(part: list[Posteriors], config: DetectorConfig, choosing: Sequence[int]) -> dict[str, float]:
     """For each label the threshold at which another miss costs as many false alarms as for the others.
 
     That cost is so that there are about 10 false alarms an hour in the recordings `choosing`.
@@ -164,7 +173,7 @@ def label_thresholds(part: list[Heard], config: DetectorConfig, choosing: Sequen
     return {word: points[i].threshold for word, i in zip(words, best, strict=True)}
 
 
-def hours(part: Sequence[Heard]) -> float:
+def hours(part: Sequence[Posteriors]) -> float:
     """Length of recordings."""
     return sum(one.seconds for one in part) / 3600
 

@@ -74,7 +74,8 @@ def main() -> None:
     model = open_model(arguments.model)
     detector = Detector(model, replace(config_of(model), threshold=arguments.threshold, thresholds={}))
     audio = read_mono(arguments.recording) if arguments.recording else words_in_noise(600 * SAMPLE_RATE)
-    audio = audio[: len(audio) // detector.posteriors.hop * detector.posteriors.hop]
+    hop = round(detector.hop_s * SAMPLE_RATE)
+    audio = audio[: len(audio) // hop * hop]
     length_s = len(audio) / SAMPLE_RATE
     expected = by_repetition(detector.process(np.tile(audio, 2)), length_s)
     detector.reset()

@@ -127,10 +127,9 @@ def draw_detector(out: Path) -> None:
     words = [read_mono(EXAMPLES / name) for name in STREAM]
     audio = np.concatenate([pause, *(samples for word in words for samples in (word, pause))])
     detector = Detector(StreamModel())
-    rows = detector.posteriors.process(audio)
-    averages = detector.decoder.smooth(rows)
-    events = detector.decoder.process(rows)
-    times_s = (1 + np.arange(len(rows))) * detector.decoder.hop_s
+    step = detector.step(audio)
+    rows, averages, events = step.rows, step.averages, step.events
+    times_s = (1 + np.arange(len(rows))) * detector.hop_s
     figure = Figure(figsize=(10, 4.0), layout="constrained")
     wave, heard = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.2))
     wave.plot(np.arange(len(audio)) / SAMPLE_RATE, audio, color=GREY, linewidth=0.4)
@@ -142,7 +141,7 @@ def draw_detector(out: Path) -> None:
         wave.text(start_s + length_s / 2, 0.8, f"“{said}”", ha="center", fontsize=9)
         start_s += length_s + PAUSE_S
     colours = iter(COLOURS)
-    for word, average in zip(detector.decoder.words, averages.T, strict=True):
+    for word, average in zip(detector.words, averages.T, strict=True):
         if average.max() > SHOWN:
             colour = next(colours)
             heard.plot(times_s, rows[:, detector.labels.index(word)], color=colour, linewidth=0.8, alpha=0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -87,6 +88,22 @@ def test_every_command_of_a_label_is_started(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
+def test_what_a_command_prints_is_no_output_of_ours(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Both outputs of a command go to standard error, or where that goes: standard output is for events alone."""
+    both = python("import sys; print('out'); print('err', file=sys.stderr)")
+    started = Started(f"yes={both}")
+    started.commands.run(EVENT, HEARD)
+    assert started.finish() == []
+    out, err = capfd.readouterr()
+    assert (out, sorted(err.split())) == ("", ["err", "out"])
+    with (tmp_path / "said").open("w") as stderr:
+        started.commands = Commands([f"yes={both}"], WORDS, started.problems.append, stderr)
+        started.commands.run(EVENT, HEARD)
+        assert started.finish() == []
+    assert sorted((tmp_path / "said").read_text().split()) == ["err", "out"]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_command_that_fails_is_told() -> None:
     """A status other than 0 is one problem that names the command."""
     started = Started(f"yes={sys.executable} -c 'raise SystemExit(3)'")
@@ -128,6 +145,26 @@ def test_a_command_may_hold_an_equals_sign() -> None:
     assert parse_rule("yes=env A=b ls", WORDS) == ("yes", ["env", "A=b", "ls"])
 
 
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        (r"C:\Tools\lamp.exe on", [r"C:\Tools\lamp.exe", "on"]),
+        (r'"C:\My Tools\lamp.exe" "a b"', [r"C:\My Tools\lamp.exe", "a b"]),
+        (r"C:\Users\O'Brien\lamp.exe # 'x", [r"C:\Users\O'Brien\lamp.exe", "#", "'x"]),
+        (r"\\server\share\new.exe", [r"\\server\share\new.exe"]),
+    ],
+)
+def test_a_path_of_windows_is_left_whole(command: str, parts: list[str]) -> None:
+    """On Windows backslashes and apostrophes are letters of a path, and double quotes keep it together."""
+    assert parse_rule(f"yes={command}", WORDS, on_windows=True) == ("yes", parts)
+
+
+def test_a_rule_is_read_as_a_shell_would_elsewhere() -> None:
+    """Anywhere else both quotes and the backslash mean what they mean in a shell."""
+    rule = r"""yes=say 'I heard' "it's" a\ b"""
+    assert parse_rule(rule, WORDS, on_windows=False) == ("yes", ["say", "I heard", "it's", "a b"])
+
+
 def test_an_events_sound_is_kept(tmp_path: Path) -> None:
     """The recording is a 16-bit WAV at 16 kHz, named by time and label, in a folder that is made."""
     problems: list[str] = []
@@ -164,3 +201,14 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(KwsError, match="cannot be written"):
         Recordings(tmp_path / "file", print)
+
+
+def test_a_folder_that_takes_no_files_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where recordings cannot be written that is said at the start, not at the first event."""
+
+    def read_only(path: Path, *_: int) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(KwsError, match="cannot be written"):
+        Recordings(tmp_path, print)

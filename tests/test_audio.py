@@ -854,6 +854,36 @@ def test_a_converter_takes_bytes_that_end_amid_a_frame() -> None:
     np.testing.assert_array_equal(whole, from_array(frames, 16000)[: len(whole)])
 
 
+@pytest.mark.parametrize("kind", SAMPLE_TYPES)
+def test_a_converter_takes_bytes_of_any_type(kind: Any) -> None:
+    """Raw bytes of other types of samples, divided anywhere, are what arrays of them are."""
+    rng = np.random.default_rng(0)
+    sound = rng.normal(0, 0.1, (500, 2)) if np.issubdtype(kind, np.floating) else rng.integers(0, 250, (500, 2))
+    sound = sound.astype(kind)
+    data = sound.astype(sound.dtype.newbyteorder("<")).tobytes()
+    converter = Converter(channels=2, sample_type=kind)
+    found = [converter.push_bytes(data[i : i + 7]) for i in range(0, len(data), 7)]
+    np.testing.assert_array_equal(np.concatenate(found), from_array(sound, 16000))
+    assert converter.n_waiting_bytes == 0
+
+
+def test_bytes_that_are_no_numbers_leave_a_converter_as_it_was() -> None:
+    """Floats that are no numbers are an error, and what waited for the rest of its frame still does."""
+    converter = Converter(channels=1, sample_type="float32")
+    half = np.float32(0.5).astype("<f4").tobytes()
+    assert len(converter.push_bytes(half[:3])) == 0
+    with pytest.raises(AudioError, match="NaN"):
+        converter.push_bytes(half[3:] + np.float32(np.nan).astype("<f4").tobytes())
+    np.testing.assert_array_equal(converter.push_bytes(half[3:]), np.float32([0.5]))
+
+
+@pytest.mark.parametrize("kind", ["int64", "complex64", "U3", "no type"])
+def test_a_converter_of_no_samples(kind: str) -> None:
+    """A type that sound does not come in is an error at once, which names it."""
+    with pytest.raises(AudioError, match=f"type '{kind}', expected int8"):
+        Converter(sample_type=kind)
+
+
 @pytest.mark.parametrize("chunk", [np.zeros((5, 3)), np.zeros(6), np.full((4, 2), np.nan), np.full((4, 2), 1e6)])
 def test_a_converter_refuses_a_chunk_and_stays_as_it_was(chunk: Any) -> None:
     """A chunk of other channels, or one that holds no numbers, is an error, after which the stream goes on."""

@@ -207,6 +207,24 @@ def test_rows_of_another_width_are_refused() -> None:
             decoder.process(rows)
 
 
+def test_the_json_form_of_an_event() -> None:
+    """An event is one line of JSON with its keys in one order, where it was heard first; all of it is ASCII."""
+    event = Detection("g\u00f6\x9b2J\u202e\n", 1.0, 2.5, 0.875)
+    line = event.to_json(file="b\u00e4r.mp3")
+    assert list(json.loads(line).items()) == [
+        ("file", "b\u00e4r.mp3"),
+        ("time", None),
+        ("label", event.label),
+        ("start_s", 1.0),
+        ("end_s", 2.5),
+        ("confidence", 0.875),
+    ]
+    assert line.isascii()
+    assert line.isprintable()
+    heard_live = json.loads(event.to_json(time="2026-05-04T03:02:01.000Z"))
+    assert (heard_live["file"], heard_live["time"]) == (None, "2026-05-04T03:02:01.000Z")
+
+
 # Decoder: the division into calls
 
 
@@ -259,6 +277,27 @@ def test_words_are_the_only_ones() -> None:
     only = Decoder(labels, HOP_S, replace(PLAIN, words=("yes",)))
     assert only.words == ("yes",)
     assert [event.label for event in only.process(rows)] == ["yes"]
+
+
+@pytest.mark.parametrize("config", [PLAIN, replace(PLAIN, smoothing_ms=300, words=("no",))], ids=["plain", "words"])
+def test_no_order_of_the_labels_matters(config: DetectorConfig) -> None:
+    """Columns in another order, or without silence and unknown, give the same events."""
+    rows = np.concatenate([wandering(np.random.default_rng(seed), 300) for seed in range(10)])
+    expected = Decoder(WORDS, HOP_S, config).process(rows)
+    assert len(expected) > 10
+    for order in ([3, 1, 0, 2], [1, 2, 3, 0], [NO, YES], [YES, NO]):
+        labels = [WORDS[i] for i in order]
+        assert Decoder(labels, HOP_S, config).process(rows[:, order]) == expected
+
+
+def test_a_model_of_words_alone(tmp_path: Path) -> None:
+    """A model without silence and unknown is heard; each of its labels is a word."""
+    names = {"silence": "quiet", "unknown": "other"}
+    labels = [names.get(label, label) for label in LABELS]
+    path = changed_artefact(find_model("small", "stream"), tmp_path / "own.stream.onnx", labels=labels)
+    detector = Detector(path, HEARING)
+    assert detector.words == detector.labels == tuple(labels)
+    assert [event.label for event in detector.detect(np.zeros(SAMPLE_RATE))] == ["quiet"]
 
 
 def test_words_that_are_not_there_are_refused() -> None:

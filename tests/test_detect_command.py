@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,24 @@ import numpy.typing as npt
 import pytest
 import soundfile as sf
 from matplotlib.image import imread
+from rich.cells import cell_len
 
 from tiny_kws import Detector, DetectorConfig
 from tiny_kws.audio import read_mono
+from tiny_kws.cli import listening
+from tiny_kws.cli.live import LiveLine, print_event
 from tiny_kws.config import SAMPLE_RATE
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.evaluation.timeline import PLOT_BINS, DetectionPlot, Peaks
 from tiny_kws.listening.decoder import Decoder, Detection
 from tiny_kws.listening.detector import Step, write_config
+from tiny_kws.listening.session import Status
 
 from . import test_cli
 from .conftest import full_disk
 from .helpers import command_line, environment, write_sound
 from .test_cli import Outcome, Run, run_apart, unix_only
+from .test_console import steers
 
 run = test_cli.run
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -274,6 +280,7 @@ def test_the_picture_needs_matplotlib(recording: Path, tmp_path: Path, settings:
     done = run_apart("detect", recording, "--plot", tmp_path / "out.png", blocked=("matplotlib", "torch"))
     assert (done.status, done.out) == (1, "")
     assert "needs matplotlib" in done.complaint
+    assert "[plot]" in done.complaint
 
 
 # Raw samples on standard input
@@ -648,12 +655,41 @@ def test_what_cannot_be_written_is_said_before_listening(
 
 
 def test_labels_of_a_foreign_model_obey_no_terminal(
-    run: Run, recording: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch
+    run: Run, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A label that holds an escape sequence is printed escaped, as text and as JSON."""
-    event = Detection("go\x1b[2Jx", 0.0, 1.0, 0.9)
+    """A label that steers terminals or hides in them is printed escaped, as text, as JSON and in a label track."""
+    event = Detection("go\x1b[2J\x9b1m\u202e\tx\n", 0.0, 1.0, 0.9)
     monkeypatch.setattr(Detector, "step", lambda *_: Step(np.zeros((0, 12)), np.zeros((0, 10)), [event]))
-    for form in ([], ["--json"]):
+    for form in ([], ["--json"], ["--labels", tmp_path / "track.txt"]):
         done = run("detect", recording, *form)
-        assert "\x1b" not in done.out
+        assert not steers(done.out)
         assert "go\\" in done.out
+    lines = (tmp_path / "track.txt").read_text(encoding="utf-8").splitlines()
+    assert {len(line.split("\t")) for line in lines} == {3}
+    assert not steers("".join(lines))
+
+
+def test_columns_fit_wide_labels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long labels, and those of wide letters, leave the columns after them in line."""
+    labels = ["stop", "\u706f\u3092\u3064\u3051\u3066", "a rather long label"]
+    show = listening._table(["a.wav"], labels)
+    heard = datetime(2026, 5, 4, tzinfo=timezone.utc)
+    for label in labels:
+        show("a.wav", Detection(label, 0.0, 1.0, 0.9))
+        print_event(Detection(label, 0.0, 1.0, 0.9), heard, False, 19)
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert {cell_len(row) for row in rows[::2]} == {len(head)}
+    assert {cell_len(row.partition("0.00 s")[0]) for row in rows[::2]} == {len(head.partition("start")[0]) - 1}
+    assert {cell_len(row.partition("0.9")[0]) for row in rows[1::2]} == {21 + 19 + 2}
+
+
+def test_the_line_of_a_terminal_is_cut_by_its_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line that shows the likeliest label stays on one line of the terminal, though its letters are wide."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    LiveLine().show(Status(1.0, -20.0, "\u706f" * 40, 0.9))
+    shown = capsys.readouterr().err.removeprefix("\r\x1b[K")
+    assert cell_len(shown) <= 59
+    assert "\u706f" in shown

@@ -37,7 +37,9 @@ from tiny_kws.evaluation.clips import (
     wilson_interval,
 )
 from tiny_kws.evaluation.figures import plot_confusion_matrix
-from tiny_kws.evaluation.tables import metrics_table, unknown_table
+from tiny_kws.evaluation.json_form import to_json
+from tiny_kws.evaluation.metrics import ClipMetrics
+from tiny_kws.evaluation.tables import markdown, metrics_table, unknown_table
 from tiny_kws.training.learning_curve import plot_learning_curve
 from tiny_kws.words import SILENCE, UNKNOWN
 
@@ -75,8 +77,15 @@ def clip_set(said: Array = SAID, heard: Array = HEARD) -> ClipSet:
 
 
 @pytest.fixture(scope="module")
-def metrics() -> dict[str, Any]:
+def measured() -> ClipMetrics:
     return evaluate(predictor(), clip_set())
+
+
+@pytest.fixture(scope="module")
+def metrics(measured: ClipMetrics) -> dict[str, Any]:
+    """As they stand in the file."""
+    found: dict[str, Any] = to_json(measured)
+    return found
 
 
 def test_accuracy_by_hand(metrics: dict[str, Any]) -> None:
@@ -110,21 +119,21 @@ def test_macro_f1_is_the_mean_over_the_classes(metrics: dict[str, Any]) -> None:
 
 def test_a_class_without_clips_does_not_count_in_macro_f1() -> None:
     """Macro-F1 is over the classes that occur; one that never does has figures of zero, not NaN."""
-    found = measure(sure(np.array([0, 1])), np.array([0, 1]), LABELS)
+    found = to_json(measure(sure(np.array([0, 1])), np.array([0, 1]), LABELS))
     assert found["macro_f1"] == 1.0
     assert found["per_class"]["owl"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
 
 
 def test_all_right_is_one_everywhere() -> None:
     """A model that is always right has accuracy, macro-F1 and the intervals' upper ends of one."""
-    found = measure(sure(SAID), SAID, LABELS)
+    found = to_json(measure(sure(SAID), SAID, LABELS))
     assert found["accuracy"] == found["macro_f1"] == found["accuracy_interval"][1] == 1.0
     assert found["macro_f1_interval"] == [1.0, 1.0]
 
 
 def test_all_wrong_is_zero_everywhere() -> None:
     """A model that is never right has accuracy and macro-F1 of zero."""
-    found = measure(sure((SAID + 1) % 3), SAID, LABELS)
+    found = to_json(measure(sure((SAID + 1) % 3), SAID, LABELS))
     assert found["accuracy"] == found["macro_f1"] == found["accuracy_interval"][0] == 0.0
 
 
@@ -141,7 +150,7 @@ def test_the_intervals_hold_their_figures() -> None:
     """Accuracy and macro-F1 lie within their intervals, which are narrower with more clips."""
     widths = []
     for repeats in (20, 500):
-        found = measure(sure(np.tile(HEARD, repeats)), np.tile(SAID, repeats), LABELS)
+        found = to_json(measure(sure(np.tile(HEARD, repeats)), np.tile(SAID, repeats), LABELS))
         for figure in ("accuracy", "macro_f1"):
             low, high = found[f"{figure}_interval"]
             assert low < found[figure] < high
@@ -152,7 +161,7 @@ def test_the_intervals_hold_their_figures() -> None:
 def test_the_macro_f1_interval_is_that_of_resampled_clips() -> None:
     """The bootstrap interval agrees with one made by drawing the clips themselves anew."""
     said, heard = np.tile(SAID, 30), np.tile(HEARD, 30)
-    low, high = measure(sure(heard), said, LABELS)["macro_f1_interval"]
+    low, high = measure(sure(heard), said, LABELS).macro_f1_interval
     rng = np.random.default_rng(1)
     drawn = []
     for _ in range(1000):
@@ -194,7 +203,7 @@ def test_full_confidence_has_a_bin() -> None:
 
 def test_labels_are_matched_by_name() -> None:
     """A model whose labels stand in another order gets the same accuracy and figures by class."""
-    usual, turned = evaluate(predictor(), clip_set()), evaluate(predictor(("owl", "cat", "dog")), clip_set())
+    usual, turned = (to_json(evaluate(predictor(labels), clip_set())) for labels in (LABELS, ("owl", "cat", "dog")))
     assert turned["per_class"] == usual["per_class"]
     assert turned["accuracy"] == usual["accuracy"]
     assert turned["confusion_matrix"] == [[1, 1, 0], [0, 3, 1], [0, 1, 1]]
@@ -213,7 +222,7 @@ def test_recall_of_unknown_by_word() -> None:
     labels = [*["unknown"] * 5, "yes", "unknown", "silence"]
     heard = ["unknown", "yes", "unknown", "unknown", "yes", "unknown", "unknown", "unknown"]
     clips = replace(clip_set(), labels=labels, words=words)
-    found = recall_of_unknown(heard, clips, ("owl", "yak"))["unknown"]
+    found = to_json(recall_of_unknown(heard, clips, ("owl", "yak")))
     assert {word: (row["clips"], row["recall"]) for word, row in found["by_word"].items()} == {
         "bed": (2, 0.5),
         "owl": (3, pytest.approx(2 / 3, abs=1e-6)),
@@ -227,21 +236,23 @@ def test_recall_of_unknown_by_word() -> None:
 def test_words_that_were_all_heard_leave_nothing_never_heard() -> None:
     """Without words kept from training the share of those never heard is none, not zero."""
     clips = replace(clip_set(), labels=["unknown"] * 8, words=["bed"] * 8)
-    found = recall_of_unknown(["unknown"] * 8, clips)["unknown"]
+    found = to_json(recall_of_unknown(["unknown"] * 8, clips))
     assert found["never_heard"] == {"clips": 0, "recall": None, "recall_interval": None}
     assert found["heard"]["recall"] == 1.0
 
 
 def test_recall_of_unknown_needs_words() -> None:
     """Clips whose words are not known, or of which none is unknown, give no such figures."""
-    assert recall_of_unknown(["cat"] * 8, clip_set()) == {}
-    assert recall_of_unknown(["cat"] * 8, replace(clip_set(), words=["cat"] * 8)) == {}
+    assert recall_of_unknown(["cat"] * 8, clip_set()) is None
+    assert recall_of_unknown(["cat"] * 8, replace(clip_set(), words=["cat"] * 8)) is None
 
 
 def test_the_table_of_unknown_puts_words_never_heard_last() -> None:
     """Words by the alphabet, those never heard last and marked, then both kinds together."""
     clips = replace(clip_set(), labels=["unknown"] * 8, words=["bed", "cat", "dog", "bed", "cat", "dog", "bed", "cat"])
-    lines = unknown_table(recall_of_unknown(["unknown"] * 4 + ["cat"] * 4, clips, ["bed"])).splitlines()
+    found = recall_of_unknown(["unknown"] * 4 + ["cat"] * 4, clips, ["bed"])
+    assert found is not None
+    lines = markdown(unknown_table(found)).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| cat",
         "| dog",
@@ -344,8 +355,8 @@ def test_latency_is_measured_one_clip_at_a_time() -> None:
     found = measure_latency(replace(predictor(), predict=predict), runs=20)
     assert set(shapes) == {(1, CLIP_SAMPLES)}
     assert len(shapes) == 22
-    assert 1 <= found["p50_ms"] <= found["p95_ms"]
-    assert found["processor"] == processor_name() != ""
+    assert 1 <= found.p50_ms <= found.p95_ms
+    assert found.processor == processor_name() != ""
 
 
 def history(epochs: int) -> list[dict[str, float]]:
@@ -355,7 +366,7 @@ def history(epochs: int) -> list[dict[str, float]]:
     ]
 
 
-PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {
+PLOTS: dict[str, Callable[[ClipMetrics, Path], None]] = {
     "confusion matrix": plot_confusion_matrix,
     "learning curve": lambda _, path: plot_learning_curve(history(30), path),
     "learning curve of one epoch": lambda _, path: plot_learning_curve(history(1), path),
@@ -364,11 +375,11 @@ PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {
 
 @pytest.mark.parametrize("plot", PLOTS.values(), ids=PLOTS)
 def test_figures_are_pictures_of_a_sensible_size(
-    metrics: dict[str, Any], tmp_path: Path, plot: Callable[[dict[str, Any], Path], None]
+    measured: ClipMetrics, tmp_path: Path, plot: Callable[[ClipMetrics, Path], None]
 ) -> None:
     """A figure is a PNG of a size that fits a page, with something drawn on it."""
     path = tmp_path / "figure.png"
-    plot(metrics, path)
+    plot(measured, path)
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     pixels = matplotlib.image.imread(path)
     assert 400 <= pixels.shape[0] <= 2000
@@ -378,31 +389,31 @@ def test_figures_are_pictures_of_a_sensible_size(
 
 @pytest.mark.parametrize("plot", PLOTS.values(), ids=PLOTS)
 def test_the_same_figure_has_the_same_bytes(
-    metrics: dict[str, Any], tmp_path: Path, plot: Callable[[dict[str, Any], Path], None]
+    measured: ClipMetrics, tmp_path: Path, plot: Callable[[ClipMetrics, Path], None]
 ) -> None:
     """Drawing twice gives the same bytes."""
     for name in ("first.png", "second.png"):
-        plot(metrics, tmp_path / name)
+        plot(measured, tmp_path / name)
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
 
 
-def test_drawing_needs_no_display_and_touches_no_settings(metrics: dict[str, Any], tmp_path: Path) -> None:
+def test_drawing_needs_no_display_and_touches_no_settings(measured: ClipMetrics, tmp_path: Path) -> None:
     """Figures are drawn without pyplot, so the user's backend and settings stay as they are."""
     before = dict(mpl.rcParams)
-    plot_confusion_matrix(metrics, tmp_path / "figure.png")
+    plot_confusion_matrix(measured, tmp_path / "figure.png")
     assert dict(mpl.rcParams) == before
 
 
-def test_a_figure_that_cannot_be_written_is_explained(metrics: dict[str, Any], tmp_path: Path) -> None:
+def test_a_figure_that_cannot_be_written_is_explained(measured: ClipMetrics, tmp_path: Path) -> None:
     """Where a figure cannot be put, a KwsError says so."""
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(KwsError, match="cannot be written"):
-        plot_confusion_matrix(metrics, tmp_path / "file" / "figure.png")
+        plot_confusion_matrix(measured, tmp_path / "file" / "figure.png")
 
 
-def test_the_table_has_a_line_for_each_class(metrics: dict[str, Any]) -> None:
+def test_the_table_has_a_line_for_each_class(measured: ClipMetrics) -> None:
     """The Markdown table shows the totals with intervals, and every class with its number of clips."""
-    lines = metrics_table(metrics).splitlines()
+    lines = markdown(metrics_table(measured)).splitlines()
     assert lines[0] == "parrot on the zoo, 8 clips:"
     assert "accuracy 62.50 % (95 % interval 30.57 to 86.32)" in lines[1]
     assert lines[5:] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -292,3 +293,29 @@ def test_check_writable_refuses_what_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(KwsError, match=str(path)):
             check_writable(path)
     assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_check_writable_says_what_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is too long, or a folder that takes no new files, is an error before the work, without a trace."""
+    for path in (tmp_path / ("x" * 300), tmp_path / ("x" * 300) / "out.png"):
+        with pytest.raises(KwsError, match="too long"):
+            check_writable(path)
+
+    def read_only(path: Path, *_: int) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(KwsError, match=ONE_LINE):
+        check_writable(tmp_path / "out.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+@POSIX
+def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
+    """A name of as many bytes as the system takes, in letters of one byte or three, is a name of a file or a folder."""
+    for name in ("x" * 255, "\u706f" * 85):
+        check_writable(tmp_path / name)
+        write_bytes(tmp_path / name, b"data")
+        with whole_folder(tmp_path / "folder" / name):
+            pass
+    assert len(list(tmp_path.iterdir())) == 3

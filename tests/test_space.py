@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.request import urlopen
 
 import numpy as np
@@ -20,6 +21,7 @@ import soundfile as sf
 from tiny_kws.apps import EXAMPLES_FOLDER, space_folder
 from tiny_kws.apps.picture import log_mel
 from tiny_kws.apps.space import EXAMPLES, Analysis, Model, analyse, first_hour, load_models, part_of
+from tiny_kws.artefact.runtime import Classifier
 from tiny_kws.artefact.store import bundled_models
 from tiny_kws.config import SAMPLE_RATE, FeatureConfig
 from tiny_kws.errors import AudioError, install_hint
@@ -130,6 +132,13 @@ def test_artefacts_beside_the_app_come_alone(tmp_path: Path, models: dict[str, M
     found = load_models(tmp_path)
     assert list(found) == ["mine"]
     assert found["mine"].listener.metadata.kind == "stream"
+
+
+@pytest.mark.parametrize(("window", "span"), [(16_000, "second"), (24_000, "1.5 seconds"), (32_000, "2 seconds")])
+def test_a_window_is_called_by_its_length(window: int, span: str, models: dict[str, Model]) -> None:
+    """What the loudest part of a recording is called follows from the network's window."""
+    model = Model(cast(Classifier, SimpleNamespace(window=window)), models["listener"].listener)
+    assert model.span == span
 
 
 def test_hears_a_word(tmp_path: Path, models: dict[str, Model]) -> None:

@@ -111,19 +111,28 @@ class Converter:
     """A stream of sound in chunks, of any rate, channels and sample type, to 16 kHz mono float32.
 
     For what comes as it is recorded: microphones, pipes, connections. However the sound is divided into chunks, the
-    samples that come out are the same. `name` is what errors call the stream. Raises AudioError for a rate or a number
-    of channels that nothing is recorded with.
+    samples that come out are the same. `name` is what errors call the stream, `sample_type` says what raw bytes hold:
+    int8, int16, int32, uint8 or a type of float.
+    Raises AudioError for a rate, a number of channels or a type that nothing is recorded with.
 
     >>> converter = Converter(rate=48000, channels=2)
     >>> len(converter.push(np.zeros((4800, 2), np.int16))) + len(converter.finish())
     1600
     """
 
-    def __init__(self, rate: float = SAMPLE_RATE, channels: int = 1, name: str = "the stream") -> None:
+    def __init__(
+        self,
+        rate: float = SAMPLE_RATE,
+        channels: int = 1,
+        name: str = "the stream",
+        sample_type: npt.DTypeLike = np.int16,
+    ) -> None:
         check_rate(rate, name)
         if not 1 <= channels <= MAX_CHANNELS:
             raise AudioError(f"{name}: has {channels} channels, expected 1 to {MAX_CHANNELS}")
         self.rate, self.channels, self.name = rate, channels, name
+        self._sample_type = _sample_type(sample_type, name)
+        self._frame_bytes = channels * self._sample_type.itemsize
         self.reset()
 
     def reset(self) -> None:
@@ -149,11 +158,13 @@ class Converter:
         return mono if self._resampler is None else self._resampler.resample_chunk(mono)
 
     def push_bytes(self, data: bytes) -> Samples:
-        """The same of raw bytes: 16-bit little-endian samples, channels interleaved; part of a frame may wait."""
+        """The same of raw bytes: little-endian samples of `sample_type`, channels interleaved; part of one may wait."""
         data = self._rest + data
-        n_whole = len(data) - len(data) % (2 * self.channels)
+        n_whole = len(data) - len(data) % self._frame_bytes
+        samples = np.frombuffer(data[:n_whole], self._sample_type.newbyteorder("<")).astype(self._sample_type)
+        ready = self.push(samples.reshape(-1, self.channels))
         self._rest = data[n_whole:]
-        return self.push(np.frombuffer(data[:n_whole], "<i2").astype(np.int16).reshape(-1, self.channels))
+        return ready
 
     @property
     def n_waiting_bytes(self) -> int:
@@ -314,6 +325,18 @@ def _as_array(audio: npt.ArrayLike) -> npt.NDArray[Any]:
         return np.asarray(audio)
     except ValueError as error:
         raise AudioError("audio is ragged, expected an array of (samples,) or (samples, channels)") from error
+
+
+def _sample_type(name: npt.DTypeLike, stream: str) -> np.dtype[Any]:
+    """The type of samples that `name` is. Raises AudioError, naming the `stream`, if sound does not come in it."""
+    try:
+        sample_type = np.dtype(name)
+        _scale(np.zeros(0, sample_type))
+    except (TypeError, AudioError) as error:
+        raise AudioError(
+            f"{stream}: has samples of type {name!r}, expected int8, int16, int32, uint8 or floats"
+        ) from error
+    return sample_type
 
 
 def _scale(values: npt.NDArray[Any]) -> npt.NDArray[np.floating]:

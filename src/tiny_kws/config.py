@@ -46,9 +46,10 @@ class FeatureConfig:
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """How probabilities over time become events; see `tiny_kws.detect.Decoder`. Thresholds are probabilities.
+    """How probabilities over time become events; see `tiny_kws.listening.decoder.Decoder`.
 
-    Chosen by `benchmarks/detector_search.py`; an artefact may carry its own in its metadata.
+    Thresholds are probabilities. The defaults were chosen by `benchmarks/detector_search.py`; an artefact may carry its
+    own in its metadata.
     """
 
     hop_ms: float = 100.0

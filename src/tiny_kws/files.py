@@ -9,7 +9,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -96,11 +96,13 @@ def check_writable(path: Path) -> None:
 
     A folder above it that is not there yet is made when the file is written: here the nearest that is there counts.
     """
-    if path.is_dir():
-        raise KwsError(f"{path}: is a folder, expected a file to write")
-    folder = next((folder for folder in path.parents if folder.exists()), Path())
     beside: Path | None = None
     try:
+        if path.is_dir():
+            raise KwsError(f"{path}: is a folder, expected a file to write")
+        with suppress(FileNotFoundError):
+            path.lstat()  # which fails for a name that is too long
+        folder = next((folder for folder in path.parents if folder.exists()), Path())
         beside, descriptor = _open_beside(folder / path.name)
         os.close(descriptor)
     except OSError as error:
@@ -117,8 +119,8 @@ def _open_beside(path: Path) -> tuple[Path, int]:
 
 
 def _name_beside(path: Path) -> Path:
-    """A hidden name beside `path` that nobody else takes."""
-    return path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
+    """A hidden name beside `path` that nobody else takes; short, as its letters may have four bytes each."""
+    return path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}")
 
 
 if sys.platform == "win32":

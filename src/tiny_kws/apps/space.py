@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
 MAX_S = 3600  # of a recording that are heard
-AROUND_S = 5.0  # before and after the loudest part that the log-mel shows
+AROUND_S = 5.0  # before and after the loudest second that the log-mel shows
 TOP = 5
 KEPT_S = 3600  # a recording is deleted so long after it came
 MAX_FILE_BYTES = 2**30
@@ -53,6 +53,12 @@ class Model:
     listener: StreamModel | Classifier
 
     @property
+    def span(self) -> str:
+        """How much of a recording its clip network judges, as one says it: second, or 1.5 seconds."""
+        seconds = self.classifier.window / SAMPLE_RATE
+        return "second" if seconds == 1 else f"{seconds:g} seconds"
+
+    @property
     def threshold(self) -> float:
         """Of the detector, as the artefact carries it."""
         return config_of(self.listener).threshold
@@ -60,10 +66,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is in a recording: the likeliest labels of its loudest part, the words in all of it, pictures (PNG)."""
+    """What is in a recording: the likeliest labels of its loudest second, the words in all of it, pictures (PNG).
+
+    `span` is how long that second is, if it is none.
+    """
 
     top: dict[str, float]
     start_s: float
+    span: str
     events: list[Detection]
     close_up: Path
     timeline: Path
@@ -111,7 +121,7 @@ def analyse(
     shown = part_of(stream_mono(recording), shown_s, loudest.start_s + n_window / SAMPLE_RATE + AROUND_S)
     marked_s = (loudest.start_s, loudest.start_s + min(len(shown), n_window) / SAMPLE_RATE)
     draw_close_up(shown, shown_s, marked_s, close_up)
-    return Analysis(dict(result.top(TOP)), loudest.start_s, events, close_up, timeline)
+    return Analysis(dict(result.top(TOP)), loudest.start_s, model.span, events, close_up, timeline)
 
 
 def first_hour(blocks: Iterable[Samples], notify: Notify = lambda message: None) -> Iterator[Samples]:
@@ -163,7 +173,7 @@ def build(folder: Path | None = None) -> Any:
                 )
                 gradio.Examples([[str(path)] for path in _examples()], [recording], cache_examples=False)
             with gradio.Column(scale=3):
-                label = gradio.Label(num_top_classes=TOP, label="The loudest part")
+                label = gradio.Label(num_top_classes=TOP, label=f"The loudest {first.span}")
                 close_up = gradio.Image(label="Log-mel around it", show_label=False, format="png", buttons=[], **shown)
         summary = gradio.Markdown()
         timeline = gradio.Image(label="Words in all of it", show_label=False, format="png", buttons=zoom, **shown)
@@ -257,7 +267,7 @@ def _summary(heard: Analysis) -> str:
     label, probability = next(iter(heard.top.items()))
     n = len(heard.events)
     found = f"{n} detection{'' if n == 1 else 's'} in all of it"
-    return f"The loudest part begins at {heard.start_s:.2f} s: **{label}** ({probability:.2f}). {found}."
+    return f"In the loudest {heard.span}, from {heard.start_s:.2f} s: **{label}** ({probability:.2f}). {found}."
 
 
 def _examples() -> list[Path]:

@@ -14,7 +14,14 @@ from ..errors import KwsError, UsageError, install_hint
 from . import clips, data, demo, export, listening, sharing, streams, training
 from .console import app, complain
 
-EXTRAS = {"litert": "litert", "ai_edge": "litert", "sounddevice": "mic", "gradio": "demo", "huggingface_hub": "hub"}
+EXTRAS = {
+    "litert": "litert",
+    "ai_edge": "litert",
+    "sounddevice": "mic",
+    "gradio": "demo",
+    "huggingface_hub": "hub",
+    "matplotlib": "plot",
+}
 """Which extra brings a module, by how the module's name starts; any other comes with `train`."""
 
 

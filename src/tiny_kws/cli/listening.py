@@ -120,7 +120,7 @@ def _show_json(name: str, event: Detection | None) -> None:
 def _table(names: Sequence[str], words: Sequence[str]) -> Callable[[str, Detection | None], None]:
     """What prints an event, or that there was none, as a row; the head comes with the first."""
     name_width = max(map(width_of, ["file", *names]))
-    label_width = max(width_of(printable(word)) for word in ["label", *words])
+    label_width = max(width_of("label"), _width_of_words(words))
     head = f"{padded('file', name_width)}  {padded('label', label_width)}  {'start':>11}  {'end':>11}  confidence"
 
     def show(name: str, event: Detection | None) -> None:
@@ -136,6 +136,11 @@ def _table(names: Sequence[str], words: Sequence[str]) -> Callable[[str, Detecti
             print(f"{padded(name, name_width)}  {label}  {times}  {event.confidence:10.3f}", flush=True)
 
     return show
+
+
+def _width_of_words(words: Sequence[str]) -> int:
+    """Columns that the widest of them takes."""
+    return max((width_of(printable(word)) for word in words), default=0)
 
 
 class _Outputs:
@@ -168,7 +173,7 @@ class _Outputs:
     def save(self, name: str) -> None:
         """Write both, of what was heard until the end or until the trouble; nothing if there was no sound."""
         if self._n_samples and self._labels is not None:
-            lines = (f"{event.start_s:.6f}\t{event.end_s:.6f}\t{event.label}\n" for event in self._events)
+            lines = (f"{event.start_s:.6f}\t{event.end_s:.6f}\t{printable(event.label)}\n" for event in self._events)
             write_bytes(self._labels, "".join(lines).encode())
         if self._n_samples and self._picture is not None and self._plot is not None:
             self._picture.save(name, self._events, self._plot)
@@ -214,7 +219,7 @@ def listen(
                 for event in listener.step():
                     heard = datetime.now(timezone.utc)
                     live.clear()
-                    print_event(event, heard, as_json)
+                    print_event(event, heard, as_json, _width_of_words(names))
                     commands.run(event, heard)
                     if recordings is not None:
                         recordings.keep(event, heard, listener.session.sound_of(event))

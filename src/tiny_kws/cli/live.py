@@ -12,12 +12,14 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import TextIO
 
+from rich.cells import set_cell_size
+
 from ..errors import KwsError
 from ..listening.actions import utc_text
 from ..listening.decoder import Detection
 from ..listening.microphone import Device
 from ..listening.session import Status
-from .console import complain, padded, printable
+from .console import complain, padded, printable, width_of
 
 REDRAW_S = 0.1
 METER_DB, METER_WIDTH = 60.0, 20
@@ -27,19 +29,19 @@ def print_devices(devices: list[Device]) -> None:
     """Print what can be recorded from, the default with a star. Raises KwsError if there is nothing."""
     if not devices:
         raise KwsError("found nothing to record from, expected a microphone; plug one in, or let this user reach it")
-    width = max(len(device.name) for device in devices)
+    width = max(width_of(printable(device.name)) for device in devices)
     for device in devices:
         facts = f"{device.channels:2} channels  {device.rate:6.0f} Hz  {device.host}"
-        print(f"{'*' if device.is_default else ' '} {device.number:2}  {device.name:{width}}  {facts}")
+        print(f"{'*' if device.is_default else ' '} {device.number:2}  {padded(device.name, width)}  {facts}")
 
 
-def print_event(event: Detection, heard: datetime, as_json: bool) -> None:
-    """Print a word that was `heard` now, flushed."""
+def print_event(event: Detection, heard: datetime, as_json: bool, label_width: int) -> None:
+    """Print a word that was `heard` now, flushed, its label in `label_width` columns."""
     if as_json:
         print(event.to_json(time=utc_text(heard)), flush=True)
     else:
         local = heard.astimezone().isoformat(" ", "seconds")[:19]
-        print(f"{local}  {padded(event.label, 8)}  {event.confidence:.3f}  {event.end_s:10.2f} s", flush=True)
+        print(f"{local}  {padded(event.label, label_width)}  {event.confidence:.3f}  {event.end_s:10.2f} s", flush=True)
 
 
 class LiveLine:
@@ -60,7 +62,8 @@ class LiveLine:
         bar = "#" * round(METER_WIDTH * max(0.0, 1 + self._level_db / METER_DB))
         line = f"{self._level_db:4.0f} dBFS [{bar:{METER_WIDTH}}] {printable(status.label)} {status.probability:.2f}"
         width = shutil.get_terminal_size().columns - 1
-        print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
+        shown = set_cell_size(line, width) if width_of(line) > width else line
+        print(f"\r\x1b[K{shown}", end="", file=sys.stderr, flush=True)
         self._drawn_s, self._level_db = time.monotonic(), -math.inf
 
     def clear(self) -> None:

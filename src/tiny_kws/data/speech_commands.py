@@ -114,6 +114,12 @@ def missing_clips(recordings: Recordings) -> dict[str, dict[str, int]]:
     }
 
 
+def task_words(folder: Path) -> tuple[str, ...]:
+    """The ten words of the task where `folder`, or the one below it, has a folder of each; else none."""
+    sources = (folder, folder / WORDS_FOLDER)
+    return KEYWORDS if any(all((source / word).is_dir() for word in KEYWORDS) for source in sources) else ()
+
+
 def _speaker_of(file: str) -> str:
     """The speaker of `yes/0a7c2a8d_nohash_0.wav`: 0a7c2a8d."""
     return file.rpartition("/")[2].partition(SPEAKER_MARK)[0]

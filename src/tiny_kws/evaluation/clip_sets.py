@@ -26,6 +26,7 @@ def split_clips(data: PreparedData, split: str) -> ClipSet:
         ),
         names=[clip.file for clip in clips],
         words=[clip.word for clip in clips],
+        window=int(data.bank.shape[1]),
     )
 
 

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,6 @@ from ..config import SAMPLE_RATE
 from ..listening.decoder import Detection
 from ..listening.detector import Detector
 from ..plotting import new_figure, require_matplotlib, save_figure
-
-if TYPE_CHECKING:
-    pass
 
 PLOT_BINS = 700  # a long recording has at least so many in a picture, and under twice as many: a pixel or two each
 MINUTES_FROM_S = 120  # from so long a time axis counts minutes

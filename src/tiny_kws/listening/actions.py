@@ -17,7 +17,7 @@ import soundfile as sf
 from ..audio import Samples
 from ..config import SAMPLE_RATE
 from ..errors import KwsError, UsageError
-from ..files import cannot_write, write_bytes
+from ..files import cannot_write, check_writable, write_bytes
 from .decoder import Detection
 
 MAX_RUNNING = 32
@@ -78,7 +78,8 @@ class Commands:
 def parse_rule(rule: str, words: Sequence[str], on_windows: bool = os.name == "nt") -> tuple[str, list[str]]:
     """The label and the command's parts of `LABEL=COMMAND`.
 
-    A backslash is a part of a path on Windows, and elsewhere keeps what follows it from being split.
+    On Windows a backslash is a part of a path and only double quotes are quotes, as its programs have it; elsewhere
+    both are what a shell makes of them.
 
     >>> parse_rule("yes=notify-send 'I heard yes'", ["yes", "no"])
     ('yes', ['notify-send', 'I heard yes'])
@@ -102,7 +103,7 @@ def _split(text: str, on_windows: bool) -> list[str]:
     words = shlex.shlex(text, posix=True, punctuation_chars=False)
     words.whitespace_split, words.commenters = True, ""
     if on_windows:
-        words.escape = ""
+        words.escape, words.quotes = "", '"'
     return list(words)
 
 
@@ -120,7 +121,7 @@ class Recordings:
     """A folder with the sound of each event, WAV of 16 kHz and 16 bit, named by time (UTC) and label.
 
     `on_problem` is told, in one line, of one that cannot be written, of which nothing is left.
-    Raises KwsError if the folder cannot be made.
+    Raises KwsError if the folder cannot be made, or nothing can be written to it.
     """
 
     def __init__(self, folder: Path, on_problem: OnProblem) -> None:
@@ -130,6 +131,7 @@ class Recordings:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(folder, error) from error
+        check_writable(folder / "event.wav")
 
     def keep(self, event: Detection, heard: datetime, sound: Samples) -> None:
         """Write `sound`, (samples,) at 16 kHz."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..words import is_word
 Averages = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 BLOCK_ROWS = 4096  # rows of probabilities looked at together
+FEW_ROWS = 6  # up to so many are looked at one by one, which is faster than together
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,13 @@ class Detection:
     def to_json(self, file: str | None = None, time: str | None = None) -> str:
         """The event as one JSON object on one line: the form that commands and the page write.
 
-        `file` is the recording it was heard in, `time` when it was heard at a microphone, in UTC.
+        `file` is the recording it was heard in, `time` when it was heard at a microphone, in UTC. What is not ASCII is
+        escaped, so that it gets through every terminal and encoding.
 
         >>> Detection("stop", 1.0, 2.0, 0.9).to_json(file="meeting.mp3")
         '{"file": "meeting.mp3", "time": null, "label": "stop", "start_s": 1.0, "end_s": 2.0, "confidence": 0.9}'
         """
-        return json.dumps({"file": file, "time": time, **asdict(self)}, ensure_ascii=False)
+        return json.dumps({"file": file, "time": time, **asdict(self)})
 
 
 class Decoder:
@@ -75,10 +78,11 @@ class Decoder:
         self.hop_s, self.window_s = hop_s, window_s
         check_config(self.config, self.labels)
         chosen = self.config.words or tuple(filter(is_word, labels))
-        self._columns = np.array([i for i, label in enumerate(labels) if label in chosen], np.intp)
+        self._columns = [i for i, label in enumerate(labels) if label in chosen]
         self.words = tuple(labels[i] for i in self._columns)
-        self._thresholds = np.array([self.config.thresholds.get(w, self.config.threshold) for w in self.words])
-        self._releases = self._thresholds * self.config.release
+        self._thresholds = [self.config.thresholds.get(word, self.config.threshold) for word in self.words]
+        self._releases = [threshold * self.config.release for threshold in self._thresholds]
+        self._lowest_release = min(self._releases, default=0.0)
         self._n_smoothed = self._rows(self.config.smoothing_ms)
         self._n_held = self._rows(self.config.min_duration_ms)
         self._n_rise = self._rows(self.config.rise_ms) if self.config.rise_ms else np.iinfo(np.int64).max
@@ -90,13 +94,14 @@ class Decoder:
 
     def reset(self) -> None:
         """Back to the start of a stream, with silence before it."""
-        n_words = len(self._columns)
-        self._past: list[Averages] = list(np.zeros((self._n_smoothed - 1, n_words)))
+        n_words = len(self.words)
+        # Lists: most calls bring one row, for which they are several times as fast as arrays.
+        self._past = [[0.0] * n_words for _ in range(self._n_smoothed - 1)]
         self._row = 0  # the next
         self._last_event = -self._n_refractory
-        self._last_short: Rows = np.full(n_words, -1)  # the last row in which each word was below its threshold
-        self._last_low: Rows = np.full(n_words, -1)  # in which it was below its release
-        self._reported: Rows = np.full(n_words, -2)  # in which it was an event
+        self._last_short = [-1] * n_words  # the last row in which each word was below its threshold
+        self._last_low = [-1] * n_words  # in which it was below its release
+        self._reported = [-2] * n_words  # in which it was an event
 
     def process(self, rows: npt.ArrayLike) -> list[Detection]:
         """Events that `rows` (n, labels) bring about, in order of time.
@@ -114,32 +119,38 @@ class Decoder:
         if values.ndim != 2 or values.shape[1] != len(self.labels):
             raise UsageError(f"probabilities have shape {values.shape}, expected (rows, {len(self.labels)})")
         events: list[Detection] = []
-        if len(values) == 1:
-            return self._step_row(values[0], events), events
+        if len(values) <= FEW_ROWS:
+            each = [self._step_row(row, events) for row in values.tolist()]
+            return np.array(each, np.float64).reshape(len(each), len(self.words)), events
         averages = self._smooth(values)
         for start in range(0, len(averages), BLOCK_ROWS):
             self._decide_block(averages[start : start + BLOCK_ROWS], events)
         return averages, events
 
-    def _step_row(self, probabilities: npt.NDArray[Any], events: list[Detection]) -> Averages:
-        """One row, as most calls bring: the same as a block of one, with as few operations as it takes."""
-        values = probabilities[self._columns].astype(np.float64)
-        total = values
+    def _step_row(self, row: list[float], events: list[Detection]) -> list[float]:
+        """The averages of one row; the same as a block of one."""
+        averages = [row[column] for column in self._columns]
         if self._past:
-            total = self._past[0] + 0.0
-            for past in self._past[1:]:
-                total += past
-            total += values
-            self._past = [*self._past[1:], values]
-            total /= self._n_smoothed
-        row, short = self._row, total < self._thresholds
+            total = self._past[0]
+            for values in (*self._past[1:], averages):
+                total = list(map(add, total, values))
+            self._past = [*self._past[1:], averages]
+            averages = [value / self._n_smoothed for value in total]
+        number = self._row
         self._row += 1
-        self._last_short[short] = row
-        self._last_low[total < self._releases] = row
-        if np.count_nonzero(short) < len(short):  # most often no word is at its threshold
-            due = (row - self._last_short >= self._n_held) & (row - self._last_low <= self._n_rise)
-            self._decide(row, total, due, self._last_low, events)
-        return total[None]
+        if max(averages, default=0.0) < self._lowest_release:  # as most often
+            self._last_short, self._last_low = [number] * len(averages), [number] * len(averages)
+            return averages
+        due = []
+        for word, average in enumerate(averages):
+            if average < self._releases[word]:
+                self._last_low[word] = number
+            if average < self._thresholds[word]:
+                self._last_short[word] = number
+            elif number - self._last_short[word] >= self._n_held and number - self._last_low[word] <= self._n_rise:
+                due.append(word)
+        self._decide(number, averages, due, self._last_low, events)
+        return averages
 
     def _smooth(self, rows: npt.NDArray[Any]) -> Averages:
         """The means of each row and those before it. Summed in one order, whatever the division into calls."""
@@ -147,10 +158,10 @@ class Decoder:
         if not self._past:
             return values
         joined = np.concatenate([self._past, values])
-        totals = joined[: len(values)] + 0.0
+        totals = joined[: len(values)].copy()
         for i in range(1, self._n_smoothed):
             totals += joined[i : i + len(values)]
-        self._past = list(joined[len(joined) - len(self._past) :].copy())  # a view would keep all of it
+        self._past = joined[len(values) :].tolist()
         return totals / self._n_smoothed
 
     def _decide_block(self, averages: Averages, events: list[Detection]) -> None:
@@ -159,22 +170,31 @@ class Decoder:
         last_short = _latest(numbers, averages < self._thresholds, self._last_short)
         last_low = _latest(numbers, averages < self._releases, self._last_low)
         due = (numbers - last_short >= self._n_held) & (numbers - last_low <= self._n_rise)
-        for i in np.flatnonzero(due.any(1)):
-            self._decide(self._row + int(i), averages[i], due[i], last_low[i], events)
-        self._last_short, self._last_low = last_short[-1].copy(), last_low[-1].copy()
+        due &= last_low > self._reported  # those that this block reports are left to _decide
+        for i in np.flatnonzero(due.any(1)).tolist():
+            self._decide(self._row + i, averages[i], np.flatnonzero(due[i]), last_low[i], events)
+        self._last_short, self._last_low = last_short[-1].tolist(), last_low[-1].tolist()
         self._row += len(averages)
 
     def _decide(
-        self, row: int, average: Averages, due: npt.NDArray[np.bool_], last_low: Rows, events: list[Detection]
+        self,
+        number: int,
+        averages: Sequence[float] | Averages,
+        due: Iterable[int],
+        last_low: Sequence[int] | Rows,
+        events: list[Detection],
     ) -> None:
-        """Report the likeliest of the words that are due and ready in a row, unless an event was just before."""
-        if row - self._last_event < self._n_refractory:
+        """Report the likeliest of the words that are `due` in a row and were released, unless an event was just before.
+
+        The first of equals.
+        """
+        if number - self._last_event < self._n_refractory:
             return
-        ready = due & (last_low > self._reported)
-        if ready.any():
-            word = int(np.where(ready, average, -1.0).argmax())
-            self._last_event = self._reported[word] = row
-            events.append(self._event(word, row, float(average[word])))
+        ready = [word for word in due if last_low[word] > self._reported[word]]
+        if ready:
+            word = max(ready, key=averages.__getitem__)
+            self._last_event = self._reported[word] = number
+            events.append(self._event(word, number, float(averages[word])))
 
     def _event(self, word: int, row: int, confidence: float) -> Detection:
         end_s = (row + 1) * self.hop_s
@@ -182,7 +202,7 @@ class Decoder:
         return Detection(self.words[word], round(start_s, 6), round(end_s, 6), round(confidence, 6))
 
 
-def _latest(numbers: Rows, happened: npt.NDArray[np.bool_], before: Rows) -> Rows:
+def _latest(numbers: Rows, happened: npt.NDArray[np.bool_], before: list[int]) -> Rows:
     """The number of the last row, this one included, in which it happened (rows, words); `before` these rows."""
     return np.maximum.accumulate(np.where(happened, numbers, before), axis=0)
 
