@@ -37,9 +37,9 @@ from tiny_kws.evaluation.clips import (
     wilson_interval,
 )
 from tiny_kws.evaluation.figures import plot_confusion_matrix
-from tiny_kws.evaluation.json_form import to_json
 from tiny_kws.evaluation.metrics import ClipMetrics
 from tiny_kws.evaluation.tables import markdown, metrics_table, unknown_table
+from tiny_kws.json_form import to_json
 from tiny_kws.training.learning_curve import plot_learning_curve
 from tiny_kws.words import SILENCE, UNKNOWN
 
@@ -440,6 +440,6 @@ def test_only_the_whole_test_set_is_called_that(tmp_path: Path, monkeypatch: pyt
 
 def test_a_split_of_ones_own_words_is_not_called_speech_commands(prepared: PreparedData) -> None:
     """A split is called Speech Commands only if its recordings are."""
-    own = replace(prepared, manifest={**prepared.manifest, "source": "the recordings in mine"})
+    own = replace(prepared, manifest=replace(prepared.manifest, source="the recordings in mine"))
     assert clip_sets.split_clips(prepared, "validation").name == "Speech Commands v0.02 validation"
     assert clip_sets.split_clips(own, "validation").name == "the recordings in mine, validation"

@@ -32,8 +32,8 @@ def split_clips(data: PreparedData, split: str) -> ClipSet:
 
 def _split_name(data: PreparedData, split: str) -> str:
     """What a split is to be called: Speech Commands, or what the recordings were."""
-    source = str(data.manifest.get("source", ""))
-    return f"Speech Commands v0.02 {split}" if is_official_source(source) else f"{source or data.folder.name}, {split}"
+    source = data.manifest.source
+    return f"Speech Commands v0.02 {split}" if is_official_source(source) else f"{source}, {split}"
 
 
 def test_archive_clips(folder: Path) -> tuple[ClipSet, list[str]]:

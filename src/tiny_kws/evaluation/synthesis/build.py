@@ -18,8 +18,8 @@ from ...config import SAMPLE_RATE
 from ...data.material import Material, Sound, list_clips, list_noises, list_rooms, list_speech
 from ...errors import DataError, UsageError
 from ...files import sha256_of, whole_folder, write_bytes, write_json
+from ...json_form import to_json
 from ...words import SILENCE, UNKNOWN
-from ..json_form import to_json
 from ..metrics import Origin
 from .protocols import MLPERF_TINY, plan_preset
 from .recordings import Line, Recording, StreamSettings, plan_recordings
