@@ -18,8 +18,8 @@ from tiny_kws.config import DetectorConfig
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import DataError
 from tiny_kws.evaluation.calibration import LARGEST_STEP, MIN_EXAMPLES, Evidence, calibrate, choose, gather
-from tiny_kws.evaluation.json_form import to_json
 from tiny_kws.evaluation.streams import Posteriors, Recording, Stretch, logit, threshold_grid
+from tiny_kws.json_form import to_json
 from tiny_kws.listening.detector import read_config
 from tiny_kws.words import SILENCE, UNKNOWN
 

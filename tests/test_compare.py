@@ -16,8 +16,8 @@ from scipy.stats import binomtest
 from tiny_kws.errors import DataError
 from tiny_kws.evaluation.clips import ClipSet
 from tiny_kws.evaluation.compare import compare, mcnemar, read_predictions, write_predictions
-from tiny_kws.evaluation.json_form import to_json
 from tiny_kws.evaluation.tables import comparison_table, markdown
+from tiny_kws.json_form import to_json
 
 from .helpers import run_cli
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
+from tiny_kws.data.manifest import Excerpt
 from tiny_kws.data.prepared import PreparedData, material_file
 from tiny_kws.data.speech_commands import KEYWORDS, LABELS
 from tiny_kws.errors import DataError
@@ -329,10 +330,11 @@ def test_which_noise(data: PreparedData, tmp_path: Path) -> None:
     """A quarter of the noise is the task's own, the rest of other sources by their length; a short noise counts too."""
     lengths = [30 * SAMPLE_RATE, 55 * SAMPLE_RATE, SAMPLE_RATE, SAMPLE_RATE // 2]
     np.save(tmp_path / material_file("noise"), np.ones(sum(lengths), np.int16))
-    listed = {"noise": [{"file": "", "group": "", "samples": n} for n in lengths], "rooms": [], "speech": []}
+    excerpts = {"noise": [Excerpt("", "", n) for n in lengths], "rooms": [], "speech": []}
     for kind in ("rooms", "speech"):
         np.save(tmp_path / material_file(kind), np.zeros(0, np.int16))
-    composer = StreamComposer(replace(data, folder=tmp_path, manifest={"material": listed}), PLAIN, HOP, CPU)
+    manifest = replace(data.manifest, material=excerpts)
+    composer = StreamComposer(replace(data, folder=tmp_path, manifest=manifest), PLAIN, HOP, CPU)
     shares = torch.diff(composer._by_noise, prepend=torch.zeros(1))
     assert shares.tolist() == pytest.approx([0.25, *[0.75 * weight / 19 for weight in (6, 11, 1, 1)]])
 

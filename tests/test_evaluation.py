@@ -37,9 +37,9 @@ from tiny_kws.evaluation.clips import (
     wilson_interval,
 )
 from tiny_kws.evaluation.figures import plot_confusion_matrix
-from tiny_kws.evaluation.json_form import to_json
 from tiny_kws.evaluation.metrics import ClipMetrics, read_clip_metrics
 from tiny_kws.evaluation.tables import markdown, metrics_table, unknown_table
+from tiny_kws.json_form import to_json
 from tiny_kws.training.learning_curve import plot_learning_curve
 
 from .helpers import changed_artefact, exported, trained_like, write_sound

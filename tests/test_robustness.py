@@ -29,7 +29,6 @@ from tiny_kws.errors import DataError
 from tiny_kws.evaluation.clips import ClipSet, Predictor, batched, evaluate, predict_all
 from tiny_kws.evaluation.compare import read_predictions
 from tiny_kws.evaluation.figures import plot_robustness
-from tiny_kws.evaluation.json_form import to_json
 from tiny_kws.evaluation.metrics import ClipMetrics, Robustness
 from tiny_kws.evaluation.robustness import (
     HELD_OUT,
@@ -46,6 +45,7 @@ from tiny_kws.evaluation.robustness import (
     read_surroundings,
 )
 from tiny_kws.evaluation.tables import markdown, robustness_table, windows_table
+from tiny_kws.json_form import to_json
 from tiny_kws.words import SILENCE, UNKNOWN
 
 from .conftest import word_sound

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tiny_kws.data.held_out import part_of
+from tiny_kws.data.manifest import Bill
 from tiny_kws.data.sources import HELD_OUT, Recording, Source, Sources, credits_csv, gather, list_source, read_sources
 from tiny_kws.data.speech_commands import KEYWORDS
 from tiny_kws.errors import DataError
@@ -40,7 +41,7 @@ def source(use: str, folder: str = "own") -> Source:
     return Source("Own", folder, use, "by me")
 
 
-def of_use(root: Path, sources: Sources, use: str) -> tuple[list[Recording], dict[str, Any]]:
+def of_use(root: Path, sources: Sources, use: str) -> tuple[list[Recording], Bill]:
     """What is used of the only source for `use`, and its line in the bill of materials."""
     (one,) = sources.of_use(use)
     return list_source(root, one, sources, KEYWORDS)
@@ -111,14 +112,14 @@ def test_words(root: Path, sources: Sources) -> None:
         ("words/bed/bob_2.wav", "bed", "words:bob"),
     ]
     assert all(r.path.is_file() for r in used)
-    assert bill == {
-        "name": "Some words",
-        "use": "other words",
-        "attribution": "by many",
-        "folder": "words",
-        "used": {"Apache-2.0 (voices)": 1, FREE: 1, "MIT": 1},
-        "left_out": {"CC BY-NC 4.0": 1, "CC BY-SA 4.0": 1, "a keyword, or heard as one": 2},
-    }
+    assert bill == Bill(
+        name="Some words",
+        use="other words",
+        attribution="by many",
+        folder="words",
+        used={"Apache-2.0 (voices)": 1, FREE: 1, "MIT": 1},
+        left_out={"CC BY-NC 4.0": 1, "CC BY-SA 4.0": 1, "a keyword, or heard as one": 2},
+    )
 
 
 def test_words_with_keywords(root: Path, sources: Sources) -> None:
@@ -126,7 +127,7 @@ def test_words_with_keywords(root: Path, sources: Sources) -> None:
     (source,) = sources.of_use("other words")
     used, bill = list_source(root, replace(source, use="words"), sources, KEYWORDS)
     assert [r.word for r in used] == ["abbey", "bed", "bed", "yes"]
-    assert bill["left_out"] == {"CC BY-NC 4.0": 1, "CC BY-SA 4.0": 1, "heard as another word": 1}
+    assert bill.left_out == {"CC BY-NC 4.0": 1, "CC BY-SA 4.0": 1, "heard as another word": 1}
 
 
 def test_noises(root: Path, sources: Sources) -> None:
@@ -137,46 +138,46 @@ def test_noises(root: Path, sources: Sources) -> None:
         ("dog_bark-2-100032-B.wav", "100032"),
         ("street.wav", "street"),
     ]
-    assert bill["left_out"] == {"CC BY-SA (version not stated)": 1, "Public Domain": 1, "kept for measurements": 2}
+    assert bill.left_out == {"CC BY-SA (version not stated)": 1, "Public Domain": 1, "kept for measurements": 2}
 
 
 def test_rooms(root: Path, sources: Sources) -> None:
     """Of rooms, all responses of a room or none."""
     used, bill = of_use(root, sources, "rooms")
     assert {(r.path.name, r.group) for r in used} == {("near.wav", "surrey room a"), ("far.wav", "surrey room a")}
-    assert (bill["used"], bill["left_out"]) == ({"MIT": 2}, {"kept for measurements": 1})
+    assert (bill.used, bill.left_out) == ({"MIT": 2}, {"kept for measurements": 1})
 
 
 def test_speech_by_its_licence(root: Path, sources: Sources) -> None:
     """Speech whose licence is not permitted is left out under that licence's name."""
     used, bill = of_use(root, sources, "speech")
-    assert (used, bill["left_out"]) == ([], {SENTENCE_LICENCE: 5})
+    assert (used, bill.left_out) == ([], {SENTENCE_LICENCE: 5})
 
 
 def test_speech_without_keywords(root: Path, sources: Sources) -> None:
     """Of speech, sentences whose transcript shows no keyword: no inflexion of one, and nothing that sounds like one."""
     used, bill = of_use(root, replace(sources, licences=()), "speech")
     assert [(r.text, r.group) for r in used] == [("we call it bear", "00005")]
-    assert bill["left_out"] == {"holds a keyword": 2, "kept for measurements": 1, "no transcript": 1}
+    assert bill.left_out == {"holds a keyword": 2, "kept for measurements": 1, "no transcript": 1}
 
 
 def test_a_folder_that_is_missing(tmp_path: Path, sources: Sources) -> None:
     """A source whose folder is not there gives nothing and says so, with all that it would have."""
     used, bill = of_use(tmp_path, sources, "other words")
-    assert (used, bill["used"], bill["left_out"]) == ([], {}, {"the folder is missing": 4})
+    assert (used, bill.used, bill.left_out) == ([], {}, {"the folder is missing": 4})
 
 
 def test_the_bill_of_materials(root: Path, sources: Sources) -> None:
     """The bill has a line a source, the task's own recordings among them; what is used comes by its use."""
     found, bills = gather(root, sources, {FREE: 60}, KEYWORDS)
-    assert [(bill["name"], sum(bill["used"].values())) for bill in bills] == [
+    assert [(bill.name, sum(bill.used.values())) for bill in bills] == [
         ("Commands", 60),
         ("Some words", 3),
         ("Some noises", 3),
         ("Some rooms", 2),
         ("Some speech", 0),
     ]
-    assert bills[0]["used"] == {FREE: 60}
+    assert bills[0].used == {FREE: 60}
     counts = {"keywords": 0, "other words": 3, "words": 0, "noise": 3, "rooms": 2, "speech": 0}
     assert {use: len(recordings) for use, recordings in found.items()} == counts
 
@@ -283,13 +284,13 @@ def test_what_the_published_weights_take(shared_data: Path, tmp_path: Path) -> N
     assert all(part_of(recording.group) != HELD_OUT for use in ("noise", "rooms") for recording in found[use])
     assert not {recording.word for recording in found["other words"]} & set(KEYWORDS)
     assert found["speech"] == []
-    by_folder = {bill["folder"]: bill for bill in bills[1:]}
+    by_folder = {bill.folder: bill for bill in bills[1:]}
     for folder, count in (("near", 6668), ("near_speech", 1600)):  # scripts speak them
         assert by_folder.pop(folder)["left_out"] == {"the folder is missing": count}
     assert set(by_folder) == set(folders)
     for folder, bill in by_folder.items():
         listed = len(manifest_of(shared_data, folder))
-        assert sum(bill["used"].values()) + sum(bill["left_out"].values()) == listed
+        assert sum(bill.used.values()) + sum(bill.left_out.values()) == listed
 
 
 def test_the_credits(root: Path, sources: Sources) -> None:

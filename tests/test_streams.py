@@ -24,7 +24,6 @@ from tiny_kws.config import SAMPLE_RATE, DetectorConfig
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import DataError, KwsError
 from tiny_kws.evaluation.figures import plot_det
-from tiny_kws.evaluation.json_form import to_json
 from tiny_kws.evaluation.metrics import Artefact, Manifest, StreamMetrics, read_stream_metrics
 from tiny_kws.evaluation.rates import (
     RATES_PER_HOUR,
@@ -49,6 +48,7 @@ from tiny_kws.evaluation.streams import (
 from tiny_kws.evaluation.synthesis.build import origin_of
 from tiny_kws.evaluation.tables import markdown, streams_table
 from tiny_kws.files import sha256_of
+from tiny_kws.json_form import to_json
 from tiny_kws.listening.decoder import Detection
 from tiny_kws.listening.detector import Detector, read_config
 from tiny_kws.words import SILENCE, UNKNOWN

@@ -250,7 +250,7 @@ def test_the_checkpoint(trained: Path, prepared: PreparedData) -> None:
     assert checkpoint.labels == LABELS
     assert checkpoint.model.config.width == 8
     assert checkpoint.train_config["learning_rate"] == 1e-2
-    assert checkpoint.data["clips_sha256"] == prepared.manifest["clips_sha256"]
+    assert checkpoint.data["clips_sha256"] == prepared.manifest.clips_sha256
 
 
 def test_best_is_the_first_of_the_most_accurate(
@@ -653,11 +653,12 @@ def test_the_bill_of_materials(prepared: PreparedData, trained: Path, tmp_path: 
     from tiny_kws.export.exporter import Exporter
 
     checkpoint = load_checkpoint(trained / "best.pt")
-    assert checkpoint.data["sources"] == prepared.manifest["sources"]
+    sources = json.loads(prepared.manifest.to_json())["sources"]
+    assert checkpoint.data["sources"] == sources
     assert checkpoint.data["sources"][0]["used"] == {"CC BY 4.0": 96}
     Exporter(checkpoint).clip(tmp_path / "model.onnx")
     data = Classifier(tmp_path / "model.onnx").metadata.data
-    assert (data["sources"], data["left_out"]) == (prepared.manifest["sources"], [])
+    assert (data["sources"], data["left_out"]) == (sources, [])
 
 
 @pytest.mark.gpu

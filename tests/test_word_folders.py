@@ -91,7 +91,7 @@ def test_every_word_is_trained_and_validated(prepared: PreparedData) -> None:
 
 def test_no_speaker_is_on_two_sides(prepared: PreparedData) -> None:
     """Clips are divided by speaker, other words' too."""
-    assert prepared.manifest["division"] == BY_SPEAKERS
+    assert prepared.manifest.division == BY_SPEAKERS
     training, validation, testing = (
         speakers_of(prepared, *splits) for splits in (("training", EXTRA), ("validation",), ("testing",))
     )
@@ -102,7 +102,7 @@ def test_no_speaker_is_on_two_sides(prepared: PreparedData) -> None:
 
 def test_rows_are_as_long_as_the_window(prepared: PreparedData) -> None:
     """The bank's rows have the length asked for, which is what the window is."""
-    assert prepared.window == prepared.bank.shape[1] == prepared.manifest["window"] == 24_000
+    assert prepared.window == prepared.bank.shape[1] == prepared.manifest.window == 24_000
 
 
 def test_spans_are_where_the_words_are(prepared: PreparedData) -> None:
@@ -119,7 +119,7 @@ def test_other_folders_are_unknown_and_said_so(prepared: PreparedData) -> None:
     assert unknown == set(OTHERS)
     told = "not among the words, so heard as unknown; to hear it as a word"
     line = f"banana/: 12 clips, {told}: --words {','.join(WORDS)},banana"
-    assert line in prepared.manifest["notes"]
+    assert line in prepared.manifest.notes
 
 
 def test_without_other_words_they_are_made(folder: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_without_other_words_they_are_made(folder: Path, tmp_path: Path) -> None
     file = data.clips[row].file.removesuffix("#backwards")
     forwards = next(i for i, clip in enumerate(data.clips) if clip.file == file)
     np.testing.assert_array_equal(data.bank[row], data.bank[forwards][::-1])
-    assert any("played backwards" in note for note in data.manifest["notes"])
+    assert any("played backwards" in note for note in data.manifest.notes)
 
 
 def test_silence_is_made_up_where_there_is_no_noise(prepared: PreparedData) -> None:
@@ -139,7 +139,7 @@ def test_silence_is_made_up_where_there_is_no_noise(prepared: PreparedData) -> N
     silent = [clip for clip in prepared.clips if clip.label == SILENCE]
     assert silent
     assert all(MADE_NOISE in clip.file for clip in silent)
-    assert any("made-up noise" in note for note in prepared.manifest["notes"])
+    assert any("made-up noise" in note for note in prepared.manifest.notes)
 
 
 def test_the_same_folder_is_divided_alike(folder: Path, prepared: PreparedData, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_the_same_clip_twice_is_used_once(own: Path, tmp_path: Path) -> None:
     shutil.copy(first, own / "computer" / f"{SPEAKERS[0]}_nohash_7.wav")
     data = prepare(own, tmp_path / "out", words=WORDS)
     assert sum(clip.label == "computer" for clip in data.clips) == 2 * len(SPEAKERS)
-    assert "computer/: 1 of 13 clips hold the same bytes as another, and are left out" in data.manifest["notes"]
+    assert "computer/: 1 of 13 clips hold the same bytes as another, and are left out" in data.manifest.notes
 
 
 def test_a_folder_that_is_empty_or_holds_one_clip(own: Path, tmp_path: Path) -> None:
@@ -271,8 +271,8 @@ def test_clips_too_short_or_damaged_are_left_out(own: Path, tmp_path: Path) -> N
     sf.write(short, np.full(RATE // 100, 0.1), RATE)
     broken.write_bytes(b"no sound")
     data = prepare(own, tmp_path / "out", words=WORDS)
-    assert len(data.manifest["unreadable"]) == 2
-    assert any("lasts 10 ms, expected a clip of a word" in line for line in data.manifest["unreadable"])
+    assert len(data.manifest.unreadable) == 2
+    assert any("lasts 10 ms, expected a clip of a word" in line for line in data.manifest.unreadable)
     assert sum(clip.label == "computer" for clip in data.clips) == 2 * len(SPEAKERS) - 2
 
 
@@ -371,7 +371,7 @@ def test_a_folder_of_silence_is_no_word(own: Path, tmp_path: Path) -> None:
     say(own / "silence" / "x_nohash_0.wav", 300)
     data = prepare(own, tmp_path / "out", words=WORDS)
     assert "silence" not in {clip.word for clip in data.clips}
-    assert any(note.startswith("silence/: not used") for note in data.manifest["notes"])
+    assert any(note.startswith("silence/: not used") for note in data.manifest.notes)
 
 
 def test_unknown_and_silence_are_as_many_as_a_word(prepared: PreparedData) -> None:
@@ -389,14 +389,14 @@ def test_what_lies_beside_is_no_source_by_its_name_alone(tmp_path: Path) -> None
     write_words(tmp_path / "words")
     (tmp_path / "noise").mkdir()
     data = prepare(tmp_path / "words", tmp_path / "out", words=WORDS)
-    assert [bill["name"] for bill in data.manifest["sources"]] == ["words"]
+    assert [bill.name for bill in data.manifest.sources] == ["words"]
 
 
 def test_other_words_of_speech_commands(speech_commands: Path, tmp_path: Path) -> None:
     """Words may be asked of Speech Commands: its lists divide them, and it is credited under its licence."""
     data = prepare(speech_commands.parent, tmp_path / "out", words=["bed", "cat"])
-    assert "Speech Commands" in data.manifest["source"]
-    assert data.manifest["licence"] == "CC BY 4.0"
+    assert "Speech Commands" in data.manifest.source
+    assert data.manifest.licence == "CC BY 4.0"
     listed = (speech_commands / "validation_list.txt").read_text().split()
     validated = {clip.file for clip in data.clips if clip.split == "validation" and clip.label in ("bed", "cat")}
     assert validated == {file for file in listed if file.startswith(("bed/", "cat/"))}

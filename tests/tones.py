@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor
 
 from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE, FeatureConfig
+from tiny_kws.data.manifest import Excerpt, Manifest, Missing
 from tiny_kws.data.prepared import EXTRA, NO_SPAN, Clip, PreparedData, material_file, to_float
 from tiny_kws.data.spans import find_word
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.training.features import LogMel, normalize
+from tiny_kws.training_config import PrepareConfig
 from tiny_kws.words import UNKNOWN, Vocabulary
 
 BEGIN, END = 4000, 8000
@@ -72,11 +75,34 @@ def write_data(
     material = {"noise": short, "rooms": room, "speech": speech}
     for kind, pcm in material.items():
         np.save(folder / material_file(kind), pcm)
-    listed = {
-        kind: [{"file": kind, "group": kind, "samples": len(pcm)}] if len(pcm) else [] for kind, pcm in material.items()
-    }
+    excerpts = {kind: [Excerpt(kind, kind, len(pcm))] if len(pcm) else [] for kind, pcm in material.items()}
     spans = np.array([find_word(to_float(clip)) or NO_SPAN for clip in bank], np.int32)
-    return PreparedData(folder, bank, noise, clips, spans, Vocabulary(LABELS), {"material": listed})
+    return PreparedData(folder, bank, noise, clips, spans, Vocabulary(LABELS), _manifest(window, excerpts))
+
+
+def _manifest(window: int, excerpts: Mapping[str, Sequence[Excerpt]]) -> Manifest:
+    """A manifest that says nothing but the labels, the window and what other sources bring."""
+    return Manifest(
+        source="",
+        licence="",
+        folder="",
+        labels=LABELS,
+        window=window,
+        prepare=PrepareConfig(),
+        division="",
+        recordings={},
+        missing=Missing(),
+        notes=(),
+        unreadable=(),
+        clips={},
+        unknown_words={},
+        speakers={},
+        noise_seconds={},
+        noise_stretches={},
+        clips_sha256={},
+        sources=(),
+        material=excerpts,
+    )
 
 
 def seeded(seed: int = 0) -> torch.Generator:

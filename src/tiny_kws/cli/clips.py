@@ -173,9 +173,9 @@ def evaluate(
     from ..evaluation import figures, robustness
     from ..evaluation.clips import check_clips
     from ..evaluation.compare import PREDICTIONS, write_predictions
-    from ..evaluation.json_form import to_json
     from ..evaluation.metrics import METRICS
     from ..files import check_writable, write_json
+    from ..json_form import to_json
     from ..plotting import require_matplotlib
 
     if (data is None) == (test is None):
@@ -287,7 +287,7 @@ def compare(
 
 
 def _print_json(result: Any) -> None:
-    from ..evaluation.json_form import to_json
+    from ..json_form import to_json
 
     print(json.dumps(to_json(result), indent=2, ensure_ascii=False))
 

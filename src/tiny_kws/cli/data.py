@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..data.word_folders import parse_words
 from ..training_config import CLIPS_PER_SHARD, PrepareConfig
 from .console import complain, data_app, printable, progress_bar
+
+if TYPE_CHECKING:
+    from ..data.manifest import Bill
 
 
 @data_app.command("download")
@@ -68,22 +71,22 @@ def data_prepare(
         config = PrepareConfig(seed=seed, window_ms=window_ms)
         prepared = prepare(source, out, config, progress, named, chosen, speakers)
     manifest = prepared.manifest
-    for split, counts in manifest["clips"].items():
-        print(f"{split:10}  {sum(counts.values()):6} clips  {manifest['speakers'][split]:5} speakers")
-    for bill in manifest["sources"]:
+    for split, counts in manifest.clips.items():
+        print(f"{split:10}  {sum(counts.values()):6} clips  {manifest.speakers[split]:5} speakers")
+    for bill in manifest.sources:
         print(_source_line(bill))
-    print(f"divided {manifest['division']}")
-    for note in manifest["notes"]:
+    print(f"divided {manifest.division}")
+    for note in manifest.notes:
         print(printable(note))
-    for split, count in manifest["missing"].get("clips", {}).items():
+    for split, count in manifest.missing.clips.items():
         print(f"incomplete: {split} lacks {count} clips of the official archive")
-    for split, count in manifest["missing"].get("listed", {}).items():
+    for split, count in manifest.missing.listed.items():
         if count:
             print(f"incomplete: {count} clips of {split}_list.txt are not there")
     print(_next_step(out, words))
-    if manifest["unreadable"]:
-        for message in manifest["unreadable"]:
-            complain(message, 1)
+    for message in manifest.unreadable:
+        complain(message, 1)
+    if manifest.unreadable:
         raise typer.Exit(1)
 
 
@@ -104,10 +107,10 @@ def data_shard(
     print(f"Next: tiny-kws train {out} --out runs/ds-cnn")
 
 
-def _source_line(bill: dict[str, Any]) -> str:
+def _source_line(bill: Bill) -> str:
     """What a source gave, and what was left out and why."""
-    line = f"{bill['name']} ({bill['use']}): {sum(bill['used'].values())} used"
-    left_out = [f"{count} ({reason})" for reason, count in bill["left_out"].items()]
+    line = f"{bill.name} ({bill.use}): {sum(bill.used.values())} used"
+    left_out = [f"{count} ({reason})" for reason, count in bill.left_out.items()]
     return f"{line}; left out: {', '.join(left_out)}" if left_out else line
 
 

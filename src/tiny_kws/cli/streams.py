@@ -141,12 +141,12 @@ def evaluate_stream(
 ) -> None:
     """Count misses and false alarms an hour over long recordings with labelled words."""
     from ..evaluation.figures import plot_det
-    from ..evaluation.json_form import to_json
     from ..evaluation.metrics import METRICS, Artefact, Manifest, StreamMetrics
     from ..evaluation.rates import evaluate_streams
     from ..evaluation.streams import N_THRESHOLDS, RULES
     from ..evaluation.synthesis.build import origin_of
     from ..evaluation.tables import streams_table
+    from ..json_form import to_json
     from ..plotting import require_matplotlib
 
     require_matplotlib()
@@ -210,8 +210,8 @@ def _settings_facts(config: Path | None, manifest_sha256: str) -> SettingsFacts:
 
 def _chosen_on(config: Path) -> ChosenOn | None:
     """The manifest that the settings in a file were chosen on, None where the file does not say it."""
-    from ..evaluation.json_form import from_json
     from ..evaluation.metrics import ChosenOn
+    from ..json_form import from_json
 
     try:
         return from_json(ChosenOn, json.loads(config.read_text(encoding="utf-8"))["expected"]["chosen_on"])
@@ -221,10 +221,10 @@ def _chosen_on(config: Path) -> ChosenOn | None:
 
 def _save_config(path: Path, model: StreamModel | Classifier, settings: DetectorConfig, metrics: StreamMetrics) -> None:
     """Write the settings that reach one false alarm an hour over everything, with what was measured held out."""
-    from ..evaluation.json_form import to_json
     from ..evaluation.metrics import ChosenOn
     from ..evaluation.rates import REPORTED_RATE
     from ..evaluation.streams import with_threshold
+    from ..json_form import to_json
 
     scores = metrics.scores
     point, held_out = (
@@ -259,7 +259,7 @@ def calibrate_room(
     """Fit each word's threshold to a room and a voice, and say what to expect of it."""
     from ..audio import find_sound_files
     from ..evaluation import calibration, streams
-    from ..evaluation.json_form import to_json
+    from ..json_form import to_json
 
     check_writable(out)
     loaded = open_model(model)

@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from ..audio import Samples, most_energetic_window, read_mono
 from ..config import SAMPLE_RATE
 from ..errors import AudioError, DataError, KwsError, UsageError
-from ..files import whole_folder, write_bytes, write_json
+from ..files import whole_folder, write_bytes
 from ..training_config import PrepareConfig
 from ..words import SILENCE, UNKNOWN, Vocabulary
 from . import speech_commands
+from .manifest import Bill, Excerpt, Manifest, Missing
 from .prepared import (
     EXTRA,
-    FORMAT,
     MATERIAL,
     NO_SPAN,
     Clip,
@@ -75,11 +75,11 @@ class Material:
     noises: Mapping[str, Pcm]
     sources: Sources
     found: Mapping[str, Sequence[Recording]]
-    bills: Sequence[Mapping[str, Any]]
+    bills: Sequence[Bill]
     own: Mapping[str, int]
     named: str
     licence: str
-    missing: Mapping[str, Mapping[str, int]]
+    missing: Missing
     notes: tuple[str, ...]
     is_own: bool
     """Whether these are clips of one's own words, which may be of any length, and not Speech Commands."""
@@ -213,7 +213,7 @@ def _read_words(source: Path, words: Sequence[str], speakers: Path | None, sourc
         own=own,
         named=speech_commands.SOURCE if credited else f"the recordings in {folder.resolve().name}",
         licence=licence,
-        missing={},
+        missing=Missing(),
         notes=(*recordings.notes, *notes),
         is_own=True,
     )
@@ -312,11 +312,11 @@ def _write(
     np.save(folder / "spans.npy", np.array(spans, np.int32).reshape(-1, 2))
     noises = [_stretch(material.noises[name], "training") for name in sorted(material.noises)]
     np.save(folder / "noise.npy", np.concatenate(noises))
-    lengths = {kind: _write_material(folder, kind, list(material.found[kind]), unreadable) for kind in MATERIAL}
+    excerpts = {kind: _write_material(folder, kind, material.found[kind], unreadable) for kind in MATERIAL}
     write_bytes(folder / "clips.csv", _to_csv(kept))
     write_bytes(folder / "credits.csv", credits_csv(material.sources, material.found, material.own))
-    manifest = _manifest(material, kept, unreadable, config, window)
-    write_json(folder / "manifest.json", {**manifest, "sources": list(material.bills), "material": lengths})
+    manifest = _manifest(material, kept, unreadable, excerpts, config, window)
+    write_bytes(folder / "manifest.json", manifest.to_json().encode())
 
 
 def _check_readable(material: Material, kept: Sequence[Clip], unreadable: Sequence[str]) -> None:
@@ -333,9 +333,9 @@ def _check_readable(material: Material, kept: Sequence[Clip], unreadable: Sequen
                 )
 
 
-def _write_material(folder: Path, kind: str, found: list[Recording], unreadable: list[str]) -> list[dict[str, Any]]:
+def _write_material(folder: Path, kind: str, found: Sequence[Recording], unreadable: list[str]) -> list[Excerpt]:
     """Write recordings end to end to the file of `kind`, note the unreadable, and say what each is and how long."""
-    sounds, entries = [], []
+    sounds, excerpts = [], []
     for recording in found:
         try:
             pcm = to_pcm(read_mono(recording.path))
@@ -346,9 +346,9 @@ def _write_material(folder: Path, kind: str, found: list[Recording], unreadable:
             unreadable.append(f"{recording.path}: holds nothing but digital silence, expected sound")
             continue
         sounds.append(pcm)
-        entries.append({"file": recording.file, "group": recording.group, "samples": len(pcm)})
+        excerpts.append(Excerpt(recording.file, recording.group, len(pcm)))
     np.save(folder / material_file(kind), np.concatenate(sounds) if sounds else np.zeros(0, np.int16))
-    return entries
+    return excerpts
 
 
 def _write_words(
@@ -476,32 +476,36 @@ def _to_csv(clips: Sequence[Clip]) -> bytes:
 
 
 def _manifest(
-    material: Material, clips: list[Clip], unreadable: list[str], config: PrepareConfig, window: int
-) -> dict[str, Any]:
+    material: Material,
+    clips: Sequence[Clip],
+    unreadable: Sequence[str],
+    excerpts: Mapping[str, Sequence[Excerpt]],
+    config: PrepareConfig,
+    window: int,
+) -> Manifest:
     by_split = {split: [clip for clip in clips if clip.split == split] for split in (*SPLITS, EXTRA)}
-    return {
-        "format": FORMAT,
-        "source": material.named,
-        "licence": material.licence,
-        "folder": material.folder.name,
-        "labels": list(material.vocabulary.labels),
-        "window": window,
-        "prepare": asdict(config),
-        "division": material.recordings.division,
-        "recordings": {split: len(found) for split, found in material.recordings.splits.items()},
-        "missing": {kind: dict(counts) for kind, counts in material.missing.items()},
-        "notes": list(material.notes),
-        "unreadable": unreadable,
-        "clips": {split: dict(Counter(clip.label for clip in part)) for split, part in by_split.items()},
-        "unknown_words": {
-            split: dict(sorted(Counter(clip.word for clip in part if clip.label == UNKNOWN).items()))
-            for split, part in by_split.items()
-        },
-        "speakers": {split: len({clip.speaker for clip in part if clip.speaker}) for split, part in by_split.items()},
-        "noise_seconds": {name: round(len(noise) / SAMPLE_RATE, 3) for name, noise in material.noises.items()},
-        "noise_stretches": NOISE_STRETCHES,
-        "clips_sha256": {split: clips_digest(clip.file for clip in part) for split, part in by_split.items()},
-    }
+    unknown = {split: Counter(clip.word for clip in part if clip.label == UNKNOWN) for split, part in by_split.items()}
+    return Manifest(
+        source=material.named,
+        licence=material.licence,
+        folder=material.folder.name,
+        labels=material.vocabulary.labels,
+        window=window,
+        prepare=config,
+        division=material.recordings.division,
+        recordings={split: len(found) for split, found in material.recordings.splits.items()},
+        missing=material.missing,
+        notes=material.notes,
+        unreadable=unreadable,
+        clips={split: Counter(clip.label for clip in part) for split, part in by_split.items()},
+        unknown_words={split: dict(sorted(counts.items())) for split, counts in unknown.items()},
+        speakers={split: len({clip.speaker for clip in part if clip.speaker}) for split, part in by_split.items()},
+        noise_seconds={name: round(len(noise) / SAMPLE_RATE, 3) for name, noise in material.noises.items()},
+        noise_stretches=NOISE_STRETCHES,
+        clips_sha256={split: clips_digest(clip.file for clip in part) for split, part in by_split.items()},
+        sources=material.bills,
+        material=excerpts,
+    )
 
 
 def _rng(seed: int, *purpose: str) -> np.random.Generator:

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +21,7 @@ import numpy.typing as npt
 from ..audio import Samples
 from ..errors import DataError, UsageError
 from ..words import UNKNOWN, Vocabulary
+from .manifest import Manifest
 from .shards import INDEX, ShardBank, open_shards
 
 Pcm = npt.NDArray[np.int16]
@@ -32,7 +31,6 @@ LEFT_OUT = "left out"
 """The split of clips that `PreparedData.without` keeps from training; none lies in a prepared folder."""
 MATERIAL = ("noise", "rooms", "speech")
 """Recordings of other sources, by their use; each in a file of its own."""
-FORMAT = 3
 NO_SPAN = (-1, -1)
 """Of a row in which no word was found, or none is said."""
 
@@ -62,7 +60,7 @@ class PreparedData:
     clips: list[Clip]
     spans: npt.NDArray[np.int32]
     vocabulary: Vocabulary
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def window(self) -> int:
@@ -75,7 +73,7 @@ class PreparedData:
         Raises DataError if they do not lie there as the manifest says.
         """
         try:
-            lengths = [int(entry["samples"]) for entry in self.manifest["material"][kind]]
+            lengths = [excerpt.samples for excerpt in self.manifest.material[kind]]
             whole: Pcm = np.load(self.folder / material_file(kind), mmap_mode="r" if lengths else None)
         except (OSError, ValueError, LookupError, TypeError, EOFError) as error:
             raise DataError(f"{self.folder}: its {kind} cannot be read ({error}), prepare the data again") from error
@@ -115,19 +113,15 @@ class PreparedData:
 def open_prepared(folder: Path) -> PreparedData:
     """Open what `prepare` wrote. Raises DataError if it is not there, or its parts do not belong together."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        found = manifest.get("format")
-        if found != FORMAT:
-            raise DataError(f"{folder}: prepared in format {found}, expected {FORMAT}; prepare the data again")
+        manifest = Manifest.from_json((folder / "manifest.json").read_text(encoding="utf-8"), str(folder))
         with (folder / "clips.csv").open(newline="", encoding="utf-8") as file:
             clips = [Clip(**line) for line in csv.DictReader(file)]
-        vocabulary = Vocabulary(tuple(map(str, manifest["labels"])))
-        window = int(manifest["window"])
+        vocabulary, window = Vocabulary(tuple(manifest.labels)), manifest.window
         sharded = (folder / INDEX).exists()
         bank = open_shards(folder, window) if sharded else np.load(folder / "bank.npy", mmap_mode="r")
         noise = np.load(folder / "noise.npy")
         spans = np.load(folder / "spans.npy")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, UsageError, csv.Error) as error:
+    except (OSError, ValueError, LookupError, TypeError, EOFError, UsageError, csv.Error) as error:
         raise DataError(
             f"{folder}: is no prepared data ({error}); run `tiny-kws data prepare SOURCE --out {folder}` first"
         ) from error

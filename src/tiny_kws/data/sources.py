@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError
 from .held_out import noise_source, part_of
+from .manifest import Bill
 from .material import holds_word
 
 if sys.version_info >= (3, 11):
@@ -116,7 +116,7 @@ def _check(source: Source, path: Path) -> None:
 
 def gather(
     root: Path, sources: Sources, own: Mapping[str, int], words: Collection[str]
-) -> tuple[dict[str, list[Recording]], list[dict[str, Any]]]:
+) -> tuple[dict[str, list[Recording]], list[Bill]]:
     """What training may use below `root` beside the task's own clips, by use, and the bill of materials.
 
     `own` counts the task's own training clips by licence, `words` are those that the task is to hear. A source's line
@@ -126,7 +126,7 @@ def gather(
     bills = []
     for source in sources.sources:
         if source.use == "keywords":
-            bills.append({**_bill(source), "used": dict(own), "left_out": {}})
+            bills.append(_bill(source, own, {}))
             continue
         used, bill = list_source(root, source, sources, words)
         found[source.use] += used
@@ -134,9 +134,7 @@ def gather(
     return found, bills
 
 
-def list_source(
-    root: Path, source: Source, sources: Sources, words: Collection[str]
-) -> tuple[list[Recording], dict[str, Any]]:
+def list_source(root: Path, source: Source, sources: Sources, words: Collection[str]) -> tuple[list[Recording], Bill]:
     """What training may use of a source below `root`, and its line in the bill of materials.
 
     Left out: licences that `sources` does not permit, the third kept for measurements (of noises, rooms and speech),
@@ -144,9 +142,9 @@ def list_source(
     is a keyword, and speech in which a keyword is or may be said. An absent folder gives none, and says so. Raises
     DataError if there is no manifest that can be read.
     """
-    folder, bill = root / source.folder, _bill(source)
+    folder = root / source.folder
     if not folder.is_dir():
-        return [], {**bill, "used": {}, "left_out": {"the folder is missing": sum(source.recordings.values())}}
+        return [], _bill(source, {}, {"the folder is missing": sum(source.recordings.values())})
     used, left_out = [], Counter[str]()
     for line in _read_manifest(folder / "manifest.csv", {"file", "licence"} | COLUMNS.get(source.use, set())):
         recording = _recording(folder, source, line)
@@ -155,8 +153,7 @@ def list_source(
             left_out[reason] += 1
         else:
             used.append(recording)
-    by_licence = Counter(recording.licence for recording in used)
-    return used, {**bill, "used": dict(sorted(by_licence.items())), "left_out": dict(sorted(left_out.items()))}
+    return used, _bill(source, Counter(recording.licence for recording in used), left_out)
 
 
 def credits_csv(sources: Sources, found: Mapping[str, Sequence[Recording]], own: Mapping[str, int]) -> bytes:
@@ -171,8 +168,9 @@ def credits_csv(sources: Sources, found: Mapping[str, Sequence[Recording]], own:
     return text.getvalue().encode()
 
 
-def _bill(source: Source) -> dict[str, Any]:
-    return {"name": source.name, "use": source.use, "attribution": source.attribution, "folder": source.folder}
+def _bill(source: Source, used: Mapping[str, int], left_out: Mapping[str, int]) -> Bill:
+    counts = (dict(sorted(count.items())) for count in (used, left_out))
+    return Bill(source.name, source.use, source.attribution, source.folder, *counts)
 
 
 def _recording(folder: Path, source: Source, line: dict[str, str]) -> Recording:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..words import SILENCE, UNKNOWN, is_word
+from .manifest import Missing
 from .word_folders import (
     BY_LISTS,
     LISTED_SPLITS,
@@ -97,7 +98,7 @@ class Archive:
 
     words: tuple[str, ...]
     recordings: Recordings
-    missing: dict[str, dict[str, int]]
+    missing: Missing
     strange: dict[str, int]
 
 
@@ -125,15 +126,15 @@ def list_recordings(words: Path) -> Recordings:
     return Recordings(words, splits, BY_LISTS)
 
 
-def missing_clips(recordings: Recordings) -> dict[str, dict[str, int]]:
+def missing_clips(recordings: Recordings) -> Missing:
     """How many clips of the official archive, and of those that the lists name, are not there, by split."""
     present = {clip.file for clips in recordings.splits.values() for clip in clips}
     found = {split: len(clips) for split, clips in recordings.splits.items()}
     lists = {split: read_list(recordings.folder / f"{split}_list.txt") for split in LISTED_SPLITS}
-    return {
-        "clips": {split: OFFICIAL_CLIPS[split] - n for split, n in found.items() if n < OFFICIAL_CLIPS[split]},
-        "listed": {split: sum(file not in present for file in files) for split, files in lists.items()},
-    }
+    return Missing(
+        clips={split: OFFICIAL_CLIPS[split] - n for split, n in found.items() if n < OFFICIAL_CLIPS[split]},
+        listed={split: sum(file not in present for file in files) for split, files in lists.items()},
+    )
 
 
 def task_words(folder: Path) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ from ..artefact.runtime import Classifier, Probabilities, StreamModel
 from ..audio import SOUND_SUFFIXES, find_sound_files
 from ..config import DetectorConfig
 from ..errors import AudioError, DataError, KwsError
+from ..json_form import INLINE
 from ..words import is_word
 from .clips import rounded, share_interval
-from .json_form import INLINE
 from .metrics import FalseAlarms, Interval
 from .rates import false_alarms, threshold_for
 from .streams import (

@@ -34,7 +34,7 @@ def split_clips(data: PreparedData, split: str) -> ClipSet:
 def _name_of(data: PreparedData) -> str:
     """What the recordings are called: Speech Commands, or their folder."""
     manifest = data.manifest
-    return "Speech Commands v0.02" if manifest["source"] == SOURCE else str(manifest.get("folder", manifest["source"]))
+    return "Speech Commands v0.02" if manifest.source == SOURCE else manifest.folder
 
 
 def folder_clips(folder: Path, labels: Collection[str], window: int) -> tuple[ClipSet, list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import DetectorConfig
 from ..errors import DataError
-from .json_form import INLINE, Result, from_json
+from ..json_form import INLINE, Result, from_json
 
 METRICS = "metrics.json"
 Interval = tuple[float, float]

@@ -12,8 +12,8 @@ from typing import Any
 from ..artefact.format import Metadata, Validation
 from ..artefact.hub import CHECKPOINT, SUMS, import_hub
 from ..evaluation import tables
-from ..evaluation.json_form import from_json
 from ..evaluation.metrics import ClipMetrics, StreamMetrics
+from ..json_form import from_json
 from ..words import SILENCE, UNKNOWN, is_word
 
 SPEECH_COMMANDS = "Speech Commands"

@@ -37,7 +37,7 @@ class Identity:
     train_config: dict[str, Any]
     """The settings, and whether they led to bfloat16."""
     network: NetworkConfig
-    clips_sha256: str
+    clips_sha256: Mapping[str, str]
     teachers_sha256: list[str]
 
     def differences(self, last: Mapping[str, Any], where: str) -> list[str]:

@@ -34,7 +34,6 @@ from .run_folder import RunFolder
 from .settings import Identity, TrainSettings, begin_from, check_fits, fitted_network
 
 EVAL_BATCH = 256
-DATA_KEYS = ("source", "licence", "prepare", "clips", "clips_sha256", "sources")  # of the manifest, in a checkpoint
 PROGRESS_STEPS = 5  # report a step in so many: on a GPU every report waits for the device
 
 
@@ -266,7 +265,7 @@ class Trainer:
         return Identity(
             {**asdict(self.config), "bfloat16": self.bfloat16},
             self.model.config,
-            self.data.manifest["clips_sha256"],
+            self.data.manifest.clips_sha256,
             [teacher.sha256 for teacher in self.teachers],
         )
 
@@ -274,7 +273,7 @@ class Trainer:
         return [asdict(report) for report in self.history]
 
     def _checkpoint(self) -> Checkpoint:
-        manifest, identity = self.data.manifest, self._identity()
+        identity = self._identity()
         return Checkpoint(
             model=self.optimization.validated,
             labels=self.data.vocabulary.labels,
@@ -286,7 +285,7 @@ class Trainer:
             history=self._history_lines(),
             train_config=identity.train_config,
             data={
-                **{key: manifest.get(key) for key in DATA_KEYS},
+                **self.data.manifest.of_training(),
                 "left_out": list(self.config.left_out),
                 "first_sha256": self.first_sha256,
                 "teachers_sha256": identity.teachers_sha256,
