@@ -24,7 +24,7 @@ from tiny_kws.cli import app
 from tiny_kws.config import SAMPLE_RATE, FeatureConfig
 from tiny_kws.data.speech_commands import KEYWORDS, TEST_FOLDER, WORDS_FOLDER
 
-from .conftest import SPEAKERS
+from .conftest import SPEAKERS, UNKNOWN_WORDS, word_sound
 from .helpers import run_cli, speech_like, write_sound
 from .test_notebook import write_test_set
 
@@ -222,6 +222,10 @@ def furnish(folder: Path, speech_commands: Path) -> None:
     for word, file in (("stop", "stop.mp3"), ("go", "go.wav")):
         (folder / "my-words" / word).mkdir(parents=True)
         shutil.copy(ROOT / "examples" / file, folder / "my-words" / word)
+    for i, (word, speaker) in enumerate(itertools.product(("computer", "lights", "other"), SPEAKERS["training"])):
+        path = folder / "mine" / word / f"{speaker}_nohash_0.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sf.write(path, word_sound(UNKNOWN_WORDS[i // len(SPEAKERS["training"])], i), SAMPLE_RATE)
     published = {"ds-cnn": "ds-cnn", "base": "listener", "small": "small", "micro": "micro"}
     for name, its in published.items():  # as `base` one that listens, so that thresholds are found
         (folder / "runs" / name).mkdir(parents=True)
