@@ -222,10 +222,7 @@ def furnish(folder: Path, speech_commands: Path) -> None:
     for word, file in (("stop", "stop.mp3"), ("go", "go.wav")):
         (folder / "my-words" / word).mkdir(parents=True)
         shutil.copy(ROOT / "examples" / file, folder / "my-words" / word)
-    for i, (word, speaker) in enumerate(itertools.product(("computer", "lights", "other"), SPEAKERS["training"])):
-        path = folder / "mine" / word / f"{speaker}_nohash_0.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sf.write(path, word_sound(UNKNOWN_WORDS[i // len(SPEAKERS["training"])], i), SAMPLE_RATE)
+    write_own_words(folder / "mine")
     published = {"ds-cnn": "ds-cnn", "base": "listener", "small": "small", "micro": "micro"}
     for name, its in published.items():  # as `base` one that listens, so that thresholds are found
         (folder / "runs" / name).mkdir(parents=True)
@@ -240,6 +237,14 @@ def furnish(folder: Path, speech_commands: Path) -> None:
     ):
         done = run_cli(*command)
         assert done.returncode == 0, done.stderr
+
+
+def write_own_words(folder: Path) -> None:
+    """Two words of one's own and another, each by six speakers."""
+    for i, word in enumerate(("computer", "lights", "other")):
+        (folder / word).mkdir(parents=True)
+        for seed, speaker in enumerate(SPEAKERS["training"]):
+            sf.write(folder / word / f"{speaker}_nohash_0.wav", word_sound(UNKNOWN_WORDS[i], seed), SAMPLE_RATE)
 
 
 @guides
