@@ -23,9 +23,19 @@ import numpy as np
 from tiny_kws.artefact.runtime import open_model
 from tiny_kws.config import DetectorConfig
 from tiny_kws.evaluation.rates import split_speakers, threshold_for
-from tiny_kws.evaluation.streams import RULES, Heard, Score, posteriors_of, read_manifest, score, sweep, with_threshold
+from tiny_kws.evaluation.streams import (
+    RULES,
+    Posteriors,
+    Score,
+    posteriors_of,
+    read_manifest,
+    score,
+    sweep,
+    with_threshold,
+)
+from tiny_kws.files import sha256_of
 from tiny_kws.listening.detector import config_of, write_config
-from tiny_kws.words import SILENCE, UNKNOWN
+from tiny_kws.words import is_word
 
 RANKED_RATES = (2.0, 10.0)
 RISE_MS = (0, 280, 360, 440)
@@ -48,7 +58,7 @@ def main() -> None:
     model = open_model(arguments.model)
     heard = []
     for manifest in arguments.manifests:
-        recordings, problems = read_manifest(manifest, model.labels)
+        recordings, problems = read_manifest(manifest, model.labels, config_of(model).words)
         assert not problems, problems
         heard.append(posteriors_of(model, recordings))
     names = "rise, ms | smoothing, ms | duration, ms | refractory, ms | release"
@@ -68,11 +78,13 @@ def main() -> None:
         assert index is not None
         config = with_threshold(best, points[index].threshold)
         expected = {"false_alarms_per_hour": arguments.rate, "miss_rate": miss_rate(points[index].scores)}
-        write_config(arguments.save, config, model, {"in_sample": expected})
+        manifest = arguments.manifests[0]
+        chosen_on = {"name": str(manifest), "sha256": sha256_of(manifest)}
+        write_config(arguments.save, config, model, {"in_sample": expected, "chosen_on": chosen_on})
         print(f"{arguments.save}: threshold {config.threshold:.4f}")
 
 
-def search(heard: list[list[Heard]], candidates: list[DetectorConfig]) -> DetectorConfig:
+def search(heard: list[list[Posteriors]], candidates: list[DetectorConfig]) -> DetectorConfig:
     """The best of `candidates`, each printed as a row; the first if all are too late."""
     ranks = []
     with ProcessPoolExecutor() as pool:
@@ -82,7 +94,7 @@ def search(heard: list[list[Heard]], candidates: list[DetectorConfig]) -> Detect
     return candidates[int(np.argmin(ranks))]
 
 
-def judge(heard: list[list[Heard]], config: DetectorConfig) -> tuple[float, str]:
+def judge(heard: list[list[Posteriors]], config: DetectorConfig) -> tuple[float, str]:
     """Miss rate to rank by, infinite for settings that answer too late; and a row of the table."""
     missed = dict.fromkeys((10.0, 2.0, 1.0), 0.0)
     late: list[float] = []
@@ -111,7 +123,7 @@ def latency_p95(scores: Sequence[Score]) -> float:
     return float(np.percentile([hit.end_s - word.end_s for word, hit in pairs if hit is not None] or [0.0], 95))
 
 
-def compare_thresholds(heard: list[list[Heard]], config: DetectorConfig) -> None:
+def compare_thresholds(heard: list[list[Posteriors]], config: DetectorConfig) -> None:
     """Print what one threshold for all labels and one for each miss, held out, for each manifest."""
     for number, part in enumerate(heard):
         halves = split_speakers(part)
@@ -138,14 +150,14 @@ def compare_thresholds(heard: list[list[Heard]], config: DetectorConfig) -> None
             print(f"| {number + 1} | {name} | {' | '.join(cells)} |", flush=True)
 
 
-def label_thresholds(part: list[Heard], config: DetectorConfig, choosing: Sequence[int]) -> dict[str, float]:
+def label_thresholds(part: list[Posteriors], config: DetectorConfig, choosing: Sequence[int]) -> dict[str, float]:
     """For each label the threshold at which another miss costs as many false alarms as for the others.
 
     That cost is so that there are about 10 false alarms an hour in the recordings `choosing`.
     """
     chosen = [part[i] for i in choosing]
     points = sweep(chosen, replace(config, thresholds={}), RULES["tiny-kws"], most_per_hour=2 * MOST_PER_HOUR)
-    words = [label for label in part[0].labels if label not in (SILENCE, UNKNOWN)]
+    words = [label for label in part[0].labels if is_word(label)]
     alarms, missed = np.zeros((2, len(points), len(words)))
     for i, point in enumerate(points):
         for one in point.scores:
@@ -164,7 +176,7 @@ def label_thresholds(part: list[Heard], config: DetectorConfig, choosing: Sequen
     return {word: points[i].threshold for word, i in zip(words, best, strict=True)}
 
 
-def hours(part: Sequence[Heard]) -> float:
+def hours(part: Sequence[Posteriors]) -> float:
     """Length of recordings."""
     return sum(one.seconds for one in part) / 3600
 

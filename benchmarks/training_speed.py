@@ -25,7 +25,8 @@ from tiny_kws.data.prepared import PreparedData, open_prepared
 from tiny_kws.evaluation.clips import processor_name
 from tiny_kws.training.networks import DSCNN
 from tiny_kws.training.plain import PlainLogMel
-from tiny_kws.training.trainer import Trainer, TrainSettings
+from tiny_kws.training.settings import TrainSettings
+from tiny_kws.training.trainer import Trainer
 from tiny_kws.training_config import TrainConfig
 
 CONFIG = TrainConfig()

@@ -18,7 +18,8 @@ import torch
 from tiny_kws.cli.training import RECIPES, Network, Recipe
 from tiny_kws.data.prepared import open_prepared
 from tiny_kws.evaluation.clips import processor_name
-from tiny_kws.training.trainer import Trainer, TrainSettings
+from tiny_kws.training.settings import TrainSettings
+from tiny_kws.training.trainer import Trainer
 from tiny_kws.training_config import CAUSAL_SIZES, CausalCNNConfig, DSCNNConfig
 
 WARM_UP_STEPS = 3
@@ -76,9 +77,10 @@ def main() -> None:
         composer = getattr(part, "composer", None)
         if composer is not None:
             composer.compose = clock.timed("composing", composer.compose)
-    trainer.optimizer.step = clock.timed("optimizer", trainer.optimizer.step)  # type: ignore[method-assign]
-    if trainer.average is not None:
-        trainer.average.update_parameters = clock.timed("average", trainer.average.update_parameters)  # type: ignore[method-assign]
+    optimizer, average = trainer.optimization.optimizer, trainer.optimization.average
+    optimizer.step = clock.timed("optimizer", optimizer.step)  # type: ignore[method-assign]
+    if average is not None:
+        average.update_parameters = clock.timed("average", average.update_parameters)  # type: ignore[method-assign]
     generator = torch.Generator().manual_seed(0)
     step = clock.timed("step", trainer.step)
     for _ in range(WARM_UP_STEPS + given.steps):

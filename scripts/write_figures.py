@@ -17,7 +17,9 @@ from typing import Any
 from tiny_kws.artefact.format import Metadata
 from tiny_kws.artefact.runtime import read_metadata
 from tiny_kws.artefact.store import find_model
-from tiny_kws.evaluation.speed import speed_table
+from tiny_kws.evaluation.json_form import from_json
+from tiny_kws.evaluation.speed import Benchmark, speed_table
+from tiny_kws.evaluation.tables import markdown
 from tiny_kws.sharing.card import RATES_PER_HOUR, missed, model_card
 from tiny_kws.sharing.publish import collect
 from tiny_kws.training.networks import DSCNN, CausalCNN, count_parameters
@@ -323,7 +325,7 @@ def seeds() -> str:
 def speed() -> str:
     """The table of `tiny-kws benchmark --json`, and on what it was measured."""
     result = read("benchmarks", "results", "speed.json")
-    return f"{speed_table(result)} {result['about']}"
+    return f"{markdown(speed_table(from_json(Benchmark, result)))} {result['about']}"
 
 
 def page() -> str:

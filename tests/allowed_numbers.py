@@ -102,6 +102,7 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
         "2.5 GB": "the size of the archives, data/download.py",
         "from the 25 others": "the data set's words",
         "80 minutes of them": "what scripts/near_speech.py makes; it prints the same",
+        "a whole number of 20 ms": "the stride of the network, training_config.py",
         "one each 20 ms": "the stride of the network, training_config.py",
         "24,612 clips, takes an NVIDIA 1.6 seconds": Log("Seven minutes on a GPU"),
         "takes 40 ms at a time": "the option's value beside it",

@@ -18,7 +18,8 @@ from tiny_kws.config import DetectorConfig
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import DataError
 from tiny_kws.evaluation.calibration import LARGEST_STEP, MIN_EXAMPLES, Evidence, calibrate, choose, gather
-from tiny_kws.evaluation.streams import Heard, Recording, Stretch, logit, threshold_grid
+from tiny_kws.evaluation.json_form import to_json
+from tiny_kws.evaluation.streams import Posteriors, Recording, Stretch, logit, threshold_grid
 from tiny_kws.listening.detector import read_config
 from tiny_kws.words import SILENCE, UNKNOWN
 
@@ -31,16 +32,16 @@ CONFIG = DetectorConfig(threshold=0.8, smoothing_ms=0, min_duration_ms=0, refrac
 GRID = sorted({*threshold_grid().tolist(), 0.8})
 
 
-def room_of(*peaks: tuple[str, float, float], seconds: float = 600.0) -> Heard:
+def room_of(*peaks: tuple[str, float, float], seconds: float = 600.0) -> Posteriors:
     """A recording in which a label's probability is for 0.1 s, from a time on, of a height: (label, time, height)."""
     rows = np.zeros((round(seconds / HOP_S), len(WORDS)), np.float32)
     for label, time_s, height in peaks:
         first = round(time_s / HOP_S)
         rows[first : first + 2, WORDS.index(label)] = height
-    return Heard(Recording(Path("room")), WORDS, HOP_S, rows, seconds, cpu_s=1.0)
+    return Posteriors(Recording(Path("room")), WORDS, HOP_S, rows, seconds, cpu_s=1.0)
 
 
-def examples_of(label: str, *heights: float) -> list[Heard]:
+def examples_of(label: str, *heights: float) -> list[Posteriors]:
     """One-second examples of a word, heard as high as `heights`."""
     return [
         replace(room_of((label, 0.5, height), seconds=1.0), recording=Recording(Path("a"), (Stretch(label, 0, 1),)))
@@ -150,7 +151,8 @@ def test_calibration_by_hand() -> None:
     """A false alarm of yes raises yes alone; expected figures are counted on what was left out."""
     room = [room_of(("yes", 100.0, 0.9))]
     examples = examples_of("yes", 0.97, 0.98, 0.99, 0.99) + examples_of("no", 0.9, 0.9)
-    config, expected = calibrate(WORDS, room, examples, CONFIG, rate_per_hour=1.0)
+    config, found = calibrate(WORDS, room, examples, CONFIG, rate_per_hour=1.0)
+    expected = to_json(found)
     assert 0.9 < config.thresholds["yes"] < 0.97
     assert config.thresholds["no"] == 0.8
     assert expected["by_label"]["yes"]["model_threshold"] == 0.8
@@ -163,14 +165,15 @@ def test_calibration_by_hand() -> None:
 
 def test_ten_quiet_minutes_promise_little() -> None:
     """No false alarm in ten minutes is reported as up to 22 an hour."""
-    expected = calibrate(WORDS, [room_of()], examples_of("yes", 0.9), CONFIG)[1]
+    expected = to_json(calibrate(WORDS, [room_of()], examples_of("yes", 0.9), CONFIG)[1])
     assert expected["false_alarms_per_hour_interval"] == [0.0, pytest.approx(22.1, abs=0.1)]
 
 
 def test_expected_misses_are_not_in_sample() -> None:
     """The weakest example, found with a threshold it lowered itself, counts as missed."""
     examples = examples_of("yes", 0.76, 0.9, 0.9, 0.9)
-    config, expected = calibrate(WORDS, [room_of()], examples, CONFIG)
+    config, found = calibrate(WORDS, [room_of()], examples, CONFIG)
+    expected = to_json(found)
     assert config.thresholds["yes"] < 0.76
     assert expected["by_label"]["yes"]["misses"] == 1
     assert expected["miss_rate"] == 0.25
@@ -184,7 +187,7 @@ def test_a_label_heard_as_another_is_missed() -> None:
     one = examples_of("no", 0.9)[0]
     one.rows[8:10, WORDS.index("yes")] = 0.95
     config = replace(CONFIG, refractory_ms=700)
-    assert calibrate(WORDS, [room_of()], [one], config)[1]["misses"] == 1
+    assert calibrate(WORDS, [room_of()], [one], config)[1].misses == 1
 
 
 def test_no_sound_of_the_room_is_an_error() -> None:
@@ -218,6 +221,34 @@ def test_the_command_writes_settings_that_others_read(spoken: Path, tmp_path: Pa
     written: dict[str, Any] = json.loads(out.read_text())
     assert written["expected"]["room_hours"] == pytest.approx(1 / 60, abs=1e-4)
     assert "cannot show 1 an hour" in done.stdout
+
+
+def test_only_chosen_words_are_calibrated(spoken: Path, tmp_path: Path) -> None:
+    """With `--words yes` examples of down are passed over, and the settings listen for yes alone."""
+    room, out = write_sound(tmp_path / "room.wav", 60.0), tmp_path / "my-room.json"
+    done = run_cli("calibrate", "--room", room, "--examples", spoken, "--out", out, "--words", "yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "missed: 0 of 4 examples" in done.stdout
+    config = read_config(out, StreamModel().metadata)
+    assert (set(config.thresholds), config.words) == ({"yes"}, ("yes",))
+
+
+def test_false_alarms_of_words_that_do_not_count_are_none() -> None:
+    """A room in which another word is heard moves nothing, and all false alarms may fall to the chosen word."""
+    config = replace(CONFIG, words=("no",))
+    room = [room_of(("yes", 100.0, 0.9))]
+    settings, expected = calibrate(WORDS, room, examples_of("no", 0.9) + examples_of("yes", 0.9), config)
+    assert settings.thresholds == {"no": 0.8}
+    assert (expected.alarms.false_alarms, expected.examples) == (0, 1)
+    assert list(expected.by_label) == ["no"]
+
+
+def test_an_unwritable_place_is_said_before_the_work(spoken: Path, tmp_path: Path) -> None:
+    """A folder where the settings are to be is an error before the room, which is not even there, is heard."""
+    done = run_cli("calibrate", "--room", tmp_path / "gone.wav", "--examples", spoken, "--out", tmp_path)
+    assert done.returncode == 1
+    assert "is a folder" in done.stderr
+    assert "gone" not in done.stderr
 
 
 def test_examples_may_be_a_manifest(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from scipy.stats import binomtest
 
 from tiny_kws.errors import DataError
 from tiny_kws.evaluation.clips import ClipSet
-from tiny_kws.evaluation.compare import compare, comparison_table, mcnemar, read_predictions, write_predictions
+from tiny_kws.evaluation.compare import compare, mcnemar, read_predictions, write_predictions
+from tiny_kws.evaluation.json_form import to_json
+from tiny_kws.evaluation.tables import comparison_table, markdown
 
 from .helpers import run_cli
 
@@ -71,7 +73,7 @@ def test_mcnemar_stands_large_counts(only_a: int, only_b: int) -> None:
 def test_a_comparison_by_hand(first: Path, tmp_path: Path) -> None:
     """B with two errors beside A's four, both shared, has half the errors and a p of one half; the same has one."""
     second = write_evaluation(tmp_path / "second", {"clean": SECOND, "snr10": FIRST})
-    found = compare(first, second)
+    found = to_json(compare(first, second))
     assert (found["a"], found["b"]) == ("first", "second")
     clean, noisy = found["conditions"]["clean"], found["conditions"]["snr10"]
     assert (clean["clips"], clean["a"]["accuracy"], clean["b"]["accuracy"]) == (8, 0.5, 0.75)
@@ -82,7 +84,7 @@ def test_a_comparison_by_hand(first: Path, tmp_path: Path) -> None:
 def test_turned_round_it_says_the_same(first: Path, tmp_path: Path) -> None:
     """B against A has the counts and the ratio turned round, and the same p."""
     second = write_evaluation(tmp_path / "second", {"clean": SECOND, "snr10": SECOND})
-    there, back = compare(first, second)["conditions"]["clean"], compare(second, first)["conditions"]["clean"]
+    there, back = (to_json(compare(*pair))["conditions"]["clean"] for pair in ((first, second), (second, first)))
     assert (there["only_a_right"], there["only_b_right"]) == (back["only_b_right"], back["only_a_right"])
     assert there["error_ratio"] * back["error_ratio"] == pytest.approx(1)
     assert there["p"] == back["p"]
@@ -92,14 +94,14 @@ def test_no_errors_have_no_ratio(tmp_path: Path) -> None:
     """Where A makes no error there is no ratio, and the table says so."""
     folders = [write_evaluation(tmp_path / name, {"clean": SAID}) for name in "ab"]
     found = compare(*folders)
-    assert found["conditions"]["clean"]["error_ratio"] is None
-    assert "| none by A |" in comparison_table(found)
+    assert found.conditions["clean"].error_ratio is None
+    assert "| none by A |" in markdown(comparison_table(found))
 
 
 def test_the_table_has_a_line_for_each_condition(first: Path, tmp_path: Path) -> None:
     """Names of both, then accuracy, ratio, counts and p of each condition."""
     second = write_evaluation(tmp_path / "second", {"clean": SECOND, "snr10": FIRST})
-    lines = comparison_table(compare(first, second)).splitlines()
+    lines = markdown(comparison_table(compare(first, second))).splitlines()
     assert lines[:2] == ["A: first", "B: second"]
     assert lines[5] == "| clean | 8 | 50.00 | 75.00 | 0.500 | 0 | 2 | 0.500 |"
     assert lines[6].startswith("| snr10 | 8 | 50.00 | 50.00 | 1.000 | 0 | 0 | 1.000 |")
@@ -179,9 +181,31 @@ def test_the_command_prints_a_table_or_json(first: Path, tmp_path: Path) -> None
     second = write_evaluation(tmp_path / "second", {"clean": SECOND, "snr10": FIRST})
     done = run_cli("compare", first, second, blocked=["torch", "matplotlib", "scipy"])
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == comparison_table(compare(first, second)) + "\n"
+    head, *rows = done.stdout.splitlines()[3:]
+    assert head.split() == [
+        "condition",
+        "clips",
+        "A",
+        "%",
+        "B",
+        "%",
+        "B's",
+        "errors",
+        "by",
+        "A's",
+        "only",
+        "A",
+        "right",
+        "only",
+        "B",
+        "right",
+        "p",
+        "(McNemar)",
+    ]
+    assert rows[0].split() == ["clean", "8", "50.00", "75.00", "0.500", "0", "2", "0.500"]
+    assert "|" not in done.stdout
     done = run_cli("compare", first, second, "--json")
-    assert json.loads(done.stdout) == compare(first, second)
+    assert json.loads(done.stdout) == to_json(compare(first, second))
 
 
 def test_the_command_refuses_in_one_line(first: Path, tmp_path: Path) -> None:

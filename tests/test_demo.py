@@ -106,7 +106,7 @@ def test_the_page_is_told_the_models_and_the_defaults(server: PageServer) -> Non
     index = json.loads(get(server.url + "models/index.json")[2])
     assert [model["name"] for model in index["models"]] == bundled_models("stream")
     assert index["default"] == DEFAULT_MODELS["stream"]
-    assert index["detector"] == asdict(DetectorConfig())
+    assert index["detector"] == {**asdict(DetectorConfig()), "words": []}
     for model in index["models"]:
         assert get(server.url + "models/" + model["file"])[2] == find_model(model["name"], "stream").read_bytes()
 

@@ -20,7 +20,8 @@ from tiny_kws.data.prepared import PreparedData
 from tiny_kws.errors import UsageError
 from tiny_kws.training.checkpoint import classifier_of, load_checkpoint, read_torch
 from tiny_kws.training.distributed import World, join_world
-from tiny_kws.training.trainer import Trainer, TrainSettings, _epoch_seed
+from tiny_kws.training.settings import TrainSettings
+from tiny_kws.training.trainer import Trainer, _epoch_seed
 from tiny_kws.training_config import (
     STREAM_TRAINING,
     CausalCNNConfig,
@@ -60,7 +61,8 @@ import torch.distributed as dist
 from tiny_kws.data.prepared import open_prepared
 from tiny_kws.training.checkpoint import save_torch
 from tiny_kws.training.distributed import World
-from tiny_kws.training.trainer import Callbacks, Trainer
+from tiny_kws.training.reports import Callbacks
+from tiny_kws.training.trainer import Trainer
 
 data, out = open_prepared(Path(sys.argv[1])), Path(sys.argv[2])
 dist.init_process_group("gloo")
@@ -75,7 +77,7 @@ for name, settings in pickle.loads((out / "asked").read_bytes()).items():
     for folder, callbacks in ((name, Callbacks(on_epoch=keep)), (f"{name} resumed", None)):
         trainer = Trainer(data, own / folder, settings, world)
         trainer.run(resume=True, callbacks=callbacks)
-        ends = {"model": trainer.model.state_dict(), "validated": trainer._validated_model().state_dict()}
+        ends = {"model": trainer.model.state_dict(), "validated": trainer.optimization.validated.state_dict()}
         save_torch(out / f"{folder} {world.rank}.pt", ends)
 dist.destroy_process_group()
 """

@@ -20,7 +20,8 @@ from scipy.stats import binomtest
 
 from tiny_kws.config import CLIP_SAMPLES, DetectorConfig
 from tiny_kws.data.speech_commands import KEYWORDS
-from tiny_kws.errors import KwsError, ModelError
+from tiny_kws.data.speech_commands import LABELS as SPEECH_COMMANDS_LABELS
+from tiny_kws.errors import DataError, KwsError, ModelError
 from tiny_kws.evaluation.clips import (
     BATCH_CLIPS,
     ClipSet,
@@ -36,7 +37,9 @@ from tiny_kws.evaluation.clips import (
     wilson_interval,
 )
 from tiny_kws.evaluation.figures import plot_confusion_matrix
-from tiny_kws.evaluation.tables import metrics_table, unknown_table
+from tiny_kws.evaluation.json_form import to_json
+from tiny_kws.evaluation.metrics import ClipMetrics, read_clip_metrics
+from tiny_kws.evaluation.tables import markdown, metrics_table, unknown_table
 from tiny_kws.training.learning_curve import plot_learning_curve
 
 from .helpers import changed_artefact, exported, trained_like, write_sound
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from tiny_kws.data.prepared import PreparedData
 
 Array = npt.NDArray[Any]
+MODELS = Path(__file__).parents[1] / "models"
 LABELS = ("cat", "dog", "owl")
 SAID = np.array([0, 0, 0, 0, 1, 1, 2, 2])
 HEARD = np.array([0, 0, 0, 1, 1, 0, 2, 0])
@@ -73,8 +77,15 @@ def clip_set(said: Array = SAID, heard: Array = HEARD) -> ClipSet:
 
 
 @pytest.fixture(scope="module")
-def metrics() -> dict[str, Any]:
+def measured() -> ClipMetrics:
     return evaluate(predictor(), clip_set())
+
+
+@pytest.fixture(scope="module")
+def metrics(measured: ClipMetrics) -> dict[str, Any]:
+    """As they stand in the file."""
+    found: dict[str, Any] = to_json(measured)
+    return found
 
 
 def test_accuracy_by_hand(metrics: dict[str, Any]) -> None:
@@ -108,21 +119,21 @@ def test_macro_f1_is_the_mean_over_the_classes(metrics: dict[str, Any]) -> None:
 
 def test_a_class_without_clips_does_not_count_in_macro_f1() -> None:
     """Macro-F1 is over the classes that occur; one that never does has figures of zero, not NaN."""
-    found = measure(sure(np.array([0, 1])), np.array([0, 1]), LABELS)
+    found = to_json(measure(sure(np.array([0, 1])), np.array([0, 1]), LABELS))
     assert found["macro_f1"] == 1.0
     assert found["per_class"]["owl"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
 
 
 def test_all_right_is_one_everywhere() -> None:
     """A model that is always right has accuracy, macro-F1 and the intervals' upper ends of one."""
-    found = measure(sure(SAID), SAID, LABELS)
+    found = to_json(measure(sure(SAID), SAID, LABELS))
     assert found["accuracy"] == found["macro_f1"] == found["accuracy_interval"][1] == 1.0
     assert found["macro_f1_interval"] == [1.0, 1.0]
 
 
 def test_all_wrong_is_zero_everywhere() -> None:
     """A model that is never right has accuracy and macro-F1 of zero."""
-    found = measure(sure((SAID + 1) % 3), SAID, LABELS)
+    found = to_json(measure(sure((SAID + 1) % 3), SAID, LABELS))
     assert found["accuracy"] == found["macro_f1"] == found["accuracy_interval"][0] == 0.0
 
 
@@ -139,7 +150,7 @@ def test_the_intervals_hold_their_figures() -> None:
     """Accuracy and macro-F1 lie within their intervals, which are narrower with more clips."""
     widths = []
     for repeats in (20, 500):
-        found = measure(sure(np.tile(HEARD, repeats)), np.tile(SAID, repeats), LABELS)
+        found = to_json(measure(sure(np.tile(HEARD, repeats)), np.tile(SAID, repeats), LABELS))
         for figure in ("accuracy", "macro_f1"):
             low, high = found[f"{figure}_interval"]
             assert low < found[figure] < high
@@ -150,7 +161,7 @@ def test_the_intervals_hold_their_figures() -> None:
 def test_the_macro_f1_interval_is_that_of_resampled_clips() -> None:
     """The bootstrap interval agrees with one made by drawing the clips themselves anew."""
     said, heard = np.tile(SAID, 30), np.tile(HEARD, 30)
-    low, high = measure(sure(heard), said, LABELS)["macro_f1_interval"]
+    low, high = measure(sure(heard), said, LABELS).macro_f1_interval
     rng = np.random.default_rng(1)
     drawn = []
     for _ in range(1000):
@@ -192,7 +203,7 @@ def test_full_confidence_has_a_bin() -> None:
 
 def test_labels_are_matched_by_name() -> None:
     """A model whose labels stand in another order gets the same accuracy and figures by class."""
-    usual, turned = evaluate(predictor(), clip_set()), evaluate(predictor(("owl", "cat", "dog")), clip_set())
+    usual, turned = (to_json(evaluate(predictor(labels), clip_set())) for labels in (LABELS, ("owl", "cat", "dog")))
     assert turned["per_class"] == usual["per_class"]
     assert turned["accuracy"] == usual["accuracy"]
     assert turned["confusion_matrix"] == [[1, 1, 0], [0, 3, 1], [0, 1, 1]]
@@ -211,7 +222,7 @@ def test_recall_of_unknown_by_word() -> None:
     labels = [*["unknown"] * 5, "yes", "unknown", "silence"]
     heard = ["unknown", "yes", "unknown", "unknown", "yes", "unknown", "unknown", "unknown"]
     clips = replace(clip_set(), labels=labels, words=words)
-    found = recall_of_unknown(heard, clips, ("owl", "yak"))["unknown"]
+    found = to_json(recall_of_unknown(heard, clips, ("owl", "yak")))
     assert {word: (row["clips"], row["recall"]) for word, row in found["by_word"].items()} == {
         "bed": (2, 0.5),
         "owl": (3, pytest.approx(2 / 3, abs=1e-6)),
@@ -225,21 +236,23 @@ def test_recall_of_unknown_by_word() -> None:
 def test_words_that_were_all_heard_leave_nothing_never_heard() -> None:
     """Without words kept from training the share of those never heard is none, not zero."""
     clips = replace(clip_set(), labels=["unknown"] * 8, words=["bed"] * 8)
-    found = recall_of_unknown(["unknown"] * 8, clips)["unknown"]
+    found = to_json(recall_of_unknown(["unknown"] * 8, clips))
     assert found["never_heard"] == {"clips": 0, "recall": None, "recall_interval": None}
     assert found["heard"]["recall"] == 1.0
 
 
 def test_recall_of_unknown_needs_words() -> None:
     """Clips whose words are not known, or of which none is unknown, give no such figures."""
-    assert recall_of_unknown(["cat"] * 8, clip_set()) == {}
-    assert recall_of_unknown(["cat"] * 8, replace(clip_set(), words=["cat"] * 8)) == {}
+    assert recall_of_unknown(["cat"] * 8, clip_set()) is None
+    assert recall_of_unknown(["cat"] * 8, replace(clip_set(), words=["cat"] * 8)) is None
 
 
 def test_the_table_of_unknown_puts_words_never_heard_last() -> None:
     """Words by the alphabet, those never heard last and marked, then both kinds together."""
     clips = replace(clip_set(), labels=["unknown"] * 8, words=["bed", "cat", "dog", "bed", "cat", "dog", "bed", "cat"])
-    lines = unknown_table(recall_of_unknown(["unknown"] * 4 + ["cat"] * 4, clips, ["bed"])).splitlines()
+    found = recall_of_unknown(["unknown"] * 4 + ["cat"] * 4, clips, ["bed"])
+    assert found is not None
+    lines = markdown(unknown_table(found)).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| cat",
         "| dog",
@@ -290,17 +303,79 @@ def test_clips_of_a_split_have_names_and_words(prepared: PreparedData) -> None:
 
 def test_clips_of_the_test_archive_have_words_where_names_tell(tmp_path: Path) -> None:
     """In the official test folder an unknown word stands in the file's name; other names tell none."""
-    from tiny_kws.evaluation.clip_sets import test_archive_clips
+    from tiny_kws.evaluation.clip_sets import folder_clips
 
     files = [f"{label}/0a7c2a8d_nohash_0.wav" for label in KEYWORDS]
     files += ["_silence_/1131.wav", "_unknown_/bed_cfbedff9_nohash_0.wav", "_unknown_/0.wav", "_unknown_/a_b.wav"]
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         write_sound(tmp_path / file)
-    clips, _ = test_archive_clips(tmp_path)
+    clips, _ = folder_clips(tmp_path, SPEECH_COMMANDS_LABELS[::-1], CLIP_SAMPLES)
     words = dict(zip(clips.names, clips.words, strict=True))
     assert [words[file] for file in files[len(KEYWORDS) :]] == ["", "bed", "", ""]
     assert words["yes/0a7c2a8d_nohash_0.wav"] == "yes"
+    assert clips.names == [*files[len(KEYWORDS) : len(KEYWORDS) + 1], *sorted(files[-3:]), *files[: len(KEYWORDS)]]
+
+
+def test_only_the_whole_test_archive_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with another number of clips than the official archive is named by its folder and number."""
+    from tiny_kws.evaluation import clip_sets
+
+    for folder in ("computer", "_silence_", "_unknown_"):
+        (tmp_path / "mine" / folder).mkdir(parents=True)
+        write_sound(tmp_path / "mine" / folder / "a.wav", 2.0)
+    labels = ("unknown", "computer", "silence")
+    clips, unreadable = clip_sets.folder_clips(tmp_path / "mine", labels, window=24_000)
+    assert (clips.name, clips.window, unreadable) == ("3 test clips in mine", 24_000, [])
+    assert [batch.shape for batch in clips.batches()] == [(3, 24_000)]
+    monkeypatch.setattr(clip_sets, "OFFICIAL_TEST_CLIPS", 3)
+    assert clip_sets.folder_clips(tmp_path / "mine", labels, CLIP_SAMPLES)[0].name == "the official test set"
+
+
+def test_a_split_is_called_after_its_recordings(prepared: PreparedData) -> None:
+    """Data of Speech Commands is called so, any other after its folder."""
+    from tiny_kws.evaluation.clip_sets import split_clips
+
+    assert split_clips(prepared, "validation").name == "Speech Commands v0.02 validation"
+    own = replace(prepared, manifest={"source": "the recordings in mine", "folder": "mine"})
+    assert split_clips(own, "validation").name == "mine validation"
+
+
+def test_clips_of_another_length_are_refused() -> None:
+    """A model that takes 1.5 s and clips of 1 s do not fit; the error says both and what to do."""
+    with pytest.raises(ModelError, match=r"takes clips of 1\.5 s, the zoo has clips of 1 s; .* --window-ms 1500"):
+        evaluate(replace(predictor(), window=24_000), clip_set())
+
+
+def test_latency_is_of_the_models_window() -> None:
+    """The clip that is timed is as long as the model's window."""
+    shapes = set()
+
+    def predict(audio: Array) -> Array:
+        shapes.add(audio.shape)
+        return np.zeros((1, 3))
+
+    measure_latency(replace(predictor(), predict=predict, window=8_000), runs=10)
+    assert shapes == {(1, 8_000)}
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*/metrics.json")), ids=lambda path: path.parent.name)
+def test_published_metrics_can_be_read(path: Path) -> None:
+    """Every committed evaluation on clips comes back as it was written."""
+    assert to_json(read_clip_metrics(path)) == json.loads(path.read_text())
+
+
+def test_metrics_that_are_something_else_are_refused(tmp_path: Path, metrics: dict[str, Any]) -> None:
+    """What is missing or of another type is named, with the command that writes such files."""
+    for changed, said in (
+        ({**metrics, "labels": "cat"}, "labels: found 'cat', expected"),
+        ({**metrics, "per_class": {"cat": {"precision": True}}}, "per_class: cat: precision: found True"),
+        ({key: value for key, value in metrics.items() if key != "accuracy"}, "found no accuracy"),
+        ({**metrics, "accuracy_interval": [0.5]}, "accuracy_interval: found 1 values, expected 2"),
+    ):
+        (tmp_path / "m.json").write_text(json.dumps(changed))
+        with pytest.raises(DataError, match=f"is something else .*{said}.*`tiny-kws evaluate`"):
+            read_clip_metrics(tmp_path / "m.json")
 
 
 def test_what_was_measured_is_told(metrics: dict[str, Any]) -> None:
@@ -342,8 +417,8 @@ def test_latency_is_measured_one_clip_at_a_time() -> None:
     found = measure_latency(replace(predictor(), predict=predict), runs=20)
     assert set(shapes) == {(1, CLIP_SAMPLES)}
     assert len(shapes) == 22
-    assert 1 <= found["p50_ms"] <= found["p95_ms"]
-    assert found["processor"] == processor_name() != ""
+    assert 1 <= found.p50_ms <= found.p95_ms
+    assert found.processor == processor_name() != ""
 
 
 def history(epochs: int) -> list[dict[str, float]]:
@@ -353,7 +428,7 @@ def history(epochs: int) -> list[dict[str, float]]:
     ]
 
 
-PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {
+PLOTS: dict[str, Callable[[ClipMetrics, Path], None]] = {
     "confusion matrix": plot_confusion_matrix,
     "learning curve": lambda _, path: plot_learning_curve(history(30), path),
     "learning curve of one epoch": lambda _, path: plot_learning_curve(history(1), path),
@@ -362,11 +437,11 @@ PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {
 
 @pytest.mark.parametrize("plot", PLOTS.values(), ids=PLOTS)
 def test_figures_are_pictures_of_a_sensible_size(
-    metrics: dict[str, Any], tmp_path: Path, plot: Callable[[dict[str, Any], Path], None]
+    measured: ClipMetrics, tmp_path: Path, plot: Callable[[ClipMetrics, Path], None]
 ) -> None:
     """A figure is a PNG of a size that fits a page, with something drawn on it."""
     path = tmp_path / "figure.png"
-    plot(metrics, path)
+    plot(measured, path)
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     pixels = matplotlib.image.imread(path)
     assert 400 <= pixels.shape[0] <= 2000
@@ -376,31 +451,31 @@ def test_figures_are_pictures_of_a_sensible_size(
 
 @pytest.mark.parametrize("plot", PLOTS.values(), ids=PLOTS)
 def test_the_same_figure_has_the_same_bytes(
-    metrics: dict[str, Any], tmp_path: Path, plot: Callable[[dict[str, Any], Path], None]
+    measured: ClipMetrics, tmp_path: Path, plot: Callable[[ClipMetrics, Path], None]
 ) -> None:
     """Drawing twice gives the same bytes."""
     for name in ("first.png", "second.png"):
-        plot(metrics, tmp_path / name)
+        plot(measured, tmp_path / name)
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
 
 
-def test_drawing_needs_no_display_and_touches_no_settings(metrics: dict[str, Any], tmp_path: Path) -> None:
+def test_drawing_needs_no_display_and_touches_no_settings(measured: ClipMetrics, tmp_path: Path) -> None:
     """Figures are drawn without pyplot, so the user's backend and settings stay as they are."""
     before = dict(mpl.rcParams)
-    plot_confusion_matrix(metrics, tmp_path / "figure.png")
+    plot_confusion_matrix(measured, tmp_path / "figure.png")
     assert dict(mpl.rcParams) == before
 
 
-def test_a_figure_that_cannot_be_written_is_explained(metrics: dict[str, Any], tmp_path: Path) -> None:
+def test_a_figure_that_cannot_be_written_is_explained(measured: ClipMetrics, tmp_path: Path) -> None:
     """Where a figure cannot be put, a KwsError says so."""
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(KwsError, match="cannot be written"):
-        plot_confusion_matrix(metrics, tmp_path / "file" / "figure.png")
+        plot_confusion_matrix(measured, tmp_path / "file" / "figure.png")
 
 
-def test_the_table_has_a_line_for_each_class(metrics: dict[str, Any]) -> None:
+def test_the_table_has_a_line_for_each_class(measured: ClipMetrics) -> None:
     """The Markdown table shows the totals with intervals, and every class with its number of clips."""
-    lines = metrics_table(metrics).splitlines()
+    lines = markdown(metrics_table(measured)).splitlines()
     assert lines[0] == "parrot on the zoo, 8 clips:"
     assert "accuracy 62.50 % (95 % interval 30.57 to 86.32)" in lines[1]
     assert lines[5:] == [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter, defaultdict
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 import soundfile as sf
 
+from tiny_kws.artefact.store import find_model
 from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
 from tiny_kws.data.held_out import PARTS, noise_source, part_of
 from tiny_kws.data.material import SpeechDeck, holds_word, list_clips, list_noises, list_speech, shuffled
@@ -21,21 +22,20 @@ from tiny_kws.data.mixing import active_level_db, room_response
 from tiny_kws.data.spans import find_word
 from tiny_kws.data.speech_commands import KEYWORDS
 from tiny_kws.errors import DataError, KwsError, UsageError
-from tiny_kws.evaluation.synthesis import protocols as presets
-from tiny_kws.evaluation.synthesis import recordings
+from tiny_kws.evaluation.synthesis import protocols, recordings
 from tiny_kws.evaluation.synthesis.build import conditions_of, make_stream, parse_snrs
 from tiny_kws.evaluation.synthesis.protocols import preset_settings
 from tiny_kws.evaluation.synthesis.recordings import StreamSettings
 
 from .conftest import full_disk
-from .helpers import run_cli, speech_like, write_sound
+from .helpers import changed_artefact, run_cli, speech_like, write_sound
 
 Samples = npt.NDArray[np.float32]
 
 CLIP_SPEAKERS = tuple(f"{i:08x}" for i in range(0x40A0, 0x40AC))
 READERS = ("reader1", "reader2", "reader3", "reader4", "reader5", "reader6")
 SETTINGS = StreamSettings(
-    snrs_db=(None, 10.0, 0.0), speech_hours=0.02, noise_hours=0.01, keywords=40, others=12, split="all"
+    KEYWORDS, snrs_db=(None, 10.0, 0.0), speech_hours=0.02, noise_hours=0.01, keywords=40, others=12, split="all"
 )
 """Four short recordings of speech and two of noise, with recordings of 30 s (`short_recordings`)."""
 
@@ -466,7 +466,7 @@ def test_a_share_of_the_recordings_is_in_rooms(folders: Folders, short_recording
         out = tmp_path / f"{share}"
         settings = replace(SETTINGS, snrs_db=(None,), room_share=share, noise_hours=0.0)
         summary = make_stream(out, *folders, settings=settings)
-        assert bool(summary["sources"]["rooms"]["files"]) is (share == 1.0)
+        assert bool(summary.sources["rooms"].files) is (share == 1.0)
         tail_db, onset_db = [], []
         for file, lines in lines_of(out).items():
             sound = sound_of(out, "clean", file)
@@ -488,7 +488,7 @@ def test_the_same_seed_gives_the_same_set_and_another_another(
     make_stream(tmp_path / "again", *folders, settings=SETTINGS)
     assert snapshot(tmp_path / "again") == snapshot(built)
     other = make_stream(tmp_path / "other", *folders, settings=replace(SETTINGS, seed=1))
-    assert other["recordings_sha256"] != json.loads((built / "stream.json").read_text())["recordings_sha256"]
+    assert other.recordings_sha256 != json.loads((built / "stream.json").read_text())["recordings_sha256"]
     assert lines_of(tmp_path / "other") != lines_of(built)
 
 
@@ -500,7 +500,7 @@ def test_the_summary_counts_what_was_built(built: Path) -> None:
     running_s = sum(
         line["end_s"] - line["start_s"] for line in lines if line["label"] == "unknown" and not line["word"]
     )
-    assert summary["settings"]["snrs_db"] == [None, 10.0, 0.0]
+    assert summary["settings"] == json.loads(json.dumps(asdict(SETTINGS)))
     assert summary["hours"]["running_speech"] == pytest.approx(running_s / 3600, abs=1e-4)
     assert summary["hours"]["running_speech"] >= SETTINGS.speech_hours
     total_s = 3600 * (summary["hours"]["recordings_of_speech"] + summary["hours"]["recordings_of_noise"])
@@ -559,7 +559,7 @@ def test_conditions_that_are_no_numbers_are_refused(text: str) -> None:
 def test_a_folder_that_is_needed_must_be_named(folders: Folders, tmp_path: Path) -> None:
     """Without rooms the error names the option, unless no room is asked for."""
     with pytest.raises(UsageError, match="--rooms FOLDER"):
-        make_stream(tmp_path / "set", folders.clips, folders.noise, None, folders.speech, SETTINGS)
+        make_stream(tmp_path / "set", folders.clips, folders.noise, None, folders.speech, settings=SETTINGS)
 
 
 def test_a_set_is_not_written_over(folders: Folders, tmp_path: Path) -> None:
@@ -583,15 +583,17 @@ def test_picovoice_spaces_keywords_and_mixes_at_the_loudest_frames(
 ) -> None:
     """Keywords are at least a space apart; each is 10 dB over the noise under it, by frames of 512 samples."""
     monkeypatch.setattr(recordings, "RECORDING_S", 450.0)
-    settings = replace(preset_settings("picovoice"), speech_hours=0.03, keywords=10, snrs_db=(10.0, 20.0), split="all")
+    settings = replace(
+        preset_settings("picovoice", KEYWORDS), speech_hours=0.03, keywords=10, snrs_db=(10.0, 20.0), split="all"
+    )
     summary = make_stream(tmp_path / "set", *folders, settings=settings)
     (file, lines), *others = lines_of(tmp_path / "set", "snr10").items()
     assert others == []
     words = [line for line in lines if line["word"]]
     starts = [line["start_s"] for line in words]
     assert min(np.diff([0.0, *starts])) > 108 / 11
-    assert 0 < summary["hours"]["running_speech"] < 0.5 * settings.speech_hours
-    assert summary["clipped_samples"] == {"snr10": 0, "snr20": 0}
+    assert 0 < summary.hours.running_speech < 0.5 * settings.speech_hours
+    assert summary.clipped_samples == {"snr10": 0, "snr20": 0}
     snr10, snr20 = (sound_of(tmp_path / "set", condition, file) for condition in ("snr10", "snr20"))
     assert np.abs(snr10).max() == pytest.approx(1.0, abs=1e-4)
     # Both are noise + gain * speech, each scaled to its peak: without speech the scale is to be seen.
@@ -617,13 +619,13 @@ def test_mlperf_tiny_sets_words_and_voices_where_the_recipe_has_them(
     folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The words are over by a set time, at which the last one begins; voices lie where the recipe has them."""
-    monkeypatch.setattr(presets, "STREAM_S", 80)
-    monkeypatch.setattr(presets, "LAST_WORD_S", 19.0)
-    monkeypatch.setattr(presets, "VOICES", ((5, 10, 0.05, 2), (20, 80, 0.5, 1)))
-    monkeypatch.setattr(presets, "MUSIC", ((10, 20, 0.5),))
-    settings = replace(preset_settings("mlperf-tiny"), keywords=5, split="all")
-    summary = make_stream(tmp_path / "set", folders.clips, folders.noise, None, folders.speech, settings)
-    assert summary["clipped_samples"] == {"mlperf-tiny": 0}
+    monkeypatch.setattr(protocols, "STREAM_S", 80)
+    monkeypatch.setattr(protocols, "LAST_WORD_S", 19.0)
+    monkeypatch.setattr(protocols, "VOICES", ((5, 10, 0.05, 2), (20, 80, 0.5, 1)))
+    monkeypatch.setattr(protocols, "MUSIC", ((10, 20, 0.5),))
+    settings = replace(preset_settings("mlperf-tiny", KEYWORDS), keywords=5, split="all")
+    summary = make_stream(tmp_path / "set", folders.clips, folders.noise, None, folders.speech, settings=settings)
+    assert summary.clipped_samples == {"mlperf-tiny": 0}
     ((file, lines),) = lines_of(tmp_path / "set", "mlperf-tiny").items()
     words = [line for line in lines if line["word"]]
     spoken = [line for line in lines if not line["word"]]
@@ -661,7 +663,7 @@ def test_a_recipe_keeps_what_is_its_own(
     folders: Folders, tmp_path: Path, preset: str, changes: dict[str, Any], message: str
 ) -> None:
     """Settings that the recipe does not have are refused, by name."""
-    settings = replace(preset_settings(preset), split="all", **changes)
+    settings = replace(preset_settings(preset, KEYWORDS), split="all", **changes)
     with pytest.raises(UsageError, match=message):
         make_stream(tmp_path / "set", *folders, settings=settings)
 
@@ -680,12 +682,53 @@ def command(folders: Folders, out: Path, *options: str) -> list[str | Path]:
 def test_the_command_builds_a_set(folders: Folders, tmp_path: Path) -> None:
     """It says what was built and names the manifests, without any extra."""
     blocked = ("torch", "matplotlib", "scipy")
-    done = run_cli(*command(folders, tmp_path / "set", "--snr", "clean,5", "--labels", "yes,no"), blocked=blocked)
+    done = run_cli(*command(folders, tmp_path / "set", "--snr", "clean,5", "--words", "yes,no"), blocked=blocked)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0].startswith("10 keywords, 2 other words, ")
     assert done.stdout.splitlines()[2:] == [str(tmp_path / "set" / c / "manifest.jsonl") for c in ("clean", "snr5")]
     labels = Counter(line["label"] for several in lines_of(tmp_path / "set").values() for line in several)
     assert (labels["yes"], labels["no"], labels["up"]) == (5, 5, 0)
+
+
+def test_the_keywords_may_be_a_models(folders: Folders, tmp_path: Path) -> None:
+    """With --model its words are the keywords, whatever the order of its labels."""
+    labels = ["unknown", "dog", "silence", "yes"]
+    model = changed_artefact(find_model("small", "clip"), tmp_path / "m.onnx", labels=labels)
+    done = run_cli(*command(folders, tmp_path / "set", "--snr", "clean", "--model", str(model)))
+    assert (done.returncode, done.stderr) == (0, "")
+    settings = json.loads((tmp_path / "set" / "stream.json").read_text())["settings"]
+    assert settings["labels"] == ["dog", "yes"]
+    counts = Counter(line["label"] for several in lines_of(tmp_path / "set").values() for line in several)
+    assert (counts["dog"], counts["yes"], counts["stop"]) == (5, 5, 0)
+
+
+def test_words_of_ones_own_must_be_named(folders: Folders, tmp_path: Path) -> None:
+    """Where the folder is not that of Speech Commands nobody knows the keywords: the error lists what there is."""
+    own = replace_words(folders, tmp_path / "own", {"cat": "computer", "dog": "lights"})
+    done = run_cli(*command(own, tmp_path / "set"))
+    assert done.returncode == 2
+    assert "found the folders computer, lights); say with --words or --model" in done.stderr
+    assert not (tmp_path / "set").exists()
+    done = run_cli(*command(own, tmp_path / "set", "--words", "computer", "--snr", "clean"))
+    assert (done.returncode, done.stderr) == (0, "")
+    labels = Counter(line["label"] for several in lines_of(tmp_path / "set").values() for line in several)
+    assert labels["computer"] == 10
+
+
+def replace_words(folders: Folders, clips: Path, names: dict[str, str]) -> Folders:
+    """The same material with some of the clips alone, under other words."""
+    import shutil
+
+    for old, new in names.items():
+        shutil.copytree(folders.clips / old, clips / new)
+    return folders._replace(clips=clips)
+
+
+def test_words_and_a_model_at_once_are_refused(folders: Folders, tmp_path: Path) -> None:
+    """Only one of both says the keywords."""
+    done = run_cli(*command(folders, tmp_path / "set", "--words", "yes", "--model", "small"))
+    assert done.returncode == 2
+    assert "found --words and --model, expected one" in done.stderr
 
 
 def test_files_that_cannot_be_read_are_named_and_the_rest_goes_on(folders: Folders, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
+
+from tiny_kws.apps.server import PageServer
 
 from .helpers import run_cli
 
@@ -131,7 +133,8 @@ def test_evaluate_and_compare(made: Path, tmp_path: Path) -> None:
         tiny_kws("evaluate", model, "--data", made / "prepared", "--out", tmp_path / out)
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text(encoding="utf-8"))
     assert set(metrics["per_class"]) == {"silence", "unknown", *WORDS}
-    assert "computer" not in tiny_kws("compare", tmp_path / "a", tmp_path / "b") or True
+    clean = json.loads(tiny_kws("compare", tmp_path / "a", tmp_path / "b", "--json"))["conditions"]["clean"]
+    assert (clean["only_a_right"], clean["only_b_right"]) == (0, 0)
 
 
 def test_streams_are_made_measured_and_calibrated(made: Path, recordings: Path, tmp_path: Path) -> None:
@@ -165,14 +168,41 @@ def test_push_describes_them(made: Path, tmp_path: Path) -> None:
     assert "yes" not in card.split()
 
 
-@pytest.fixture
-def page(made: Path, tmp_path: Path) -> Iterator[str]:
-    """The address of the page with the model."""
-    from tiny_kws.apps.server import PageServer
+@pytest.mark.browser
+def test_the_page_hears_them(made: Path, long_recording: Path, tmp_path: Path) -> None:
+    """The page, served with the model, offers it first and finds in a dropped recording what `detect` finds."""
+    pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
+    from .test_web import CHROMIUM, OPTIONS, opened, sync_api
 
-    with PageServer(0, [made / "mine.stream.onnx"]) as server:
-        import threading
-
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.url
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium (on Debian: apt install chromium)")
+    model = made / "mine.stream.onnx"
+    lowest = 1 / 11  # of the page's slider
+    options = ["--model", model, "--threshold", lowest, "--json"]
+    expected = [json.loads(line) for line in tiny_kws("detect", long_recording, *options).splitlines()]
+    assert expected
+    with PageServer(0, [model]) as server, sync_api.sync_playwright() as playwright:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=list(OPTIONS), ignore_default_args=["--headless"]
+        )
+        with opened(browser, server.url) as page:
+            assert page.evaluate("document.documentElement.dataset.model") == "mine"
+            labels = page.locator("#bars li > span:first-child").all_text_contents()
+            assert set(labels) == {"silence", "unknown", *WORDS}
+            page.evaluate("const s = document.getElementById('threshold'); s.value = -1; s.oninput()")
+            page.set_input_files("#file", long_recording)
+            page.wait_for_selector("#recording[data-state=done]")
+            with page.expect_download() as download:
+                page.click("#save-json")
+            found = [json.loads(line) for line in Path(download.value.path()).read_text(encoding="utf-8").splitlines()]
+        browser.close()
         server.shutdown()
+        thread.join()
+    assert [list(event) for event in found] == [list(event) for event in expected]
+    assert [event["label"] for event in found] == [event["label"] for event in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one["end_s"] == pytest.approx(other["end_s"], abs=1e-3)
+        assert one["confidence"] == pytest.approx(other["confidence"], abs=2e-3)
+    assert {event["file"] for event in found} == {long_recording.name}

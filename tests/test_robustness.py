@@ -26,9 +26,11 @@ from tiny_kws.data.mixing import active_level_db
 from tiny_kws.data.spans import find_word
 from tiny_kws.data.speech_commands import KEYWORDS, LABELS
 from tiny_kws.errors import DataError
-from tiny_kws.evaluation.clips import ClipSet, Predictor, batched, predict_all
+from tiny_kws.evaluation.clips import ClipSet, Predictor, batched, evaluate, predict_all
 from tiny_kws.evaluation.compare import read_predictions
 from tiny_kws.evaluation.figures import plot_robustness
+from tiny_kws.evaluation.json_form import to_json
+from tiny_kws.evaluation.metrics import ClipMetrics, Robustness
 from tiny_kws.evaluation.robustness import (
     HELD_OUT,
     HOP,
@@ -43,7 +45,7 @@ from tiny_kws.evaluation.robustness import (
     list_material,
     read_surroundings,
 )
-from tiny_kws.evaluation.tables import robustness_table, windows_table
+from tiny_kws.evaluation.tables import markdown, robustness_table, windows_table
 from tiny_kws.words import SILENCE, UNKNOWN
 
 from .conftest import word_sound
@@ -246,6 +248,37 @@ def test_short_noises_can_be_used(seconds: float) -> None:
         assert power_db(bed[3200:9600]) == pytest.approx(-25, abs=0.01)
 
 
+@pytest.mark.parametrize("window", [8_000, 24_000, 19_744])
+def test_noises_are_as_long_as_the_clips(window: int) -> None:
+    """Whatever the window, a noise gives a stretch of its length at its level."""
+    noise = Noise(hiss(1.3), window)
+    for place in (0.0, 0.5, 0.999):
+        bed = noise.under((1600, 6400), -25.0, place)
+        assert bed.shape == (window,)
+        assert power_db(bed[1600:6400]) == pytest.approx(-25, abs=0.01)
+
+
+def test_clips_of_another_window_are_measured_in_noise_and_rooms(noise_folder: Path, rooms_folder: Path) -> None:
+    """Clips of 1.5 s keep their length in every condition, and windows without keywords have it too."""
+    rows = np.stack([np.pad(0.2 * word_sound(label, 0), (4000, 4000)) for label in KEYWORDS]).astype(np.float32)
+    clips = replace(clip_set(KEYWORDS, rows), window=24_000)
+    lengths = set()
+
+    def answer(clip: Array) -> str:
+        lengths.add(len(clip))
+        return "yes"
+
+    model = predictor(answer, window=24_000)
+    material = list_material(noise_folder, rooms_folder, None, LABELS, True)
+    surroundings = read_surroundings(material, clips.window)
+    found, _ = evaluate_robustness(model, clips, predict_all(model, clips), surroundings, [10])
+    assert [row.clips for row in found.conditions.values()] == [10, 10, 10]
+    windows = evaluate_keyword_free(model, material).noise
+    assert windows is not None
+    assert windows.windows == 36 + 16
+    assert lengths == {24_000}
+
+
 def test_places_are_spread_over_a_noise() -> None:
     """Different places are different seconds of the noise, the first and the last among them."""
     audio = hiss(5)
@@ -327,16 +360,16 @@ def test_a_folder_without_any_usable_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def robust(words: ClipSet, noise_folder: Path, rooms_folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+def robust(words: ClipSet, noise_folder: Path, rooms_folder: Path) -> Robustness:
     """Figures of a model that hears `yes` in what is loud and `silence` in the rest, with noise at 30 and -10 dB."""
     model = predictor(lambda clip: "yes" if np.square(clip).mean() > 1e-6 else SILENCE)
     surroundings = read_surroundings(list_material(noise_folder, rooms_folder, None, LABELS, True))
-    return evaluate_robustness(model, words, predict_all(model, words), surroundings, [30, -10])
+    return evaluate_robustness(model, words, predict_all(model, words), surroundings, [30, -10])[0]
 
 
-def test_accuracy_by_condition(robust: tuple[dict[str, Any], dict[str, Array]]) -> None:
+def test_accuracy_by_condition(robust: Robustness) -> None:
     """Clean, each SNR and rooms have their own accuracy, of all clips, with Wilson's interval."""
-    conditions = robust[0]["conditions"]
+    conditions = to_json(robust)["conditions"]
     assert list(conditions) == ["clean", "snr30", "snr-10", "room"]
     assert {row["clips"] for row in conditions.values()} == {13}
     # two of `yes` and one of silence are right, but for silence in loud noise
@@ -345,9 +378,9 @@ def test_accuracy_by_condition(robust: tuple[dict[str, Any], dict[str, Array]]) 
     assert conditions["clean"]["accuracy_interval"] == pytest.approx([expected.low, expected.high], abs=1e-6)
 
 
-def test_every_clip_counts_once_by_noise_and_by_room(robust: tuple[dict[str, Any], dict[str, Array]]) -> None:
+def test_every_clip_counts_once_by_noise_and_by_room(robust: Robustness) -> None:
     """The clips of the kinds of noise, and their right ones, add up to those of each SNR, and so do rooms."""
-    figures = robust[0]
+    figures = to_json(robust)
     for name in ("snr30", "snr-10"):
         rows = [kind[name] for kind in figures["by_noise"].values()]
         assert sum(row["clips"] for row in rows) == 13
@@ -379,13 +412,13 @@ def test_progress_counts_every_condition(words: ClipSet, noise_folder: Path) -> 
     assert told == sorted(told)
 
 
-def report_of(robust: tuple[dict[str, Any], dict[str, Array]]) -> dict[str, Any]:
-    return {"model": {"name": "parrot"}, "data": {"name": "made-up", "clips": 13}, "robustness": robust[0]}
+def report_of(robust: Robustness, words: ClipSet) -> ClipMetrics:
+    return replace(evaluate(predictor(lambda clip: "yes"), words), robustness=robust)
 
 
-def test_the_table_has_conditions_rooms_and_noises(robust: tuple[dict[str, Any], dict[str, Array]]) -> None:
+def test_the_table_has_conditions_rooms_and_noises(robust: Robustness) -> None:
     """A line for each condition and room with its interval, and one for each kind of noise with all SNRs."""
-    lines = robustness_table(report_of(robust)).splitlines()
+    lines = markdown(robustness_table(robust)).splitlines()
     assert lines[2] == "| clean | 23.08 % | 8.18 to 50.26 | 13 |"
     assert [line.split(" | ")[0] for line in lines[3:6]] == ["| 30 dB", "| -10 dB", "| in rooms"]
     assert lines[6].startswith("| room: cave")
@@ -393,10 +426,10 @@ def test_the_table_has_conditions_rooms_and_noises(robust: tuple[dict[str, Any],
     assert {line.split(" | ")[0] for line in lines[10:]} == {"| rain", "| wind"}
 
 
-def test_the_figure_is_a_picture(robust: tuple[dict[str, Any], dict[str, Array]], tmp_path: Path) -> None:
+def test_the_figure_is_a_picture(robust: Robustness, words: ClipSet, tmp_path: Path) -> None:
     """robustness.png is a picture of a sensible size, the same each time, with or without noises."""
-    metrics = report_of(robust)
-    without = {**metrics, "robustness": {**robust[0], "by_noise": {}}}
+    metrics = report_of(robust, words)
+    without = report_of(replace(robust, by_noise={}), words)
     for name, content in (("a.png", metrics), ("b.png", metrics), ("c.png", without)):
         plot_robustness(content, tmp_path / name)
         pixels = matplotlib.image.imread(tmp_path / name)
@@ -420,7 +453,7 @@ def spoken(tmp_path: Path, levels: dict[str, list[float]]) -> tuple[Material, li
 def test_windows_are_counted_by_hand(tmp_path: Path) -> None:
     """There is a window every 100 ms that lies within its recording; those called a keyword are counted."""
     material, sounds = spoken(tmp_path, {"ann": [0.0] * 4 + [0.5] + [0.0] * 15, "bob": [0.0] * 10})
-    found = called_keywords(predictor(lambda clip: "stop" if clip[0] > 0.1 else UNKNOWN), material, sounds)
+    found = to_json(called_keywords(predictor(lambda clip: "stop" if clip[0] > 0.1 else UNKNOWN), material, sounds))
     assert (found["windows"], found["recordings"], found["groups"]) == (11 + 1, 2, 2)
     assert {name: row["windows"] for name, row in found["called_keyword"].items()} == {
         "0.5": 1,
@@ -435,7 +468,7 @@ def test_windows_are_counted_by_hand(tmp_path: Path) -> None:
 def test_a_window_counts_above_a_threshold_only(tmp_path: Path, probability: float) -> None:
     """The likeliest label must be above the threshold."""
     material, sounds = spoken(tmp_path, {"ann": [0.0] * 12})
-    found = called_keywords(predictor(lambda clip: "go", probability), material, sounds)["called_keyword"]
+    found = to_json(called_keywords(predictor(lambda clip: "go", probability), material, sounds))["called_keyword"]
     assert {name: row["share"] for name, row in found.items() if name != "detector"} == {
         f"{threshold:g}": float(probability > threshold) for threshold in (0.5, 0.8, 0.9)
     }
@@ -445,7 +478,7 @@ def test_a_window_counts_above_a_threshold_only(tmp_path: Path, probability: flo
 def test_silence_and_unknown_are_no_keywords(tmp_path: Path, label: str) -> None:
     """However sure, they do not count."""
     material, sounds = spoken(tmp_path, {"ann": [0.0] * 12, "bob": [0.0] * 12})
-    found = called_keywords(predictor(lambda clip: label), material, sounds)["called_keyword"]
+    found = to_json(called_keywords(predictor(lambda clip: label), material, sounds))["called_keyword"]
     assert {row["windows"] for row in found.values()} == {0}
 
 
@@ -455,7 +488,7 @@ def test_the_detectors_thresholds_are_the_models_own(tmp_path: Path) -> None:
     config = DetectorConfig(threshold=0.6, thresholds={"go": 0.8})
     for label, share in (("go", 0.0), ("stop", 1.0)):
         model = predictor(lambda clip, label=label: label, 0.7, detector=config)
-        found = called_keywords(model, material, sounds)
+        found = to_json(called_keywords(model, material, sounds))
         assert found["called_keyword"]["detector"]["share"] == share
     assert found["detector"] == {"threshold": 0.6, "thresholds": {"go": 0.8}}
 
@@ -464,16 +497,16 @@ def test_the_interval_is_over_speakers(tmp_path: Path) -> None:
     """One speaker of two whose every window is called a keyword leaves the share open from none to all."""
     material, sounds = spoken(tmp_path, {"ann": [0.5] * 30, "bob": [0.0] * 30})
     model = predictor(lambda clip: "up" if clip[0] > 0.1 else UNKNOWN)
-    found = called_keywords(model, material, sounds)["called_keyword"]["0.5"]
+    found = to_json(called_keywords(model, material, sounds))["called_keyword"]["0.5"]
     assert (found["share"], found["share_interval"]) == (0.5, [0.0, 1.0])
-    alone = called_keywords(model, material, sounds[:1])["called_keyword"]["0.5"]
+    alone = to_json(called_keywords(model, material, sounds[:1]))["called_keyword"]["0.5"]
     assert (alone["share"], alone["share_interval"]) == (1.0, None)
 
 
 def test_nothing_found_in_seconds_is_not_nothing_for_ever(tmp_path: Path) -> None:
     """Without any window the interval is that of as many tries as there are seconds, as windows overlap."""
     material, sounds = spoken(tmp_path, {"ann": [0.0] * 59, "bob": [0.0] * 59})
-    found = called_keywords(predictor(lambda clip: UNKNOWN), material, sounds)["called_keyword"]["0.5"]
+    found = to_json(called_keywords(predictor(lambda clip: UNKNOWN), material, sounds))["called_keyword"]["0.5"]
     assert found["share_interval"] == pytest.approx([0.0, 1.96**2 / (10 + 1.96**2)], abs=1e-4)
 
 
@@ -482,20 +515,21 @@ def test_short_and_unreadable_recordings_are_left_out(tmp_path: Path) -> None:
     material, sounds = spoken(tmp_path, {"ann": [0.0] * 12, "bob": [0.0] * 9})
     (tmp_path / "eve.wav").write_bytes(b"no sound")
     sounds.append(Sound(tmp_path / "eve.wav", "eve.wav", "eve"))
-    found = called_keywords(predictor(lambda clip: "go"), material, sounds)
+    found = to_json(called_keywords(predictor(lambda clip: "go"), material, sounds))
     assert (found["windows"], found["too_short"], found["recordings"]) == (3, 1, 1)
     assert "eve.wav" in material.unreadable[0]
-    with pytest.raises(DataError, match="none of 2 recordings holds a whole second"):
+    with pytest.raises(DataError, match="none of 2 recordings holds a whole window of 1 s"):
         called_keywords(predictor(lambda clip: "go"), material, sounds[1:])
 
 
 def test_speech_and_noise_are_told_apart(noise_folder: Path, speech_folder: Path) -> None:
     """Both have their figures and their lines in the table; sentences with a keyword are left out."""
     material = list_material(noise_folder, None, speech_folder, LABELS, held_out=True)
-    found = evaluate_keyword_free(predictor(lambda clip: "go"), material)
+    measured = evaluate_keyword_free(predictor(lambda clip: "go"), material)
+    found = to_json(measured)
     assert (found["speech"]["windows"], found["speech"]["groups"]) == (11 + 31, 2)
     assert (found["noise"]["windows"], found["noise"]["groups"]) == (41 + 21, 2)
-    lines = windows_table({"keyword_free": found}).splitlines()
+    lines = markdown(windows_table(measured)).splitlines()
     assert len(lines) == 2 + 2 * 4
     assert lines[2].startswith("| speech without keywords | 0.5 | 100.000 % |")
     assert "detector's 0.8" in lines[-1] or f"detector's {DetectorConfig().threshold:g}" in lines[-1]
@@ -530,8 +564,9 @@ def test_evaluate_measures_everything(measured: tuple[Any, Path], prepared: Prep
     assert metrics["held_out"] is True
     assert list(metrics["robustness"]["conditions"]) == ["clean", "snr10", "snr-5", "room"]
     assert set(metrics["keyword_free"]) == {"speech", "noise"}
-    for head in ("| condition |", "| accuracy in |", "| windows called a keyword |", "| word of unknown |"):
-        assert head in done.stdout
+    for head in ("condition ", "accuracy in ", "windows called a keyword ", "word of unknown "):
+        assert any(line.startswith(head) for line in done.stdout.splitlines())
+    assert "|" not in done.stdout
     predictions = read_predictions(out / "predictions.csv")
     rows = prepared.rows("validation")
     for name, row in metrics["robustness"]["conditions"].items():

@@ -24,6 +24,8 @@ from tiny_kws.config import SAMPLE_RATE, DetectorConfig
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import DataError, KwsError
 from tiny_kws.evaluation.figures import plot_det
+from tiny_kws.evaluation.json_form import to_json
+from tiny_kws.evaluation.metrics import Artefact, Manifest, StreamMetrics, read_stream_metrics
 from tiny_kws.evaluation.rates import (
     RATES_PER_HOUR,
     evaluate_streams,
@@ -34,7 +36,7 @@ from tiny_kws.evaluation.rates import (
 )
 from tiny_kws.evaluation.streams import (
     RULES,
-    Heard,
+    Posteriors,
     Recording,
     Stretch,
     posteriors_of,
@@ -44,7 +46,9 @@ from tiny_kws.evaluation.streams import (
     threshold_grid,
     with_threshold,
 )
-from tiny_kws.evaluation.tables import streams_table
+from tiny_kws.evaluation.synthesis.build import origin_of
+from tiny_kws.evaluation.tables import markdown, streams_table
+from tiny_kws.files import sha256_of
 from tiny_kws.listening.decoder import Detection
 from tiny_kws.listening.detector import Detector, read_config
 from tiny_kws.words import SILENCE, UNKNOWN
@@ -53,6 +57,7 @@ from .helpers import run_cli, write_sound
 
 OWN, MLPERF = RULES["tiny-kws"], RULES["mlperf-tiny"]
 EXAMPLES = Path(__file__).parents[1] / "examples"
+MODELS = Path(__file__).parents[1] / "models"
 WORDS = (SILENCE, UNKNOWN, "yes", "no")
 HOP_S = 0.05
 CONFIG = DetectorConfig(threshold=0.5, smoothing_ms=0, min_duration_ms=0, refractory_ms=200)
@@ -68,7 +73,7 @@ def yes(start_s: float, end_s: float, speaker: str = "ann") -> Stretch:
 
 def heard(
     peaks: list[tuple[str, float, float]], stretches: tuple[Stretch, ...] = (), seconds: float = 60, name: str = "a"
-) -> Heard:
+) -> Posteriors:
     """A recording in which a label's probability is for 0.1 s, from a time on, of a height: (label, time, height).
 
     The silent rows at its end, in which nothing can happen, are left out.
@@ -78,7 +83,7 @@ def heard(
     for label, time_s, height in peaks:
         first = round(time_s / HOP_S)
         rows[first : first + 2, WORDS.index(label)] = height
-    return Heard(Recording(Path(name), stretches), WORDS, HOP_S, rows, seconds, cpu_s=seconds / 100)
+    return Posteriors(Recording(Path(name), stretches), WORDS, HOP_S, rows, seconds, cpu_s=seconds / 100)
 
 
 # ---- scoring
@@ -469,7 +474,7 @@ def test_the_seed_decides_between_equals() -> None:
 # ---- the whole evaluation
 
 
-def two_halves() -> list[Heard]:
+def two_halves() -> list[Posteriors]:
     """Two speakers, two hours each: in ann's false alarms peak at 0.6 (once 0.7), in bob's at 0.8.
 
     Each speaks ten words, of peaks 0.65, 0.75, 0.9 and more.
@@ -487,7 +492,14 @@ def two_halves() -> list[Heard]:
 
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, Any]:
-    return {"model": {"name": "m"}, **evaluate_streams(two_halves(), CONFIG, OWN)}
+    found: dict[str, Any] = to_json(report(two_halves()))
+    return found
+
+
+def report(recordings: list[Posteriors]) -> StreamMetrics:
+    """What `evaluate-stream` would write of a model called m."""
+    scores = evaluate_streams(recordings, CONFIG, OWN)
+    return StreamMetrics(Artefact("m", "0" * 64), Manifest("m.jsonl", "1" * 64), scores)
 
 
 def at(metrics: dict[str, Any], part: str, rate: float) -> dict[str, Any]:
@@ -527,7 +539,7 @@ def test_what_the_figures_rest_on(metrics: dict[str, Any]) -> None:
 def test_rates_that_cannot_be_told_are_marked(metrics: dict[str, Any]) -> None:
     """In halves of two hours 0.1 an hour cannot be told from none, 0.5 can."""
     assert [at(metrics, "held_out", rate)["resolvable"] for rate in RATES_PER_HOUR] == [False, True, True, True, True]
-    assert "0.1 *" in streams_table(metrics)
+    assert "0.1 *" in markdown(streams_table(report(two_halves())))
 
 
 def test_the_operating_point_by_hand(metrics: dict[str, Any]) -> None:
@@ -539,6 +551,14 @@ def test_the_operating_point_by_hand(metrics: dict[str, Any]) -> None:
     }
     assert (point["in_speech"]["false_alarms"], point["in_noise"]["false_alarms"]) == (10, 10)
     assert point["confusions"] == []
+
+
+def test_the_operating_point_says_what_came_and_of_what(metrics: dict[str, Any]) -> None:
+    """Beside the rate that was wanted stand the one that came, the thresholds, and that they are held out."""
+    wanted, point = at(metrics, "held_out", 1.0), metrics["operating_point"]
+    assert not point["in_sample"]
+    for key in ("thresholds", "misses", "miss_rate_interval", "false_alarms_per_hour"):
+        assert point[key] == wanted[key]
 
 
 def test_latency_counts_from_the_end_of_the_word(metrics: dict[str, Any]) -> None:
@@ -558,19 +578,22 @@ def test_the_curve_agrees_with_the_counts(metrics: dict[str, Any]) -> None:
 def test_one_group_of_speakers_is_reported_in_sample() -> None:
     """Where a speaker is in every recording, thresholds are in-sample, and the table says so."""
     recordings = [replace(one, recording=replace(one.recording, stretches=(yes(1, 2),))) for one in two_halves()]
-    found = {"model": {"name": "m"}, **evaluate_streams(recordings, CONFIG, OWN)}
-    assert found["held_out"]["in_sample"]
-    assert found["held_out"]["halves"] == []
-    assert "come from the very recordings" in streams_table(found)
+    found = report(recordings)
+    assert found.scores.held_out.in_sample
+    assert found.scores.held_out.halves == ()
+    assert found.scores.operating_point.details is not None
+    assert found.scores.operating_point.details.in_sample
+    assert "come from the very recordings" in markdown(streams_table(found))
 
 
 def test_a_rate_that_no_threshold_gives() -> None:
     """A label that fires at certainty leaves rates unreached: no figures are made up for them."""
     peaks = [("no", 2.0 * i, 1.0) for i in range(1, 25)]
-    found = {"model": {"name": "m"}, **evaluate_streams([heard(peaks, (yes(55, 56),))], CONFIG, OWN)}
+    metrics = report([heard(peaks, (yes(55, 56),))])
+    found = to_json(metrics)
     assert not any(point["reached"] for point in found["held_out"]["rates"])
     assert found["operating_point"] == {"rate_per_hour": 1.0, "reached": False}
-    assert "not reached" in streams_table(found)
+    assert "not reached" in markdown(streams_table(metrics))
 
 
 def test_confusions_are_paired() -> None:
@@ -578,7 +601,7 @@ def test_confusions_are_paired() -> None:
     words = tuple(yes(10.0 * i, 10.0 * i + 1) for i in range(1, 4))
     peaks = [("no", word.start_s + 0.5, 0.9) for word in words]
     long = heard([*peaks, ("yes", 100.0, 0.99)], words, 4 * 3600)
-    found = evaluate_streams([long], CONFIG, OWN)
+    found = to_json(evaluate_streams([long], CONFIG, OWN))
     assert found["operating_point"]["confusions"] == [{"said": "yes", "heard": "no", "count": 3}]
 
 
@@ -592,10 +615,10 @@ def test_nothing_to_count_is_an_error() -> None:
 
 def test_the_same_recordings_give_the_same_report(tmp_path: Path, metrics: dict[str, Any]) -> None:
     """Figures and picture come out alike to the last byte."""
-    again = {"model": {"name": "m"}, **evaluate_streams(two_halves(), CONFIG, OWN)}
-    assert json.dumps(again) == json.dumps(metrics)
+    again = report(two_halves())
+    assert json.dumps(to_json(again)) == json.dumps(metrics)
     for name in ("a.png", "b.png"):
-        plot_det(metrics, tmp_path / name)
+        plot_det(again, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert matplotlib.image.imread(tmp_path / "a.png").std() > 0.05
 
@@ -654,6 +677,50 @@ def test_saved_settings_can_be_used(evaluated: tuple[Any, Path], stream_set: Pat
     assert json.loads((tmp_path / "metrics.json").read_text())["detector"]["threshold"] == config.threshold
 
 
+def test_the_metrics_say_where_settings_were_chosen(
+    evaluated: tuple[Any, Path], stream_set: Path, tmp_path: Path
+) -> None:
+    """Settings of --save-config know their recordings: on these they were chosen here, on others not; nothing is known
+    of the model's own."""
+    config = ["--config", evaluated[1] / "c.json"]
+    other = stream_set.parent / "other.jsonl"
+    other.write_text(stream_set.read_text() + "\n")
+    found = []
+    for manifest, options in ((stream_set, []), (stream_set, config), (other, config)):
+        done = run_cli("evaluate-stream", "small", "--manifest", manifest, "--out", tmp_path, *options)
+        assert done.returncode == 0
+        found.append(json.loads((tmp_path / "metrics.json").read_text())["settings"]["chosen_here"])
+    assert found == [None, True, False]
+
+
+def test_the_metrics_say_how_the_streams_were_made(stream_set: Path, tmp_path: Path) -> None:
+    """With the stream.json of `make-stream` in the folder above, its settings are kept, unless it is of others."""
+    condition = tmp_path / "snr10"
+    condition.mkdir()
+    for file in stream_set.parent.iterdir():
+        if file.is_file():
+            (condition / file.name).write_bytes(file.read_bytes())
+    for sha256, expected in ((sha256_of(stream_set), 7), ("0" * 64, None)):
+        summary = {"settings": {"seed": 7}, "recordings_sha256": "abc", "manifest_sha256": sha256}
+        (tmp_path / "stream.json").write_text(json.dumps(summary))
+        origin = origin_of(condition / stream_set.name)
+        assert (origin and origin.settings["seed"]) == expected
+    (tmp_path / "stream.json").write_text(json.dumps({**summary, "manifest_sha256": sha256_of(stream_set)}))
+    done = run_cli("evaluate-stream", "small", "--manifest", condition / stream_set.name, "--out", tmp_path / "out")
+    assert done.returncode == 0
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())["manifest"]["origin"]
+    assert found == {"condition": "snr10", "settings": {"seed": 7}, "recordings_sha256": "abc"}
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(stream_set: Path, tmp_path: Path) -> None:
+    """With a folder where metrics.json is to be, nothing is listened to, and the folder stays empty."""
+    (tmp_path / "metrics.json").mkdir()
+    done = run_cli("evaluate-stream", "small", "--manifest", stream_set, "--out", tmp_path)
+    assert done.returncode == 1
+    assert "is a folder" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
 def test_a_bad_recording_is_named_and_the_rest_evaluated(stream_set: Path, tmp_path: Path) -> None:
     """A missing file and an unknown label are a line each on stderr; the others are evaluated, the status is 1."""
     bad = [{**LINE, "file": "gone.wav"}, {**LINE, "file": "b.wav", "label": "banana"}]
@@ -666,6 +733,52 @@ def test_a_bad_recording_is_named_and_the_rest_evaluated(stream_set: Path, tmp_p
     assert "line 9: found the label 'banana'" in done.stderr
     assert "6 keywords" in done.stdout
     assert len(json.loads((tmp_path / "metrics.json").read_text())["manifest"]["left_out"]) == 2
+
+
+def test_words_that_do_not_count_are_other_speech(stream_set: Path) -> None:
+    """With words chosen, any other word of the manifest is other speech, known to the model or not."""
+    lines = [{**LINE, "file": "a.wav", "label": label, "start_s": t, "end_s": t + 1} for t, label in enumerate(WORDS)]
+    lines.append({**LINE, "file": "a.wav", "label": "banana", "start_s": 9, "end_s": 10})
+    manifest = write_manifest(stream_set.parent / "some.jsonl", lines)
+    (recording,), problems = read_manifest(manifest, WORDS, ("no",))
+    assert problems == []
+    assert [stretch.label for stretch in recording.stretches] == [SILENCE, UNKNOWN, UNKNOWN, "no", UNKNOWN]
+    assert read_manifest(manifest, WORDS)[0] == []
+
+
+def test_only_chosen_words_are_events_and_counted(stream_set: Path, tmp_path: Path) -> None:
+    """With `--words stop,yes` the word left is neither missed nor a false alarm, and the settings say so."""
+    options = ["--manifest", stream_set, "--out", tmp_path, "--words", "stop,yes"]
+    done = run_cli("evaluate-stream", "small", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["audio"]["keywords"] == 4
+    assert set(metrics["operating_point"]["by_label"]) == {"stop", "yes"}
+    assert metrics["detector"]["words"] == ["stop", "yes"]
+    assert metrics["audio"]["speech_hours"] == pytest.approx(6 / 3600, abs=1e-6)
+
+
+def test_a_word_that_the_model_does_not_know_cannot_be_chosen(stream_set: Path, tmp_path: Path) -> None:
+    """`--words` with another word is a wrong use, and nothing is listened to."""
+    done = run_cli("evaluate-stream", "small", "--manifest", stream_set, "--out", tmp_path, "--words", "banana")
+    assert done.returncode == 2
+    assert "--words: found 'banana'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*/streams/**/metrics.json")), ids=str)
+def test_published_measures_of_streams_can_be_read(path: Path) -> None:
+    """Every committed evaluation in streams comes back as it was written, but for settings that are newer than it."""
+    written, read = json.loads(path.read_text()), to_json(read_stream_metrics(path))
+    assert read == {**written, "detector": {**to_json(DetectorConfig()), **written["detector"]}}
+
+
+def test_the_tables_in_the_terminal_are_in_line(evaluated: tuple[Any, Path]) -> None:
+    """Columns of numbers end in line, and no Markdown is among them."""
+    lines = evaluated[0].stdout.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.split() == ["label", "words", "missed", "false", "alarms"])
+    assert {len(line) for line in lines[head : head + 4]} == {len(lines[head])}
+    assert "|" not in evaluated[0].stdout
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ from tiny_kws.training.bank import fetch, iterate_batches
 from tiny_kws.training.checkpoint import load_checkpoint, read_torch, save_torch
 from tiny_kws.training.devices import find_device, wants_bfloat16
 from tiny_kws.training.features import LogMel, feature_stats
-from tiny_kws.training.trainer import Callbacks, EpochReport, StepReport, train
+from tiny_kws.training.reports import Callbacks, EpochReport, StepReport
+from tiny_kws.training.settings import TrainSettings
+from tiny_kws.training.trainer import train
 from tiny_kws.training_config import DSCNNConfig, PrepareConfig, StreamRecipe, TrainConfig, WindowRecipe
 from tiny_kws.words import UNKNOWN, Vocabulary
 
@@ -53,7 +55,8 @@ from pathlib import Path
 from tiny_kws.training_config import TrainConfig
 from tiny_kws.training.checkpoint import load_checkpoint
 from tiny_kws.data.prepared import open_prepared
-from tiny_kws.training.trainer import Callbacks, train
+from tiny_kws.training.reports import Callbacks
+from tiny_kws.training.trainer import train
 
 data, out, precision, moment = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 config = TrainConfig(epochs=3, batch_size=16, learning_rate=1e-2, precision=precision)
@@ -805,7 +808,7 @@ def test_paths_may_be_text(prepared: PreparedData, tmp_path: Path) -> None:
 
 def test_a_trainer_takes_single_steps(prepared: PreparedData, tmp_path: Path) -> None:
     """Code of one's own can take the steps: after `begin`, each gives its loss and changes the weights."""
-    trainer = room.Trainer(prepared, tmp_path, room.TrainSettings(DSCNNConfig(width=8), CONFIG, "cpu"))
+    trainer = room.Trainer(prepared, tmp_path, TrainSettings(DSCNNConfig(width=8), CONFIG, "cpu"))
     trainer.begin()
     before = trainer.model.fc.weight.detach().clone()
     found = trainer.step(torch.arange(16), 1e-2, torch.Generator().manual_seed(0))

@@ -73,7 +73,7 @@ def launch() -> Iterator[Launch]:
         yield chromium
 
 
-def hearing(recording: Path | str) -> list[str]:
+def microphone_playing(recording: Path | str) -> list[str]:
     """Options for a microphone that plays a recording once; whoever asks may have it."""
     return [
         "--use-fake-device-for-media-stream",
@@ -96,7 +96,7 @@ def url() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser(launch: Launch, recording: Path) -> Iterator[Browser]:
     """A Chromium whose microphone plays `recording`; for tests that do not begin to listen twice."""
-    with launch(*hearing(recording)) as running:
+    with launch(*microphone_playing(recording)) as running:
         yield running
 
 
@@ -344,7 +344,7 @@ def test_words_at_the_microphone_come_in_order(
     device = f"""const Own = AudioContext;
         AudioContext = class extends Own {{ constructor(o) {{ super({{ ...o, sampleRate: {rate} }}) }} }}"""
     expected = list(detector().detect(audio))
-    with launch(*hearing(recording)) as browser, opened(browser, url, device) as page:
+    with launch(*microphone_playing(recording)) as browser, opened(browser, url, device) as page:
         assert set_threshold(page) == THRESHOLD
         listen(page)
         wait_for_words(page, len(expected))
@@ -363,7 +363,7 @@ def test_a_tab_in_the_background_listens_on(launch: Launch, recording: Path, aud
     """What is said while another tab is in front, frames stand still and timers are slow is in the list."""
     hidden = """requestAnimationFrame = () => 0;
         const own = setTimeout; setTimeout = (what, ms) => own(what, Math.max(1000, ms));"""
-    with launch(*hearing(recording)) as browser, opened(browser, url, hidden) as page:
+    with launch(*microphone_playing(recording)) as browser, opened(browser, url, hidden) as page:
         set_threshold(page)
         listen(page)
         other = page.context.new_page()
@@ -411,7 +411,7 @@ def test_a_silent_microphone_is_told(launch: Launch, tmp_path: Path, url: str) -
     """Ten seconds of digital silence, and the page asks whether the microphone is muted."""
     silence = tmp_path / "silence.wav"
     sf.write(silence, np.zeros(SAMPLE_RATE), SAMPLE_RATE, subtype="PCM_16")
-    with launch(*hearing(silence)) as browser, opened(browser, url) as page:
+    with launch(*microphone_playing(silence)) as browser, opened(browser, url) as page:
         listen(page)
         assert "muted" in notice(page)
         assert page.get_attribute("html", "data-listening") == "microphone"

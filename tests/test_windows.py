@@ -18,7 +18,9 @@ from tiny_kws.training.checkpoint import CAUSAL_CNN, DS_CNN, Checkpoint, feature
 from tiny_kws.training.composing.windows import WindowComposer
 from tiny_kws.training.networks import DSCNN, CausalCNN
 from tiny_kws.training.objectives import MixedObjective, StreamObjective, WindowObjective, divergence
-from tiny_kws.training.trainer import Callbacks, EpochReport, Trainer, TrainSettings, train
+from tiny_kws.training.reports import Callbacks, EpochReport
+from tiny_kws.training.settings import TrainSettings
+from tiny_kws.training.trainer import Trainer, train
 from tiny_kws.training_config import (
     MIXED_TRAINING,
     WINDOW_TRAINING,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 
+from tiny_kws.data.material import holds_word, list_clips
 from tiny_kws.data.prepare import MADE_NOISE, prepare
 from tiny_kws.data.prepared import EXTRA, NO_SPAN, PreparedData, to_float
 from tiny_kws.data.spans import find_word
@@ -308,3 +310,110 @@ def test_the_command_says_what_it_made_of_the_folder(folder: Path, tmp_path: Pat
     assert "divided by speaker" in done.stdout
     assert "lumière/: 12 clips, not among the words" in done.stdout
     assert f"Next: tiny-kws train {tmp_path / 'out'} --model base" in done.stdout
+
+
+# Splits that all commands share
+
+
+def test_a_clip_is_in_the_same_split_whatever_words_are_asked_for(folder: Path, tmp_path: Path) -> None:
+    """Which words are asked for moves no speaker, so that no model is measured on what another trained on."""
+    split_of: list[dict[str, str]] = [{}, {}]
+    for found, words in zip(split_of, (WORDS[:1], WORDS), strict=True):
+        data = prepare(folder, tmp_path / f"of {len(words)}", words=words)
+        found.update({clip.file: clip.split for clip in data.clips if clip.label == WORDS[0]})
+    assert split_of[0] == split_of[1]
+
+
+@pytest.mark.parametrize("speakers", [2, 3, 4])
+def test_clips_for_streams_are_split_as_prepared_data_is(tmp_path: Path, speakers: int) -> None:
+    """`make-stream` draws from the very split that `data prepare` made, also where speakers had to move."""
+    for i in range(12):
+        for n in range(speakers):
+            say(tmp_path / "mine" / f"word{i}" / f"w{i}s{n}_nohash_0.wav", 300, seed=10 * i + n)
+    words = [f"word{i}" for i in range(11)]
+    data = prepare(tmp_path / "mine", tmp_path / "out", words=words)
+    for split in ("training", "validation"):
+        drawn = {clip.file for clip in data.clips if clip.split == split and clip.label in words}
+        assert {clip.name for clip in list_clips(tmp_path / "mine", split) if clip.text in words} == drawn
+        assert {word_of_file.partition("/")[0] for word_of_file in drawn} == set(words)
+
+
+def test_speakers_of_several_words_move_together(tmp_path: Path) -> None:
+    """Speakers who share words are moved so that no word loses its only other speaker, and nobody is on two sides."""
+    for word, who in {"a": "xy", "b": "yz", "c": "xyz", "d": "zw", "e": "wx"}.items():
+        for i, name in enumerate(who):
+            say(tmp_path / word / f"{name}_nohash_0.wav", 300, seed=7 * ord(word) + i)
+    splits = list_recordings(tmp_path, "abcde").splits
+    for split in ("training", "validation"):
+        assert {clip.word for clip in splits[split]} == set("abcde")
+    heard = [{clip.speaker for clip in clips} for clips in splits.values()]
+    assert sum(map(len, heard)) == len(set.union(*heard)) == 4
+
+
+def test_clips_by_nobody_known_are_groups_of_their_own(tmp_path: Path) -> None:
+    """Where nothing tells who speaks, two clips of one name are not taken for one speaker's."""
+    for word in ("свет", "стоп"):
+        say(tmp_path / word / "1.wav", 300)
+    assert [(clip.text, clip.group) for clip in list_clips(tmp_path, "all")] == [
+        ("свет", "свет/1.wav"),
+        ("стоп", "стоп/1.wav"),
+    ]
+
+
+def test_the_same_clip_under_two_words(own: Path, tmp_path: Path) -> None:
+    """A recording that lies under two words is refused, as one of them is wrong."""
+    shutil.copy(own / "computer" / f"{SPEAKERS[0]}_nohash_0.wav", own / "banana" / f"{SPEAKERS[0]}_nohash_7.wav")
+    assert "are the same recording under two words; remove one of them" in refused(own, tmp_path / "out")
+
+
+def test_a_folder_of_silence_is_no_word(own: Path, tmp_path: Path) -> None:
+    """A folder called silence is not taken for other words, and is named."""
+    say(own / "silence" / "x_nohash_0.wav", 300)
+    data = prepare(own, tmp_path / "out", words=WORDS)
+    assert "silence" not in {clip.word for clip in data.clips}
+    assert any(note.startswith("silence/: not used") for note in data.manifest["notes"])
+
+
+def test_unknown_and_silence_are_as_many_as_a_word(prepared: PreparedData) -> None:
+    """However few the words, training has about as many clips of silence and of unknown as of a word on average."""
+    counts = Counter(prepared.clips[row].label for row in prepared.rows("training"))
+    mean = sum(counts[word] for word in WORDS) / len(WORDS)
+    assert counts[UNKNOWN] == counts[SILENCE] == round(mean)
+
+
+# Sources and credit
+
+
+def test_what_lies_beside_is_no_source_by_its_name_alone(tmp_path: Path) -> None:
+    """A folder of words that is called `words`, and one called `noise` beside it, are no sources of the package."""
+    write_words(tmp_path / "words")
+    (tmp_path / "noise").mkdir()
+    data = prepare(tmp_path / "words", tmp_path / "out", words=WORDS)
+    assert [bill["name"] for bill in data.manifest["sources"]] == ["words"]
+
+
+def test_other_words_of_speech_commands(speech_commands: Path, tmp_path: Path) -> None:
+    """Words may be asked of Speech Commands: its lists divide them, and it is credited under its licence."""
+    data = prepare(speech_commands.parent, tmp_path / "out", words=["bed", "cat"])
+    assert "Speech Commands" in data.manifest["source"]
+    assert data.manifest["licence"] == "CC BY 4.0"
+    listed = (speech_commands / "validation_list.txt").read_text().split()
+    validated = {clip.file for clip in data.clips if clip.split == "validation" and clip.label in ("bed", "cat")}
+    assert validated == {file for file in listed if file.startswith(("bed/", "cat/"))}
+    assert "yes" in {clip.word for clip in data.clips if clip.label == UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "held"),
+    [
+        ("Hey, Computer!", "hey computer", True),
+        ("hey there computer", "hey computer", False),
+        ("Включи свет", "свет", True),
+        ("打开电视机", "电视", True),
+        ("Ein Cafe\u0301, bitte", "café", True),
+        ("Включи радио", "свет", False),
+    ],
+)
+def test_transcripts_in_any_script(text: str, word: str, held: bool) -> None:
+    """A phrase, or a word in any script, is found in a transcript that holds it."""
+    assert holds_word(text, [word]) is held

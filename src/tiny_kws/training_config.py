@@ -200,10 +200,13 @@ MIXED_TRAINING = replace(
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """How a task is drawn from recordings; shares are of the clips of a split's words."""
+    """How a task is drawn from recordings; shares are of the clips of a split's words.
 
-    unknown_share: float = 0.1
-    silence_share: float = 0.1
+    A share of None gives as many clips as a word has on average: a tenth for ten words.
+    """
+
+    unknown_share: float | None = None
+    silence_share: float | None = None
     seed: int = 0
     window_ms: float = 1000.0
     """Of a clip: what a network hears at once. Longer for phrases."""

@@ -14,6 +14,9 @@ SILENCE = "silence"
 UNKNOWN = "unknown"
 """The label of speech that holds none of the words."""
 
+NOT_WORDS = (SILENCE, UNKNOWN)
+"""The labels that are no words, in any model."""
+
 
 def is_word(label: str) -> bool:
     """Whether a label is a word: every label but `silence` and `unknown`.
@@ -21,7 +24,7 @@ def is_word(label: str) -> bool:
     >>> [is_word(label) for label in ("silence", "unknown", "computer")]
     [False, False, True]
     """
-    return label not in (SILENCE, UNKNOWN)
+    return label not in NOT_WORDS
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Vocabulary:
     @classmethod
     def of_words(cls, words: Iterable[str]) -> Vocabulary:
         """`silence`, `unknown` and then `words`: the order that training uses."""
-        return cls((SILENCE, UNKNOWN, *words))
+        return cls((*NOT_WORDS, *words))
 
     def __len__(self) -> int:  # noqa: D105
         return len(self.labels)

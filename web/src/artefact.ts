@@ -5,10 +5,11 @@
  * protobuf itself: the metadata and the names and shapes of the graph's inputs and outputs.
  */
 import { KwsError } from "./errors";
+import { sha256 } from "./sha256";
 
 const FORMAT = 1;
 const METADATA_KEY = "tiny_kws";
-const MAX_BYTES = 64 * 2 ** 20;
+const MAX_BYTES = 64 * 2 ** 20; // far above any keyword model, far below what would fill a memory
 
 /** What an artefact says of itself; lengths in samples at `rate` Hz. */
 export interface Metadata {
@@ -21,6 +22,8 @@ export interface Metadata {
   parameters: number;
   macs: number;
   detector: Record<string, unknown>;
+  licence?: string;
+  data?: { source?: string };
 }
 
 /** An input or output of the graph. */
@@ -36,11 +39,16 @@ export interface Artefact {
   outputs: Value[];
 }
 
+/** Throw KwsError, naming `where`, for more bytes than a model can have. */
+export function checkSize(bytes: number, where: string): void {
+  if (bytes > MAX_BYTES) {
+    throw new KwsError(`${where}: has ${bytes} bytes, expected a keyword model of at most ${MAX_BYTES}.`);
+  }
+}
+
 /** Read an artefact. Throws KwsError, naming `where`, if it is foreign, damaged, too new or for other audio. */
 export function parseArtefact(bytes: Uint8Array, where: string): Artefact {
-  if (bytes.length > MAX_BYTES) {
-    throw new KwsError(`${where}: has ${bytes.length} bytes, expected a keyword model of at most ${MAX_BYTES}.`);
-  }
+  checkSize(bytes.length, where);
   const properties = new Map<string, string>();
   const inputs: Value[] = [];
   const outputs: Value[] = [];
@@ -62,19 +70,17 @@ export function parseArtefact(bytes: Uint8Array, where: string): Artefact {
   return { bytes, metadata: parseMetadata(properties.get(METADATA_KEY), where), inputs, outputs };
 }
 
-/** Throw KwsError, naming `where`, unless the artefact's SHA-256 of itself is right. */
-export async function checkSum(bytes: Uint8Array, where: string): Promise<void> {
-  if (!globalThis.crypto?.subtle) return; // browsers withhold it from pages that came over plain http
+/** Throw KwsError, naming `where`, unless the artefact's checksum fits: the SHA-256 of the file with its digits zero. */
+export async function verifyChecksum(bytes: Uint8Array, where: string): Promise<void> {
   const text = new TextDecoder("latin1").decode(bytes);
   const found = [...text.matchAll(/"artefact_sha256": ?"([0-9a-f]{64})"/g)];
   if (found.length !== 1) {
     throw new KwsError(`${where}: holds no checksum of its own, expected a file of \`tiny-kws export --stream\`.`);
   }
   const end = found[0].index + found[0][0].length - 1;
-  const unsigned = bytes.slice();
-  unsigned.fill("0".charCodeAt(0), end - 64, end);
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", unsigned));
-  if ([...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("") !== found[0][1]) {
+  const summed = bytes.slice();
+  summed.fill("0".charCodeAt(0), end - 64, end);
+  if ((await sha256(summed)) !== found[0][1]) {
     throw new KwsError(`${where}: was altered or damaged (its SHA-256 does not fit), fetch or export it again.`);
   }
 }
@@ -99,8 +105,11 @@ function parseMetadata(text: string | undefined, where: string): Metadata {
   if (!areNames || found.labels.length === 0 || new Set(found.labels).size < found.labels.length) {
     throw new KwsError(`${where}: has the labels ${found.labels}, expected a list of different names; export it again.`);
   }
-  if (![found.rate, found.hop, found.window].every((x) => Number.isInteger(x) && x > 0)) {
-    throw new KwsError(`${where}: says nothing of its rate, hop and window, export it again.`);
+  const lengths = [found.rate, found.hop, found.window];
+  if (!lengths.every((x) => Number.isInteger(x) && x > 0) || found.hop > found.window) {
+    throw new KwsError(
+      `${where}: has a rate, hop and window of ${lengths.join(", ")}, expected whole numbers, the hop no longer than the window; export it again.`,
+    );
   }
   return found;
 }

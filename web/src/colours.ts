@@ -6,9 +6,12 @@ export function onScheme(redraw: () => void): void {
   dark.addEventListener("change", redraw);
 }
 
-/** The colour of the `index`th of `n` words; they lie evenly around the circle. */
+const MANY = 12;
+const GOLDEN_ANGLE = 137.508;
+
+/** The colour of the `index`th of `n` words; they lie evenly around the circle, or, if many, far from their neighbours. */
 export function wordColour(index: number, n: number): string {
-  const hue = (25 + (360 * index) / n) % 360;
+  const hue = (25 + index * (n > MANY ? GOLDEN_ANGLE : 360 / n)) % 360;
   return dark.matches ? `oklch(0.78 0.14 ${hue})` : `oklch(0.55 0.16 ${hue})`;
 }
 

@@ -22,9 +22,21 @@ export interface Detection {
   confidence: number;
 }
 
-/** An event as one JSON object: the form that `tiny-kws detect --json` writes. `file` is the recording's name. */
-export function eventJson({ label, start_s, end_s, confidence }: Detection, file: string): string {
-  return JSON.stringify({ file, time: null, label, start_s, end_s, confidence });
+/**
+ * An event as one JSON object on one line, letter by letter as `Detection.to_json` of Python writes it.
+ *
+ * `file` is the recording it was heard in, `time` when it was heard at a microphone, in UTC.
+ */
+export function eventJson(event: Detection, file: string | null = null, time: string | null = null): string {
+  const { label, start_s, end_s, confidence } = event;
+  const text = (value: unknown) => (Number.isInteger(value) ? (value as number).toFixed(1) : JSON.stringify(value));
+  const fields = Object.entries({ file, time, label, start_s, end_s, confidence });
+  return `{${fields.map(([name, value]) => `"${name}": ${text(value)}`).join(", ")}}`;
+}
+
+/** What the average of a word must reach. */
+export function thresholdOf(config: DetectorConfig, word: string): number {
+  return Object.hasOwn(config.thresholds, word) ? config.thresholds[word] : config.threshold;
 }
 
 /** The settings that an artefact carries over the package's defaults. Throws KwsError if they make no sense. */
@@ -39,10 +51,11 @@ export function detectorConfig(
     throw new KwsError(`${where}: holds unusable detector settings (${what}), export it again.`);
   };
   for (const [name, value] of Object.entries(config)) {
-    if (!(name in defaults)) refuse(`${name} is none of ${Object.keys(defaults).join(", ")}`);
+    if (!Object.hasOwn(defaults, name)) refuse(`${name} is none of ${Object.keys(defaults).join(", ")}`);
     if (name === "thresholds" || name === "words") continue;
     if (typeof value !== "number" || !(value >= 0 && value < Infinity)) refuse(`${name} is ${value}`);
   }
+  if (typeof config.thresholds !== "object" || !config.thresholds) refuse(`thresholds are ${config.thresholds}`);
   for (const [label, value] of Object.entries(config.thresholds)) {
     if (!words.includes(label)) refuse(`a threshold for ${label}`);
     if (!(value > 0 && value <= 1)) refuse(`the threshold for ${label} is ${value}`);
@@ -56,6 +69,7 @@ export function detectorConfig(
   if (config.rise_ms > 0 && config.rise_ms < config.min_duration_ms) {
     refuse(`rise_ms is ${config.rise_ms}, expected 0 or no less than min_duration_ms, ${config.min_duration_ms}`);
   }
+  if (!(config.hop_ms >= 10 && config.hop_ms <= 1000)) refuse(`hop_ms is ${config.hop_ms}, expected 10 to 1000`);
   return config;
 }
 
@@ -75,7 +89,10 @@ export class Decoder {
   private lastLow!: Int32Array;
   private reported!: Int32Array;
 
-  /** `labels` name the columns, those in `notWords` are never events; `hopS` is from row to row, `windowS` an event's length. */
+  /**
+   * `labels` name the columns, in any order. Those in `notWords` are never events, nor, if the settings name words, any
+   * others. `hopS` is the time from row to row, `windowS` that of the sound that a row rests on: an event's length.
+   */
   constructor(
     labels: readonly string[],
     notWords: readonly string[],
@@ -83,8 +100,8 @@ export class Decoder {
     private readonly windowS: number,
     config: DetectorConfig,
   ) {
-    const isChosen = (label: string) => (config.words.length > 0 ? config.words : labels).includes(label);
-    this.columns = labels.flatMap((label, i) => (notWords.includes(label) || !isChosen(label) ? [] : [i]));
+    const chosen = config.words.length > 0 ? config.words : labels.filter((label) => !notWords.includes(label));
+    this.columns = labels.flatMap((label, i) => (chosen.includes(label) ? [i] : []));
     this.words = this.columns.map((i) => labels[i]);
     this.averages = new Float64Array(this.words.length);
     const rows = (ms: number) => Math.max(1, roundHalfEven(ms / (1000.0 * hopS)));
@@ -98,9 +115,9 @@ export class Decoder {
     this.reset();
   }
 
-  /** Judge what comes next by other thresholds. */
+  /** Decide what comes next by other thresholds. */
   setThresholds(config: DetectorConfig): void {
-    this.thresholds = this.words.map((word) => config.thresholds[word] ?? config.threshold);
+    this.thresholds = this.words.map((word) => thresholdOf(config, word));
     this.releases = this.thresholds.map((threshold) => threshold * config.release);
   }
 
@@ -146,11 +163,13 @@ export class Decoder {
   }
 }
 
+/** To six decimals, as Python rounds: halves, which among doubles are the odd multiples of 1/128, to even. */
 function rounded(value: number): number {
-  return Number(value.toFixed(6));
+  const isHalf = Number.isInteger(128 * value) && !Number.isInteger(64 * value);
+  return isHalf ? roundHalfEven(1e6 * value) / 1e6 : Number(value.toFixed(6));
 }
 
-/** As Python rounds: halves to the even neighbour. */
+/** Halves to the even neighbour. */
 function roundHalfEven(value: number): number {
   const below = Math.floor(value);
   const part = value - below;

@@ -30,6 +30,14 @@ export function sized(canvas: HTMLCanvasElement): { to: CanvasRenderingContext2D
   return { to, width, height };
 }
 
+/** `text`, or so much of it with … behind it as a canvas shows in `width` pixels. */
+export function shortened(to: CanvasRenderingContext2D, text: string, width: number): string {
+  if (to.measureText(text).width <= width) return text;
+  const letters = [...text];
+  while (letters.length > 1 && to.measureText(`${letters.join("")}…`).width > width) letters.pop();
+  return `${letters.join("")}…`;
+}
+
 /** Minutes and seconds with so many decimals, hours if there are any. */
 export function clock(seconds: number, decimals = 0): string {
   const units = Math.floor(seconds * 10 ** decimals + 1e-6);

@@ -4,13 +4,14 @@ const files = import.meta.glob("../../examples/*", { query: "?url", import: "def
 export interface Example {
   url: string;
   title: string;
-  word: string; // said in it, or empty
+  word: string; // that is said in it, or empty
 }
 
 export const examples: Example[] = Object.values(files)
   .map((url) => {
     const name = url.split("/").pop()!.replace(/\.\w+$/, "");
-    const word = /^(other_|silence)/.test(name) ? "" : name.split("_")[0];
-    return { url: url.replace(/^\//, ""), title: name.replace(/^other_/, "").replaceAll("_", " "), word };
+    const title = name.replace(/^other_/, "").replaceAll("_", " ");
+    const word = /^(other_music|silence)$/.test(name) ? "" : title.split(" ")[0];
+    return { url: url.replace(/^\//, ""), title, word, isOther: /^(other_|silence)/.test(name) };
   })
-  .sort((a, b) => Number(b.word !== "") - Number(a.word !== "") || a.title.length - b.title.length || a.title.localeCompare(b.title));
+  .sort((a, b) => Number(a.isOther) - Number(b.isOther) || a.title.length - b.title.length || a.title.localeCompare(b.title));

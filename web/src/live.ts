@@ -1,9 +1,9 @@
 /** The live panel: picture of the sound, probabilities, words as they come, and what it all costs. */
 import { dark, heatMap, onScheme, wordColour, cssColour } from "./colours";
-import { byId, clock, make, sized } from "./dom";
+import { byId, clock, make, shortened, sized } from "./dom";
 import type { Detection } from "./decoder";
 import { BANDS, COLUMN_S } from "./logmel";
-import type { Heard } from "./protocol";
+import type { LiveReport } from "./protocol";
 
 const SPAN_S = 10;
 const COLUMNS = SPAN_S / COLUMN_S;
@@ -12,12 +12,15 @@ const STATS_MS = 1000;
 const NUMBERS_MS = 250;
 const BUDGET = 0.03; // of the page's own thread that pictures may take; a slow one gets fewer of them
 const SLOWEST_MS = 200;
-const CALM_MS = 500; // from one picture to the next with reduced motion
+const REDUCED_MOTION_MS = 500; // from one picture to the next with reduced motion
 const MAX_HEARD = 200;
+const SHORT_LABEL = 10; // letters; two such bars lie side by side on a phone
+const MAX_WORD = 0.45; // of the picture's width
 const FLOOR_DB = -60;
 
 interface Bar {
   fill: HTMLElement;
+  scale: string; // of the fill
   tick: HTMLElement;
   number: HTMLOutputElement;
   item: HTMLElement;
@@ -28,7 +31,7 @@ export class LiveView {
   private readonly picture = new OffscreenCanvas(COLUMNS, BANDS);
   private readonly columns = new Uint8Array(COLUMNS * BANDS); // in a ring, newest before `written`
   private readonly hint = byId("hint");
-  private readonly calm = matchMedia("(prefers-reduced-motion: reduce)");
+  private readonly reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
   private heat = heatMap();
   private written = 0;
   private unpainted = COLUMNS;
@@ -60,9 +63,9 @@ export class LiveView {
     new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
 
-  /** What is listened for. */
+  /** The model's labels, and those of them that can be events. */
   setLabels(labels: string[], words: string[]): void {
-    if (labels.join() !== this.labels.join()) this.clear();
+    if (JSON.stringify(labels) !== JSON.stringify(this.labels)) this.clear();
     [this.labels, this.words] = [labels, words];
     this.shown = new Float32Array(labels.length);
     this.peak = new Float32Array(labels.length);
@@ -71,11 +74,16 @@ export class LiveView {
       const tick = make("i", { class: "tick" });
       const number = make("output", {}, "0.00") as HTMLOutputElement;
       const track = make("span", { class: "track" }, fill, tick);
-      const item = make("li", {}, make("span", {}, label), track, number);
+      const item = make("li", {}, make("span", {}, make("bdi", {}, label)), track, number);
       tick.hidden = !words.includes(label);
-      return { fill, tick, number, item };
+      return { fill, scale: "", tick, number, item };
     });
-    byId("bars").replaceChildren(...this.bars.map(({ item }) => item));
+    const bars = byId("bars");
+    bars.replaceChildren(...this.bars.map(({ item }) => item));
+    bars.classList.toggle("long", labels.some((label) => label.length > SHORT_LABEL));
+    bars.scrollTop = 0;
+    if (bars.scrollHeight > bars.clientHeight) bars.tabIndex = 0; // the keyboard can scroll it, too
+    else bars.removeAttribute("tabindex");
     this.colourBars();
   }
 
@@ -101,23 +109,23 @@ export class LiveView {
     this.drawSoon();
   }
 
-  /** Take in what was heard. */
-  hear(heard: Heard): void {
+  /** Take in what came of the latest sound. */
+  show(report: LiveReport): void {
     if (!this.hint.hidden) this.hint.hidden = true; // to write it again would cost a frame
-    this.seconds = heard.seconds;
-    this.addColumns(heard.columns);
-    this.rows.push({ seconds: heard.seconds, values: heard.probabilities });
+    this.seconds = report.seconds;
+    this.addColumns(report.columns);
+    this.rows.push({ seconds: report.seconds, values: report.probabilities });
     while (this.rows.length && this.rows[0].seconds < this.seconds - SPAN_S) this.rows.shift();
     this.events = this.events.filter((event) => event.end_s > this.seconds - SPAN_S - 2);
-    for (const event of heard.events) this.addWord(event);
-    heard.probabilities.forEach((value, i) => (this.peak[i] = Math.max(this.peak[i], value)));
-    this.level = Math.max(heard.level, this.level - 3);
-    this.costs.push(heard);
+    for (const event of report.events) this.addWord(event);
+    report.probabilities.forEach((value, i) => (this.peak[i] = Math.max(this.peak[i], value)));
+    this.level = Math.max(report.level, this.level - 3);
+    this.costs.push(report);
     this.drawSoon();
   }
 
-  /** Nothing is heard any more: bars and level go down. */
-  rest(): void {
+  /** No more sound comes: bars and level go down. */
+  settle(): void {
     this.level = FLOOR_DB;
     this.peak.fill(0);
     this.shown.fill(0);
@@ -137,20 +145,30 @@ export class LiveView {
 
   private addWord(event: Detection): void {
     this.events.push(event);
+    this.reveal(event.label);
     const word = byId("word");
     word.textContent = event.label;
     word.style.setProperty("--word", this.colour(event.label));
+    word.style.setProperty("--letters", String([...event.label].length));
     word.classList.remove("fresh");
     void word.offsetWidth; // so that the animation starts anew
     word.classList.add("fresh");
     clearTimeout(this.fading);
     this.fading = setTimeout(() => word.classList.remove("fresh"), FRESH_MS);
     const small = make("small", {}, `${clock(event.end_s, 1)} · ${event.confidence.toFixed(2)}`);
-    const chip = make("li", { class: "chip", "--word": this.colour(event.label) }, event.label, small);
+    const chip = make("li", { class: "chip", "--word": this.colour(event.label) }, make("bdi", {}, event.label), small);
     Object.assign(chip.dataset, { label: event.label, end: event.end_s, confidence: event.confidence });
     const list = byId("heard");
     list.prepend(chip);
     while (list.children.length > MAX_HEARD) list.lastElementChild?.remove();
+  }
+
+  /** Scroll a label's bar into sight, if it is not. */
+  private reveal(label: string): void {
+    const list = byId("bars");
+    const { offsetTop, offsetHeight } = this.bars[this.labels.indexOf(label)].item;
+    const isInSight = offsetTop >= list.scrollTop && offsetTop + offsetHeight <= list.scrollTop + list.clientHeight;
+    if (!isInSight) list.scrollTop = offsetTop - list.clientHeight / 2;
   }
 
   private colourBars(): void {
@@ -188,7 +206,7 @@ export class LiveView {
   private drawSoon(): void {
     if (this.isDrawing) return;
     this.isDrawing = true;
-    const pause = this.calm.matches ? CALM_MS : Math.min(SLOWEST_MS, this.pictureMs / BUDGET);
+    const pause = this.reducedMotion.matches ? REDUCED_MOTION_MS : Math.min(SLOWEST_MS, this.pictureMs / BUDGET);
     setTimeout(() => requestAnimationFrame((now) => this.drawNow(now)), this.last.picture + pause - performance.now());
   }
 
@@ -270,17 +288,21 @@ export class LiveView {
   private drawWords(to: CanvasRenderingContext2D, width: number, top: number): void {
     to.font = "600 13px system-ui, sans-serif";
     to.textAlign = "center";
-    for (const { label, end_s } of this.events) {
+    let free = Infinity; // up to where an older word finds room
+    for (const { label, end_s } of [...this.events].reverse()) {
       const right = this.x(end_s, width);
-      const half = to.measureText(label).width / 2 + 9;
+      const text = shortened(to, label, MAX_WORD * width);
+      const half = to.measureText(text).width / 2 + 9;
       const middle = Math.min(right, width - half - 4);
       to.fillStyle = this.colour(label);
+      to.fillRect(right - 0.75, top - 6, 1.5, 9);
+      if (middle + half > free) continue;
+      free = middle - half - 2;
       to.beginPath();
       to.roundRect(middle - half, top + 2, 2 * half, 22, 11);
       to.fill();
-      to.fillRect(right - 0.75, top - 6, 1.5, 9);
       to.fillStyle = cssColour("--stage");
-      to.fillText(label, middle, top + 17.5);
+      to.fillText(text, middle, top + 17.5);
     }
   }
 
@@ -293,14 +315,18 @@ export class LiveView {
     const meter = byId("level");
     (meter.firstElementChild as HTMLElement).style.clipPath = `inset(0 ${100 * (1 - part)}% 0 0)`;
     meter.setAttribute("aria-valuenow", Math.max(FLOOR_DB, this.level).toFixed(0));
-    this.bars.forEach(({ fill }, i) => {
+    this.bars.forEach((bar, i) => {
       this.shown[i] = Math.max(this.peak[i], this.shown[i] * 0.75);
-      fill.style.transform = `scaleX(${this.shown[i].toFixed(3)})`;
+      const scale = `scaleX(${this.shown[i].toFixed(3)})`;
+      if (bar.scale !== scale) bar.fill.style.transform = bar.scale = scale; // of many labels few change
     });
     this.peak.fill(0);
     if (now - this.last.numbers >= NUMBERS_MS) {
       this.last.numbers = now;
-      this.bars.forEach(({ number }, i) => (number.textContent = this.shown[i].toFixed(2)));
+      this.bars.forEach(({ number }, i) => {
+        const text = this.shown[i].toFixed(2);
+        if (number.textContent !== text) number.textContent = text;
+      });
     }
   }
 
@@ -308,14 +334,14 @@ export class LiveView {
     const passed = now - this.last.stats;
     if (passed < STATS_MS || this.costs.length === 0) return;
     // Medians, since a clock also counts the time in which the processor was with others.
-    const heard = median(this.costs.map(({ busyMs, soundMs }) => busyMs / soundMs));
+    const detected = median(this.costs.map(({ busyMs, soundMs }) => busyMs / soundMs));
     const drawn = (median(this.drawnMs) * this.drawnMs.length) / passed;
-    const share = heard + Math.min(1, drawn);
+    const share = detected + Math.min(1, drawn);
     const delay = median(this.costs.map(({ delayMs }) => delayMs));
     const [cpu, late] = [byId("cpu"), byId("delay")];
     if (this.last.stats > 0) cpu.textContent = `${(100 * share).toFixed(1)} %`;
     late.textContent = `${delay.toFixed(0)} ms`;
-    Object.assign(cpu.dataset, { heard, drawn }); // its two parts
+    Object.assign(cpu.dataset, { detected, drawn }); // its two parts
     late.dataset.ms = String(delay);
     this.last.stats = now;
     [this.costs, this.drawnMs] = [[], []];

@@ -1,10 +1,13 @@
 /** The page: what is loaded, what its buttons do, and what it says when something goes wrong. */
 import { byId, make } from "./dom";
-import type { DetectorConfig } from "./decoder";
+import type { Metadata } from "./artefact";
+import { thresholdOf, type DetectorConfig } from "./decoder";
 import { KwsError, messageOf } from "./errors";
 import { examples } from "./examples";
+import { fetchFile } from "./files";
 import { LiveView } from "./live";
-import type { Report, Request, Settings } from "./protocol";
+import { ModelMenu } from "./models";
+import type { ModelReport, Report, Request, Settings } from "./protocol";
 import { RecordingView } from "./recording";
 import { Sound } from "./sound";
 
@@ -19,91 +22,72 @@ const SIMD = new Uint8Array([
 
 const page = document.documentElement;
 const listen = byId<HTMLButtonElement>("listen");
-const modelChoice = byId<HTMLSelectElement>("model");
 const slider = byId<HTMLInputElement>("threshold");
 const live = new LiveView();
 const recording = new RecordingView((label) => live.colour(label));
-const kept = new Map<string, Promise<ArrayBuffer>>(); // files, so that the network may go away
+const models = new ModelMenu(
+  (name, bytes) => send({ kind: "model", name, bytes, settings: settings! }, [bytes.buffer]),
+  (error) => modelFailed(messageOf(error)),
+);
 
 let worker: Worker;
 let preparing: Promise<Sound>;
 let sound: Sound | undefined;
-let settings: Settings;
+let settings: Settings | undefined;
 let config: DetectorConfig | undefined; // the model's own
 let rate = 16000;
 let file: { id: number; of: File } | undefined;
-let chosen = ""; // the model that answers
 let playing: HTMLElement | undefined;
 
 const send = (message: Request, transfer: Transferable[] = []): void => worker.postMessage(message, transfer);
 
 /** Say what happened and what to do. */
-function tell(message: string): void {
+function showNotice(message: string): void {
   byId("notice").hidden = !message;
   byId("notice").querySelector("p")!.textContent = message;
 }
 
-/** A file of the page's own folder, fetched once. Throws KwsError if it cannot be had. */
-function fetched(path: string): Promise<ArrayBuffer> {
-  let bytes = kept.get(path);
-  if (!bytes) {
-    bytes = (async () => {
-      const answer = await fetch(new URL(path, document.baseURI)).catch(() => undefined);
-      if (!answer?.ok) {
-        const found = answer ? `status ${answer.status}` : "no answer";
-        throw new KwsError(`${path}: could not be fetched (${found}); is the server still running? Reload, or choose another.`);
-      }
-      return answer.arrayBuffer();
-    })();
-    kept.set(path, bytes);
-    bytes.catch(() => kept.delete(path));
-  }
-  return bytes;
-}
-
-async function chooseModel(name: string): Promise<void> {
-  const model = settings.models.find((candidate) => candidate.name === name);
-  try {
-    if (!model) throw new KwsError(`${name}: is not among the models here, expected one of ${settings.models.map((m) => m.name).join(", ")}.`);
-    const bytes = new Uint8Array((await fetched(`models/${model.file}`)).slice(0));
-    send({ kind: "model", name, bytes, settings }, [bytes.buffer]);
-  } catch (error) {
-    modelFailed(messageOf(error));
-  }
-}
-
 function modelFailed(message: string): void {
-  tell(`${message} ${chosen ? `Going on with ${chosen}.` : "Choose another model."}`);
-  if (chosen) modelChoice.value = chosen;
-  else byId("listen-text").textContent = "No model";
-  modelChoice.disabled = false;
-  page.dataset.state = chosen ? "ready" : "failed";
+  const { current } = models;
+  showNotice(`${message} ${current ? `Going on with ${current}.` : "Choose another model."}`);
+  models.goBack();
+  if (!current) byId("listen-text").textContent = "No model";
+  byId<HTMLButtonElement>("open-model").disabled = !settings;
+  page.dataset.state = current ? "ready" : "failed";
 }
 
-function modelLoaded(report: Extract<Report, { kind: "model" }>): void {
-  const isFirst = !chosen;
-  chosen = report.name;
-  ({ config } = report);
-  rate = report.metadata.rate;
-  if (![...modelChoice.options].some(({ value }) => value === chosen)) modelChoice.append(make("option", { value: chosen }, chosen));
-  modelChoice.value = chosen;
-  live.setLabels(report.metadata.labels, report.words);
-  colourExamples(report.words);
-  byId("network").textContent = `${Math.round(report.metadata.parameters / 1000)} k parameters`;
+function modelLoaded({ name, metadata, words, config: own }: ModelReport): void {
+  const isFirst = !models.current;
+  models.loaded(name);
+  config = own;
+  rate = metadata.rate;
+  live.setLabels(metadata.labels, words);
+  markExamples(words);
+  describe(metadata);
   ownThreshold();
-  for (const id of ["listen", "model", "threshold", "file"]) byId<HTMLButtonElement>(id).disabled = false;
+  for (const id of ["listen", "model", "open-model", "threshold", "file"]) byId<HTMLButtonElement>(id).disabled = false;
   for (const button of byId("examples").children) (button as HTMLButtonElement).disabled = false;
   showState();
-  if (file) hearFile(file.of);
+  if (file) detectInFile(file.of);
   if (isFirst) {
     byId("ready").textContent = `${(performance.now() / 1000).toFixed(1)} s`;
     page.dataset.readyMs = performance.now().toFixed(0);
     // What else may be asked for is fetched now, while there is a network.
-    for (const { file: path } of settings.models) fetched(`models/${path}`).catch(() => undefined);
-    for (const { url } of examples) fetched(url).catch(() => undefined);
+    models.fetchAll();
+    for (const { url } of examples) fetchFile(url).catch(() => undefined);
   }
   page.dataset.state = "ready";
-  page.dataset.model = chosen;
+  page.dataset.model = name;
+}
+
+/** Say what the model is: its size, the sound an answer rests on, where it is from. */
+function describe({ name, parameters, window, hop, rate, data, licence }: Metadata): void {
+  const network = byId("network");
+  network.textContent = parameters < 10000 ? `${parameters} parameters` : `${Math.round(parameters / 1000)} k parameters`;
+  const [windowS, hopMs] = [window / rate, (1000 * hop) / rate].map((value) => Number(value.toFixed(2)));
+  network.parentElement!.title = `An answer rests on the last ${windowS} s of sound; there is one every ${hopMs} ms.`;
+  const origin = [data?.source && `trained on ${data.source}`, licence && `licence: ${licence}`].filter(Boolean);
+  byId("origin").textContent = origin.length > 0 ? `The model ${name}: ${origin.join("; ")}.` : "";
 }
 
 /** The slider is even in log odds, so that thresholds near 1 can be told apart. */
@@ -118,7 +102,7 @@ function showThreshold(value: number, isOwn: boolean): void {
   slider.setAttribute("aria-valuetext", isOwn ? `${text}, the model's own` : text);
   slider.dataset.value = String(value);
   byId<HTMLButtonElement>("threshold-own").disabled = isOwn;
-  live.setThresholds((label) => (isOwn ? (config?.thresholds[label] ?? value) : value));
+  live.setThresholds((label) => (isOwn && config ? thresholdOf(config, label) : value));
 }
 
 function ownThreshold(): void {
@@ -138,8 +122,8 @@ function showState(): void {
   page.dataset.listening = isMicrophone ? "microphone" : isOn ? "recording" : "off";
 }
 
-function stop(heardOut = false): void {
-  sound?.stop(heardOut);
+function stop(withTail = false): void {
+  sound?.stop(withTail);
   playing = undefined;
   showState();
 }
@@ -147,7 +131,7 @@ function stop(heardOut = false): void {
 /** Begin to listen or to play; a failure is told, and leaves the page as it was. */
 async function begin(what: (to: Sound) => Promise<void>, button?: HTMLElement): Promise<void> {
   stop();
-  tell("");
+  showNotice("");
   live.clear();
   try {
     sound = await preparing.catch((error: unknown) => {
@@ -158,7 +142,7 @@ async function begin(what: (to: Sound) => Promise<void>, button?: HTMLElement): 
     tabs.postMessage("listening");
   } catch (error) {
     playing = undefined;
-    tell(messageOf(error));
+    showNotice(messageOf(error));
   }
   showState();
 }
@@ -168,25 +152,25 @@ const tabs = new BroadcastChannel("tiny-kws");
 tabs.onmessage = () => {
   if (!sound?.isOn) return;
   stop();
-  tell("Another tab began to listen, so this one stopped. Press Listen to go on here.");
+  showNotice("Another tab began to listen, so this one stopped. Press Listen to go on here.");
 };
 
-function hearFile(of: File): void {
+function detectInFile(of: File): void {
   file = { id: (file?.id ?? 0) + 1, of };
   recording.begin(of);
   send({ kind: "file", id: file.id, name: of.name, file: of });
 }
 
-async function takeFile(of: File): Promise<void> {
-  tell("");
-  if (of.name.endsWith(".onnx")) {
-    kept.set(`models/${of.name}`, of.arrayBuffer());
-    if (!settings.models.some(({ name }) => name === of.name)) {
-      settings.models.push({ name: of.name, file: of.name, bytes: of.size });
-    }
-    return chooseModel(of.name);
+/** A model of one's own, or a recording to find words in. */
+function takeFile(of: File): void {
+  showNotice("");
+  if (/\.onnx$/i.test(of.name)) {
+    if (settings) void models.open(of);
+  } else if (models.current) {
+    detectInFile(of);
+  } else {
+    showNotice(`${of.name}: no model is loaded to find words in it; choose one first.`);
   }
-  hearFile(of);
 }
 
 /** What the worker cannot decode as a stream, the browser may still decode as a whole. */
@@ -212,7 +196,7 @@ async function decodeWhole({ id, of }: { id: number; of: File }): Promise<void> 
 function fileFailed(message: string): void {
   file = undefined;
   recording.end("Not heard to its end.");
-  tell(message);
+  showNotice(message);
 }
 
 function onReport(report: Report): void {
@@ -221,40 +205,41 @@ function onReport(report: Report): void {
       return modelLoaded(report);
     case "failed":
       return report.what === "model" ? modelFailed(report.message) : fileFailed(report.message);
-    case "heard":
-      return live.hear(report);
+    case "live":
+      return live.show(report);
     case "note":
-      return tell(report.message);
+      return showNotice(report.message);
     case "stopped":
-      return live.rest();
+      return live.settle();
     case "decode":
       return file?.id === report.id ? void decodeWhole(file) : undefined;
     case "file":
-      return file?.id === report.id ? recording.hear(report) : undefined;
+      return file?.id === report.id ? recording.update(report) : undefined;
   }
 }
 
 function listenToPage(): void {
   listen.onclick = () => (page.dataset.listening === "microphone" ? stop() : void begin((to) => to.microphone()));
-  modelChoice.onchange = () => void chooseModel(modelChoice.value);
   slider.oninput = () => {
     const value = toThreshold(Number(slider.value));
     send({ kind: "threshold", value });
     showThreshold(value, false);
   };
   byId("threshold-own").onclick = ownThreshold;
-  byId("notice").querySelector("button")!.onclick = () => tell("");
+  byId("notice").querySelector("button")!.onclick = () => showNotice("");
   byId("cancel").onclick = () => {
     send({ kind: "cancel" });
     file = undefined;
     recording.end("Stopped.");
   };
-  const input = byId<HTMLInputElement>("file");
-  input.onchange = () => {
-    const of = input.files?.[0];
-    if (of) void takeFile(of);
-    input.value = "";
-  };
+  for (const input of ["file", "model-file"].map((id) => byId<HTMLInputElement>(id))) {
+    input.onchange = () => {
+      const of = input.files?.[0];
+      if (of) takeFile(of);
+      input.value = "";
+    };
+  }
+  byId("open-model").onclick = () => byId("model-file").click();
   document.ondragover = (event) => {
     event.preventDefault();
     page.classList.add("dropping");
@@ -266,7 +251,7 @@ function listenToPage(): void {
     event.preventDefault();
     page.classList.remove("dropping");
     const of = event.dataTransfer?.files[0];
-    if (of && chosen) void takeFile(of);
+    if (of) takeFile(of);
   };
 }
 
@@ -276,26 +261,30 @@ function showExamples(): void {
     button.dataset.example = url.split("/").pop();
     button.onclick = () => {
       if (playing === button) return stop();
-      void begin(async (to) => to.play(await fetched(url), () => stop(true)), button);
+      void begin(async (to) => to.play(await fetchFile(url), () => stop(true)), button);
     };
     byId("examples").append(button);
   }
 }
 
 /** Those in which one of the model's words is said stand out. */
-function colourExamples(words: readonly string[]): void {
-  examples.forEach(({ word }, i) => {
+function markExamples(words: readonly string[]): void {
+  const marked = examples.map(({ word }) => words.includes(word));
+  marked.forEach((isMarked, i) => {
     const { style } = byId("examples").children[i] as HTMLElement;
-    if (words.includes(word)) style.setProperty("--word", "var(--accent)");
+    if (isMarked) style.setProperty("--word", "var(--accent)");
     else style.removeProperty("--word");
   });
+  byId("examples-note").textContent = marked.includes(true)
+    ? "Computer voices, played as if the microphone heard them. The grey ones hold none of the words."
+    : "Computer voices, played as if the microphone heard them. None of them says a word of this model.";
 }
 
 async function main(): Promise<void> {
   page.dataset.state = "loading";
   showExamples();
   if (!WebAssembly.validate(SIMD)) {
-    tell(NO_SIMD);
+    showNotice(NO_SIMD);
     byId("listen-text").textContent = "Not here";
     page.dataset.state = "failed";
     return;
@@ -305,14 +294,13 @@ async function main(): Promise<void> {
   worker.onerror = () => modelFailed("The worker that runs the model could not be started; reload the page.");
   listenToPage();
   try {
-    settings = JSON.parse(new TextDecoder().decode(await fetched("models/index.json"))) as Settings;
-    modelChoice.append(...settings.models.map(({ name }) => make("option", { value: name }, name)));
-    modelChoice.value = settings.default;
-    await chooseModel(settings.default);
+    settings = JSON.parse(new TextDecoder().decode(await fetchFile("models/index.json"))) as Settings;
+    models.offer(settings);
+    await models.choose(settings.default);
     // Only now: while this takes its time, the worker is at work.
     preparing = Sound.prepare(send, (message, isOver) => {
       if (isOver) stop();
-      tell(message);
+      showNotice(message);
     });
     preparing.catch(() => undefined); // it is told when it is needed
   } catch (error) {

@@ -15,7 +15,7 @@ export type Request =
   | { kind: "model"; name: string; bytes: Uint8Array; settings: Settings }
   | { kind: "threshold"; value: number | null } // null: the model's own
   | { kind: "start"; rate: number; port: MessagePort } // the port brings Batches
-  | { kind: "stop"; heardOut: boolean } // with the silence that lets a last word be heard out, or at once
+  | { kind: "stop"; withTail: boolean } // with the silence that lets a last word be found, or at once
   | { kind: "file"; id: number; name: string; file: Blob }
   | { kind: "samples"; id: number; name: string; samples: Float32Array; rate: number } // a file that the page decoded
   | { kind: "cancel" };
@@ -27,13 +27,22 @@ export interface Batch {
 }
 
 export type Report =
-  | { kind: "model"; name: string; metadata: Metadata; words: string[]; config: DetectorConfig }
+  | ModelReport
   | Failure
-  | Heard
+  | LiveReport
   | { kind: "note"; message: string } // listening goes on, but
   | { kind: "stopped" }
   | { kind: "decode"; id: number } // this worker cannot read the file: let the page try
-  | FileHeard;
+  | FileReport;
+
+/** A model was loaded; `words` are those that can be events, `config` the settings that it carries. */
+export interface ModelReport {
+  kind: "model";
+  name: string;
+  metadata: Metadata;
+  words: string[];
+  config: DetectorConfig;
+}
 
 export interface Failure {
   kind: "failed";
@@ -42,9 +51,9 @@ export interface Failure {
   message: string;
 }
 
-/** What was heard live since the last report, up to the end of a hop. */
-export interface Heard {
-  kind: "heard";
+/** What came of live sound since the last report, up to the end of a hop. */
+export interface LiveReport {
+  kind: "live";
   seconds: number; // since the start
   probabilities: Float32Array; // of each label, at the last hop
   columns: Uint8Array; // of the log-mel picture
@@ -55,12 +64,12 @@ export interface Heard {
   delayMs: number; // from the arrival of the hop's last sample to its probabilities
 }
 
-/** How far a file was heard. */
-export interface FileHeard {
+/** What came of a file so far. */
+export interface FileReport {
   kind: "file";
   id: number;
-  seconds: number; // heard
-  total: number; // of the whole, if known, or heard
+  seconds: number; // so far
+  total: number; // of the whole, if known, or so far
   isDone: boolean;
   tookMs: number;
   overview: Overview;

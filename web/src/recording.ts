@@ -1,15 +1,16 @@
 /** The panel of a dropped recording: its waveform, with the words heard marked on it. */
 import { cssColour, onScheme } from "./colours";
 import { eventJson, type Detection } from "./decoder";
-import { byId, clock, make, sized } from "./dom";
-import type { FileHeard } from "./protocol";
+import { byId, clock, make, shortened, sized } from "./dom";
+import type { FileReport } from "./protocol";
 
 const MAX_BUTTONS = 500;
+const MAX_WORD = 0.45; // of the picture's width
 
 export class RecordingView {
   private readonly canvas = byId<HTMLCanvasElement>("wave");
   private readonly player = byId<HTMLAudioElement>("player");
-  private heard: FileHeard | undefined;
+  private report: FileReport | undefined;
   private name = "";
   private listed = "";
 
@@ -24,20 +25,20 @@ export class RecordingView {
     this.player.onseeked = () => this.draw();
     this.player.onerror = () => (this.player.hidden = true); // a kind that is heard, but cannot be played
     this.canvas.onclick = ({ offsetX }) => {
-      if (this.heard) this.playFrom((offsetX / this.canvas.clientWidth) * this.heard.total);
+      if (this.report) this.playFrom((offsetX / this.canvas.clientWidth) * this.report.total);
     };
     byId("save").onclick = () => this.saveLabels();
     byId("save-json").onclick = () => this.saveJson();
   }
 
-  /** A new file, of which nothing was heard yet. */
+  /** A new file, of which nothing is known yet. */
   begin(file: File): void {
-    [this.name, this.heard] = [file.name, undefined];
+    [this.name, this.report] = [file.name, undefined];
     URL.revokeObjectURL(this.player.src);
     this.player.hidden = false;
     this.player.src = URL.createObjectURL(file);
     byId("recording").hidden = false;
-    byId("recording").dataset.state = "hearing";
+    byId("recording").dataset.state = "running";
     byId("recording-name").textContent = file.name;
     byId("recording-state").textContent = "Reading…";
     byId("found").replaceChildren();
@@ -47,9 +48,9 @@ export class RecordingView {
     this.draw();
   }
 
-  /** How far it was heard, or what other thresholds make of it. */
-  hear(heard: FileHeard): void {
-    this.heard = heard;
+  /** What came of it so far, or what other thresholds make of it. */
+  update(report: FileReport): void {
+    this.report = report;
     this.show();
   }
 
@@ -61,8 +62,8 @@ export class RecordingView {
   }
 
   private show(): void {
-    if (!this.heard) return;
-    const { seconds, total, isDone, tookMs, events } = this.heard;
+    if (!this.report) return;
+    const { seconds, total, isDone, tookMs, events } = this.report;
     byId<HTMLProgressElement>("recording-progress").value = total > 0 ? seconds / total : 0;
     const words = events.length === 1 ? "1 word" : `${events.length || "no"} words`;
     const speed = `${Math.round((1000 * seconds) / Math.max(1, tookMs))} times as fast as it was spoken`;
@@ -80,7 +81,7 @@ export class RecordingView {
   private setRunning(isRunning: boolean): void {
     byId("cancel").hidden = !isRunning;
     byId("recording-progress").hidden = !isRunning;
-    byId("save").hidden = byId("save-json").hidden = isRunning || !this.heard;
+    byId("save").hidden = byId("save-json").hidden = isRunning || !this.report;
   }
 
   private list(events: Detection[]): void {
@@ -91,7 +92,7 @@ export class RecordingView {
       const button = make(
         "button",
         { type: "button", class: "chip", "--word": this.colour(event.label), title: "Play it" },
-        event.label,
+        make("bdi", {}, event.label),
         make("small", {}, `${clock(event.end_s, 1)} · ${event.confidence.toFixed(2)}`),
       );
       button.onclick = () => this.playFrom(event.start_s);
@@ -105,7 +106,7 @@ export class RecordingView {
       return item;
     });
     const rest = events.length - items.length;
-    if (rest > 0) items.push(make("li", { class: "dim" }, `and ${rest} more, all of them in the label track`));
+    if (rest > 0) items.push(make("li", { class: "dim" }, `and ${rest} more, all of them in what is saved`));
     byId("found").replaceChildren(...items);
   }
 
@@ -117,8 +118,8 @@ export class RecordingView {
 
   private draw(): void {
     const { to, width, height } = sized(this.canvas);
-    if (!this.heard || width === 0) return;
-    const { overview, total, events } = this.heard;
+    if (!this.report || width === 0) return;
+    const { overview, total, events } = this.report;
     const [top, bottom] = [30, height - 34];
     const middle = (top + bottom) / 2;
     const x = (second: number) => (width * second) / Math.max(total, 1e-3);
@@ -146,7 +147,7 @@ export class RecordingView {
 
   /** The likeliest word's probability, beneath the waveform. */
   private drawScore(to: CanvasRenderingContext2D, x: (s: number) => number, top: number, bottom: number): void {
-    const { score, binS } = this.heard!.overview;
+    const { score, binS } = this.report!.overview;
     to.beginPath();
     to.moveTo(0, bottom);
     score.forEach((value, bin) => {
@@ -168,7 +169,8 @@ export class RecordingView {
       const at = x(end_s);
       to.fillStyle = this.colour(label);
       to.fillRect(at - 0.75, 22, 1.5, height - 22);
-      const half = to.measureText(label).width / 2 + 8;
+      const text = shortened(to, label, MAX_WORD * width);
+      const half = to.measureText(text).width / 2 + 8;
       const middle = Math.min(Math.max(at, half + 2), width - half - 2);
       if (middle - half < free) continue;
       free = middle + half + 2;
@@ -176,20 +178,20 @@ export class RecordingView {
       to.roundRect(middle - half, 3, 2 * half, 20, 10);
       to.fill();
       to.fillStyle = cssColour("--stage");
-      to.fillText(label, middle, 17);
+      to.fillText(text, middle, 17);
     }
   }
 
   /** A label track for Audacity, as `tiny-kws detect --labels` writes it. */
   private saveLabels(): void {
-    const events = this.heard?.events ?? [];
+    const events = this.report?.events ?? [];
     const lines = events.map((e) => `${e.start_s.toFixed(6)}\t${e.end_s.toFixed(6)}\t${e.label}\n`);
     this.download(lines, "txt", "text/plain");
   }
 
   /** An event a line, as `tiny-kws detect --json` prints them. */
   private saveJson(): void {
-    const events = this.heard?.events ?? [];
+    const events = this.report?.events ?? [];
     this.download(events.map((event) => `${eventJson(event, this.name)}\n`), "jsonl", "application/jsonl");
   }
 

@@ -90,8 +90,8 @@ export class Sound {
     source.start(this.context.currentTime + 0.1);
   }
 
-  /** End; `heardOut` lets the last word be heard out. */
-  stop(heardOut = false): void {
+  /** End; `withTail` lets a word at the end be found. */
+  stop(withTail = false): void {
     this.turn++;
     if (!this.source) return;
     const source = this.source;
@@ -104,7 +104,7 @@ export class Sound {
     }
     this.tracks = [];
     this.node?.port.postMessage(undefined);
-    this.send({ kind: "stop", heardOut }, []);
+    this.send({ kind: "stop", withTail }, []);
     void this.context?.suspend();
   }
 

@@ -1,7 +1,7 @@
 /** Runs a stream artefact with onnxruntime's WebAssembly, hop by hop, as `tiny_kws.artefact.runtime.Stream` does. */
 import * as ort from "onnxruntime-web/wasm";
 import wasmUrl from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
-import { type Artefact, type Metadata, type Value, checkSum, parseArtefact } from "./artefact";
+import { type Artefact, type Metadata, type Value, parseArtefact, verifyChecksum } from "./artefact";
 import { KwsError, messageOf } from "./errors";
 
 ort.env.wasm.numThreads = 1; // one is fastest for networks this small, and needs no cross-origin isolation
@@ -22,7 +22,7 @@ export class StreamModel {
   /** Throws KwsError, naming `where`, if the bytes are no artefact for streams that onnxruntime can run. */
   static async load(bytes: Uint8Array, where: string): Promise<StreamModel> {
     const artefact = parseArtefact(bytes, where);
-    await checkSum(bytes, where);
+    await verifyChecksum(bytes, where);
     const states = statesOf(artefact, where);
     let session: ort.InferenceSession;
     try {
@@ -91,11 +91,16 @@ export class Stream {
   }
 }
 
+/** The graph's states. Throws KwsError if its inputs and outputs are not those that its metadata speak of. */
 function statesOf({ metadata, inputs, outputs }: Artefact, where: string): (Value & { written: string })[] {
   const written = new Set(outputs.map(({ name }) => name));
   const audio = inputs.find(({ name }) => name === "audio");
-  if (audio?.shape.at(-1) !== metadata.hop || !written.has("probabilities")) {
-    throw new KwsError(`${where}: takes no hops of ${metadata.hop} samples to probabilities, export it again.`);
+  const probabilities = outputs.find(({ name }) => name === "probabilities");
+  const [hop, columns] = [audio, probabilities].map((value) => value?.shape.at(-1) ?? "no");
+  if (hop !== metadata.hop || columns !== metadata.labels.length) {
+    throw new KwsError(
+      `${where}: its graph takes ${hop} samples and gives ${columns} probabilities, expected a hop of ${metadata.hop} and ${metadata.labels.length} labels; export it again.`,
+    );
   }
   return inputs
     .filter((input) => input !== audio)

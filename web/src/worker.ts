@@ -1,8 +1,8 @@
 /** The worker: the model, the detector and all that costs time, off the page's own thread. */
 import { detectorConfig, type DetectorConfig } from "./decoder";
 import { KwsError, messageOf } from "./errors";
-import { Live, Recording, type Ear } from "./listening";
-import type { Batch, FileHeard, Report, Request } from "./protocol";
+import { decoderOf, Live, Recording, type Setup } from "./listening";
+import type { Batch, FileReport, Report, Request } from "./protocol";
 import { openSound, Undecodable } from "./soundfile";
 import { StreamModel } from "./stream";
 
@@ -10,11 +10,11 @@ const REPORT_MS = 150; // from one report on a file to the next
 const MAX_WAITING_S = 2; // of sound that waits for this worker
 const BLOCK_S = 0.5;
 
-let ear: Ear | undefined;
-let own: DetectorConfig | undefined; // the model's settings
+let setup: Setup | undefined;
+let modelConfig: DetectorConfig | undefined; // the settings that the model carries
 let threshold: number | null = null;
 let live: Live | undefined;
-let recording: { of: Recording; last: FileHeard } | undefined;
+let recording: { of: Recording; last: FileReport } | undefined;
 let fileJob = 0; // a later one ends those before
 let waitingS = 0;
 
@@ -28,8 +28,8 @@ function enqueue<T>(job: () => Promise<T> | T): Promise<T> {
   return done;
 }
 
-/** Let what else there is to do be done, live sound first of all. */
-const breathe = (): Promise<void> =>
+/** Let other messages be answered, live sound first of all. */
+const yieldToOthers = (): Promise<void> =>
   new Promise((resolve) => {
     const { port1, port2 } = new MessageChannel();
     port1.onmessage = () => {
@@ -47,16 +47,17 @@ async function useModel({ name, bytes, settings }: Extract<Request, { kind: "mod
   try {
     const model = await StreamModel.load(bytes, name);
     const { metadata } = model;
-    const words = metadata.labels.filter((label) => !settings.not_words.includes(label));
-    own = detectorConfig(settings.detector, metadata.detector, words, name);
+    const labels = metadata.labels.filter((label) => !settings.not_words.includes(label));
+    const config = detectorConfig(settings.detector, metadata.detector, labels, name);
     await model.stream().process(new Float32Array(2 * metadata.hop)); // the first call is slow
-    const before = ear;
-    ear = { model, settings, config: configNow(own) };
-    live?.use(ear);
+    const before = setup;
+    modelConfig = config;
+    setup = { model, settings, config: configNow(config) };
+    live?.use(setup);
     recording = undefined;
     fileJob++;
     await before?.model.release();
-    report({ kind: "model", name, metadata, words, config: own });
+    report({ kind: "model", name, metadata, words: decoderOf(setup).words, config });
   } catch (error) {
     report({ kind: "failed", what: "model", name, message: messageOf(error) });
   }
@@ -64,18 +65,18 @@ async function useModel({ name, bytes, settings }: Extract<Request, { kind: "mod
 
 function useThreshold(value: number | null): void {
   threshold = value;
-  if (!ear || !own) return;
-  ear = { ...ear, config: configNow(own) };
-  live?.use(ear);
+  if (!setup || !modelConfig) return;
+  setup = { ...setup, config: configNow(modelConfig) };
+  live?.use(setup);
   if (recording) {
-    recording.of.judge(ear.config);
+    recording.of.decideAnew(setup.config);
     if (recording.last.isDone) report({ ...recording.last, events: recording.of.events });
   }
 }
 
 function start(rate: number, port: MessagePort): void {
-  if (!ear) return;
-  const listening = new Live(ear, rate);
+  if (!setup) return;
+  const listening = new Live(setup, rate);
   live = listening;
   waitingS = 0;
   port.onmessage = ({ data }: MessageEvent<Batch>) => {
@@ -88,52 +89,52 @@ function start(rate: number, port: MessagePort): void {
     void enqueue(async () => {
       waitingS -= seconds;
       if (live !== listening) return;
-      const { heard, note } = await listening.process(data);
-      if (heard) report(heard);
+      const { report: found, note } = await listening.process(data);
+      if (found) report(found);
       if (note) report({ kind: "note", message: note });
     });
   };
 }
 
-async function stop(heardOut: boolean): Promise<void> {
-  const heard = heardOut ? await live?.finish() : undefined;
+async function stop(withTail: boolean): Promise<void> {
+  const last = withTail ? await live?.finish() : undefined;
   live = undefined;
-  if (heard) report(heard);
+  if (last) report(last);
   report({ kind: "stopped" });
 }
 
-async function hearFile(id: number, name: string, open: () => ReturnType<typeof openSound>): Promise<void> {
+async function detectInFile(id: number, name: string, open: () => ReturnType<typeof openSound>): Promise<void> {
   const job = ++fileJob;
   recording = undefined;
   try {
     const { rate, totalS, blocks } = await open();
-    if (!ear) throw new KwsError(`${name}: no model is loaded to hear it with; choose one above.`);
-    const of = new Recording(ear, rate);
+    if (!setup) throw new KwsError(`${name}: no model is loaded to find words in it; choose one above.`);
+    const of = new Recording(setup, rate);
     const started = performance.now();
-    const tell = (isDone: boolean): void => {
+    const reportProgress = (isDone: boolean): void => {
       const seconds = of.seconds;
       const total = isDone ? seconds : Math.max(seconds, totalS ?? 0);
       const tookMs = performance.now() - started;
-      const last: FileHeard = { kind: "file", id, seconds, total, isDone, tookMs, overview: of.overview.snapshot(), events: of.events };
+      const last: FileReport = { kind: "file", id, seconds, total, isDone, tookMs, overview: of.overview.snapshot(), events: of.events };
       recording = { of, last };
       report(last);
     };
-    let told = started;
+    let reportedAt = started;
     for await (const whole of blocks) {
       for (let at = 0; at < whole.length; at += BLOCK_S * rate) {
         await enqueue(() => of.process(whole.subarray(at, at + BLOCK_S * rate)));
         if (job !== fileJob) return;
-        if (performance.now() - told > REPORT_MS) {
-          tell(false);
-          told = performance.now();
+        if (performance.now() - reportedAt > REPORT_MS) {
+          reportProgress(false);
+          reportedAt = performance.now();
         }
-        await breathe();
+        await yieldToOthers();
         if (job !== fileJob) return;
       }
     }
     if (of.samples === 0) throw new KwsError(`${name}: holds no samples, expected some sound; fetch or record it again.`);
     await enqueue(() => of.finish());
-    if (job === fileJob) tell(true);
+    if (job === fileJob) reportProgress(true);
   } catch (error) {
     if (job !== fileJob) return;
     if (error instanceof Undecodable) return report({ kind: "decode", id });
@@ -151,15 +152,15 @@ self.onmessage = ({ data }: MessageEvent<Request>) => {
     case "start":
       return enqueue(() => start(data.rate, data.port));
     case "stop":
-      return enqueue(() => stop(data.heardOut));
+      return enqueue(() => stop(data.withTail));
     case "file":
-      return hearFile(data.id, data.name, () => openSound(data.file, data.name));
+      return detectInFile(data.id, data.name, () => openSound(data.file, data.name));
     case "samples": {
       const blocks = (async function* () {
         yield data.samples;
       })();
       const totalS = data.samples.length / data.rate;
-      return hearFile(data.id, data.name, async () => ({ rate: data.rate, totalS, blocks }));
+      return detectInFile(data.id, data.name, async () => ({ rate: data.rate, totalS, blocks }));
     }
     case "cancel":
       fileJob++;

@@ -8,10 +8,11 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,8 +27,8 @@ from ..artefact.store import DEFAULT_MODELS, bundled_models, find_model
 from ..config import DetectorConfig
 from ..errors import KwsError, UsageError
 from ..files import whole_folder
-from ..listening.detector import TAIL_MS
-from ..words import SILENCE, UNKNOWN
+from ..listening.detector import TAIL_MS, config_of
+from ..words import NOT_WORDS
 
 HOST = "127.0.0.1"  # a browser gives the microphone to pages from this computer itself, and no other can reach it
 PORT = 8321
@@ -66,7 +67,7 @@ def page_items(own: Sequence[Path] = ()) -> dict[str, Item]:
     """All files of the page by their path in it (`models/listener.stream.onnx`), with stream artefacts of one's `own`.
 
     Those are offered before the bundled ones. Raises KwsError if this installation lacks the built page, ModelError if
-    one of them is no stream artefact, UsageError if two models have one name.
+    one of them is no stream artefact.
     """
     folder = Path(str(resources.files(__package__) / "web"))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -76,32 +77,51 @@ def page_items(own: Sequence[Path] = ()) -> dict[str, Item]:
     for path in files:
         name = path.relative_to(folder).as_posix()
         items[name.removesuffix(PACKED)] = Item(path.read_bytes, name.endswith(PACKED))
-    for path in own:
-        StreamModel(path)
-    bundled = [find_model(name, "stream") for name in bundled_models("stream")]
-    models = [*own, *(path for path in bundled if path not in own)]
-    twice = sorted({path.name for path in models if [other.name for other in models].count(path.name) > 1})
-    if twice:
-        raise UsageError(f"found several models {twice[0]}, one of the package's perhaps, expected different names")
-    items |= {f"models/{path.name}": Item(path.read_bytes) for path in models}
-    default = _name(own[0]) if own else DEFAULT_MODELS["stream"]
-    index = json.dumps(_index(models, default), indent=2, ensure_ascii=False).encode()
+    models = _offered(own)
+    items |= {f"models/{_file_of(name)}": Item(path.read_bytes) for name, path in models.items()}
+    index = json.dumps(_index(models, len(own) > 0), indent=2, ensure_ascii=False).encode()
     items["models/index.json"] = Item(lambda: index)
     return items
 
 
-def _name(path: Path) -> str:
+def _offered(own: Sequence[Path]) -> dict[str, Path]:
+    """The artefacts that the page offers by their names in it, those of one's own first.
+
+    A bundled model keeps its name; one's own is called as its file is, with a number behind it if that name is taken.
+    """
+    bundled = {find_model(name, "stream"): name for name in bundled_models("stream")}
+    taken = {name.casefold() for name in bundled.values()}
+    names: dict[Path, str] = {}
+    for path in dict.fromkeys(own):
+        config_of(StreamModel(path))  # raises where it, or what it says of the detector, is of no use
+        names[path] = bundled.get(path) or _free_name(_stem(path), taken)
+        taken.add(names[path].casefold())
+    return {name: path for path, name in {**names, **bundled}.items()}
+
+
+def _stem(path: Path) -> str:
     return path.name.removesuffix(SUFFIXES["stream"]).removesuffix(SUFFIXES["clip"])
 
 
-def _index(models: Sequence[Path], default: str) -> dict[str, Any]:
-    """What the page has to know beside the models: the package's defaults, which stand in `config.py` alone."""
+def _free_name(name: str, taken: Collection[str]) -> str:
+    numbered = (f"{name}-{n}" for n in itertools.count(2))
+    return next(free for free in itertools.chain([name], numbered) if free.casefold() not in taken)
+
+
+def _file_of(name: str) -> str:
+    return name + SUFFIXES["stream"]
+
+
+def _index(models: Mapping[str, Path], is_first_default: bool) -> dict[str, Any]:
+    """What the page has to know beside the models: the package's defaults, each of which stands in one place alone."""
     return {
         "detector": asdict(DetectorConfig()),
         "tail_ms": TAIL_MS,
-        "not_words": [SILENCE, UNKNOWN],
-        "default": default,
-        "models": [{"name": _name(path), "file": path.name, "bytes": path.stat().st_size} for path in models],
+        "not_words": NOT_WORDS,
+        "default": next(iter(models)) if is_first_default else DEFAULT_MODELS["stream"],
+        "models": [
+            {"name": name, "file": _file_of(name), "bytes": path.stat().st_size} for name, path in models.items()
+        ],
     }
 
 
@@ -171,11 +191,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, with_body: bool) -> None:
         name = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
         item = self.server.items.get(name)
-        if item is None:
+        is_packed = item is not None and item.is_packed and "gzip" in self.headers.get("Accept-Encoding", "")
+        try:
+            body = None if item is None else item.read() if is_packed else item.content()
+        except OSError:  # a model of one's own may be gone by now
+            body = None
+        if item is None or body is None:
             self._send(HTTPStatus.NOT_FOUND, {"Content-Type": TYPES[".txt"]}, b"Not a file of this page.\n", with_body)
             return
-        is_packed = item.is_packed and "gzip" in self.headers.get("Accept-Encoding", "")
-        body = item.read() if is_packed else item.content()
         tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         headers = {
             "Content-Type": TYPES.get(Path(name).suffix, "application/octet-stream"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +15,14 @@ from ..artefact.format import Metadata, Validation
 from ..artefact.store import DEFAULT_MODELS, bundled_files, find_model
 from ..audio import name_of
 from ..errors import KwsError, UsageError
-from .console import PROGRESS_FROM, ModelOption, app, complain, gather, printable, progress_bar
+from .console import PROGRESS_FROM, ModelOption, app, complain, gather, print_blocks, printable, progress_bar
 
 if TYPE_CHECKING:
     from ..artefact.runtime import Classification
     from ..data.material import Material
     from ..evaluation.clips import ClipSet, Predictor
+    from ..evaluation.metrics import ClipMetrics
+    from ..evaluation.tables import Block
 
 
 @app.command()
@@ -145,7 +148,9 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics.json, predictions.csv and figures.")],
     data: Annotated[Path | None, typer.Option("--data", help="Prepared data.")] = None,
     split: Annotated[str, typer.Option("--split", help="Split of the prepared data.")] = "validation",
-    test: Annotated[Path | None, typer.Option("--test", help="The official test archive's folder, instead.")] = None,
+    test: Annotated[
+        Path | None, typer.Option("--test", help="Folder of clips such as Speech Commands' test archive, instead.")
+    ] = None,
     noise: Annotated[
         Path | None,
         typer.Option("--noise", help="Noises without keywords: also measure clips in them, and them alone."),
@@ -164,41 +169,38 @@ def evaluate(
     ] = True,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draws of noise and room for each clip.")] = 0,
 ) -> None:
-    """Measure a model on a split or on the official test folder, as it is, in noise and in rooms."""
-    from .. import plotting
-    from ..evaluation import figures, robustness, tables
-    from ..evaluation.clips import check_labels
-    from ..evaluation.compare import METRICS, PREDICTIONS, write_predictions
-    from ..files import write_json
+    """Measure a model on a split or on a folder of test clips, as it is, in noise and in rooms."""
+    from ..evaluation import figures, robustness
+    from ..evaluation.clips import check_clips
+    from ..evaluation.compare import PREDICTIONS, write_predictions
+    from ..evaluation.json_form import to_json
+    from ..evaluation.metrics import METRICS
+    from ..files import check_writable, write_json
+    from ..plotting import require_matplotlib
 
     if (data is None) == (test is None):
         raise UsageError("expected either --data PREPARED or --test FOLDER, found both or none")
-    plotting.require_matplotlib()
+    require_matplotlib()
     snrs_db = _snrs(snr, noise)
+    pictures = {"confusion_matrix.png": figures.plot_confusion_matrix}
+    if noise or rooms:
+        pictures["robustness.png"] = figures.plot_robustness
+    written = [out / name for name in (METRICS, PREDICTIONS, *pictures)]
+    for path in written:
+        check_writable(path)
     predictor = _open_predictor(find_model(model, "clip"))
-    clips, unreadable = _open_clips(data, split, test)
-    check_labels(predictor, clips)
+    clips, unreadable = _open_clips(data, split, test, predictor)
+    check_clips(predictor, clips)
     material = robustness.list_material(noise, rooms, speech, predictor.labels, held_out)
     metrics, answers = _measure(predictor, clips, material, snrs_db, seed)
     if noise or rooms or speech:
-        metrics["held_out"] = held_out
-    write_json(out / METRICS, metrics)
+        metrics = replace(metrics, held_out=held_out)
+    write_json(out / METRICS, to_json(metrics))
     write_predictions(out / PREDICTIONS, clips, predictor.labels, answers)
-    figures.plot_confusion_matrix(metrics, out / "confusion_matrix.png")
-    written = [METRICS, PREDICTIONS, "confusion_matrix.png"]
-    if "robustness" in metrics:
-        figures.plot_robustness(metrics, out / "robustness.png")
-        written.append("robustness.png")
-    print(tables.metrics_table(metrics))
-    parts = {
-        "unknown": tables.unknown_table,
-        "robustness": tables.robustness_table,
-        "keyword_free": tables.windows_table,
-    }
-    for part, table in parts.items():
-        if part in metrics:
-            print(f"\n{table(metrics)}")
-    print("", *(out / name for name in written), sep="\n")
+    for name, plot in pictures.items():
+        plot(metrics, out / name)
+    print_blocks(_blocks(metrics))
+    print("", *written, sep="\n")
     unreadable += material.unreadable
     for message in unreadable:
         complain(message, 1)
@@ -206,38 +208,53 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _open_clips(data: Path | None, split: str, test: Path | None) -> tuple[ClipSet, list[str]]:
+def _blocks(metrics: ClipMetrics) -> list[Block]:
+    """An evaluation to read."""
+    from ..evaluation import tables
+
+    blocks = tables.metrics_table(metrics)
+    if metrics.unknown:
+        blocks += tables.unknown_table(metrics.unknown)
+    if metrics.robustness:
+        blocks += tables.robustness_table(metrics.robustness)
+    if metrics.keyword_free:
+        blocks += tables.windows_table(metrics.keyword_free)
+    return blocks
+
+
+def _open_clips(data: Path | None, split: str, test: Path | None, predictor: Predictor) -> tuple[ClipSet, list[str]]:
     """The clips to measure on, and what is to be said of those that cannot be read."""
     from ..data.prepared import open_prepared
-    from ..evaluation.clip_sets import split_clips, test_archive_clips
+    from ..evaluation.clip_sets import folder_clips, split_clips
 
     if test is not None:
-        return test_archive_clips(test)
+        return folder_clips(test, predictor.labels, predictor.window)
     assert data is not None
     return split_clips(open_prepared(data), split), []
 
 
 def _measure(
     predictor: Predictor, clips: ClipSet, material: Material, snrs_db: list[float], seed: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[ClipMetrics, dict[str, Any]]:
     """All figures of a model, and its probabilities by condition."""
     from ..evaluation import clips as measurement
     from ..evaluation import robustness
 
-    surroundings = robustness.read_surroundings(material)
+    surroundings = robustness.read_surroundings(material, clips.window)
     with progress_bar("evaluating") as progress:
         answers = {robustness.CLEAN: measurement.predict_all(predictor, clips, progress)}
-    metrics = measurement.figures(predictor, clips, answers[robustness.CLEAN])
+    metrics = measurement.metrics_of(predictor, clips, answers[robustness.CLEAN])
     if material.noises or material.rooms:
         with progress_bar("in noise and rooms") as progress:
-            metrics["robustness"], answers = robustness.evaluate_robustness(
+            found, answers = robustness.evaluate_robustness(
                 predictor, clips, answers[robustness.CLEAN], surroundings, snrs_db, seed, progress
             )
+        metrics = replace(metrics, robustness=found)
     if material.noises or material.speech:
         with progress_bar("without keywords") as progress:
-            metrics["keyword_free"] = robustness.evaluate_keyword_free(predictor, material, progress)
-    metrics["latency"] = measurement.measure_latency(predictor)
-    return metrics, answers
+            keyword_free = robustness.evaluate_keyword_free(predictor, material, progress)
+        metrics = replace(metrics, keyword_free=keyword_free)
+    return replace(metrics, latency=measurement.measure_latency(predictor)), answers
 
 
 def _snrs(text: str | None, noise: Path | None) -> list[float]:
@@ -260,10 +277,19 @@ def compare(
 ) -> None:
     """Compare two models clip by clip: accuracy in each condition, errors of B by those of A, McNemar's test."""
     from ..evaluation.compare import compare as run
-    from ..evaluation.compare import comparison_table
+    from ..evaluation.tables import comparison_table
 
     comparison = run(first, second)
-    print(json.dumps(comparison, indent=2, ensure_ascii=False) if as_json else comparison_table(comparison))
+    if as_json:
+        _print_json(comparison)
+    else:
+        print_blocks(comparison_table(comparison))
+
+
+def _print_json(result: Any) -> None:
+    from ..evaluation.json_form import to_json
+
+    print(json.dumps(to_json(result), indent=2, ensure_ascii=False))
 
 
 @app.command()
@@ -285,9 +311,13 @@ def benchmark(
         from ..training.plain import plain_classifier
 
         classify = plain_classifier()
-        contenders.append(speed.Contender(speed.EAGER, classify, speed.sliding(classify)))
+        known = speed.Timing(speed.PLAIN_PYTORCH)
+        contenders.append(speed.Contender(known, classify, speed.sliding(classify)))
     result = speed.benchmark(contenders, repeats)
-    print(json.dumps(result, indent=2) if as_json else speed.speed_table(result))
+    if as_json:
+        _print_json(result)
+    else:
+        print_blocks(speed.speed_table(result))
 
 
 def _open_predictor(path: Path) -> Predictor:
@@ -309,6 +339,7 @@ def _open_predictor(path: Path) -> Predictor:
         sha256=sha256_of(path),
         detector=config_of(classifier),
         left_out=classifier.metadata.left_out,
+        window=classifier.window,
     )
 
 
@@ -328,4 +359,5 @@ def _checkpoint_predictor(path: Path) -> Predictor:
         sha256=checkpoint.sha256,
         set_threads=set_threads,
         left_out=tuple(map(str, checkpoint.data.get("left_out", ()))),
+        window=checkpoint.window,
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.cells import cell_len
@@ -17,6 +17,9 @@ from ..artefact.store import DEFAULT_MODELS
 from ..audio import Source, find_sound_files
 from ..errors import KwsError, UsageError
 from ..words import is_word
+
+if TYPE_CHECKING:
+    from ..evaluation.tables import Block
 
 app = typer.Typer(
     help="Hear a few chosen words: classify recordings, train, evaluate and export keyword models.",
@@ -72,6 +75,38 @@ def padded(text: str, width: int) -> str:
     """A text, printable, with blanks behind it up to `width` columns."""
     shown = printable(text)
     return shown + " " * (width - width_of(shown))
+
+
+def print_blocks(blocks: Iterable[Block]) -> None:
+    """Print paragraphs and tables with an empty line between them, the columns of a table in line."""
+    print(
+        "\n\n".join(_lines(block) if isinstance(block, str) else aligned(block.columns, block.rows) for block in blocks)
+    )
+
+
+def _lines(paragraph: str) -> str:
+    return "\n".join(map(printable, paragraph.splitlines()))
+
+
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal: columns of numbers end in line, others begin so.
+
+    >>> print(aligned(("word", "clips"), [("stop", "30"), ("go", "4")]))
+    word  clips
+    stop     30
+    go        4
+    """
+    shown = [[printable(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(map(width_of, column)) for column in zip(*shown, strict=True)]
+    numeric = [all(cell[:1] in "-0123456789" for cell in column) for column in zip(*shown[1:], strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        cells = zip(row, widths, numeric or [False] * len(row), strict=True)
+        return "  ".join(
+            " " * (width - width_of(cell)) + cell if right else padded(cell, width) for cell, width, right in cells
+        ).rstrip()
+
+    return "\n".join(map(line, shown))
 
 
 def parse_words(text: str | None, labels: Sequence[str]) -> tuple[str, ...]:

@@ -70,9 +70,9 @@ def data_prepare(
     manifest = prepared.manifest
     for split, counts in manifest["clips"].items():
         print(f"{split:10}  {sum(counts.values()):6} clips  {manifest['speakers'][split]:5} speakers")
-    print(f"divided {manifest['division']}")
     for bill in manifest["sources"]:
         print(_source_line(bill))
+    print(f"divided {manifest['division']}")
     for note in manifest["notes"]:
         print(printable(note))
     for split, count in manifest["missing"].get("clips", {}).items():

@@ -25,7 +25,9 @@ def demo(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", help="A stream artefact of your own, NAME.stream.onnx, to be offered first; may be repeated."
+            "--model",
+            help="A stream artefact to offer first: an .onnx of your own, a bundled model's name, or hf://USER/NAME; "
+            "may be repeated.",
         ),
     ] = None,
     port: Annotated[

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..artefact.runtime import Classifier, StreamModel, open_model
+from ..artefact.runtime import Classifier, StreamModel, open_model, read_metadata
+from ..artefact.store import find_model
 from ..config import DetectorConfig
-from ..errors import KwsError
+from ..errors import KwsError, UsageError
+from ..files import check_writable, sha256_of, write_json
 from ..listening.detector import write_config
-from .console import app, complain, progress_bar
-from .listening import ConfigOption, StreamModelOption, detector_config
+from ..words import is_word
+from .console import app, complain, print_blocks, progress_bar
+from .listening import ConfigOption, StreamModelOption, WordsOption, detector_config
+
+if TYPE_CHECKING:
+    from ..evaluation.calibration import Expectation
+    from ..evaluation.metrics import ChosenOn, SettingsFacts, StreamMetrics
+    from ..evaluation.streams import Posteriors
 
 
 class PresetName(str, Enum):
@@ -27,7 +36,16 @@ class PresetName(str, Enum):
 @app.command("make-stream")
 def make_stream(
     out: Annotated[Path, typer.Argument(help="New folder for recordings, manifests and stream.json.")],
-    clips: Annotated[Path, typer.Option("--clips", help="Words, as Speech Commands: WORD/SPEAKER_nohash_0.wav.")],
+    clips: Annotated[Path, typer.Option("--clips", help="Folder of word folders: WORD/SPEAKER_nohash_0.wav.")],
+    words: Annotated[
+        str | None,
+        typer.Option(
+            "--words", "--labels", metavar="WORD,...", help="The keywords; by default the ten of Speech Commands."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A model whose words are the keywords, instead of --words.")
+    ] = None,
     noise: Annotated[Path | None, typer.Option("--noise", help="Folder of noises without speech.")] = None,
     rooms: Annotated[Path | None, typer.Option("--rooms", help="Folder of room impulse responses.")] = None,
     speech: Annotated[
@@ -37,10 +55,9 @@ def make_stream(
     snr: Annotated[str | None, typer.Option("--snr", help="Conditions: clean,20,10,5,0 by default.")] = None,
     speech_hours: Annotated[float | None, typer.Option(min=0.0, help="Of running speech (1).")] = None,
     noise_hours: Annotated[float | None, typer.Option(min=0.0, help="Of noise without speech (1).")] = None,
-    keywords: Annotated[int | None, typer.Option(min=0, help="Of all labels together (500).")] = None,
+    keywords: Annotated[int | None, typer.Option(min=0, help="Of all keywords together (500).")] = None,
     others: Annotated[int | None, typer.Option(min=0, help="Words that are no keywords (200).")] = None,
     room_share: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Recordings in a room (0.3).")] = None,
-    labels: Annotated[str | None, typer.Option(help="The keywords, instead of the ten: yes,no,up.")] = None,
     split: Annotated[str, typer.Option(help="Of the clips: validation, testing, training or all.")] = "validation",
     part: Annotated[int | None, typer.Option(min=0, max=2, help="Third of noises and rooms; all by default.")] = None,
     speech_part: Annotated[int | None, typer.Option(min=0, max=2, help="Third of the speakers of speech.")] = None,
@@ -48,21 +65,20 @@ def make_stream(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Build long recordings with labelled words, in several levels of noise, to measure listening on."""
-    from ..evaluation.synthesis import build as room
+    from ..evaluation.synthesis import build
     from ..evaluation.synthesis.protocols import preset_settings
 
     options: dict[str, Any] = {
-        "snrs_db": None if snr is None else room.parse_snrs(snr),
+        "snrs_db": None if snr is None else build.parse_snrs(snr),
         "speech_hours": speech_hours,
         "noise_hours": noise_hours,
         "keywords": keywords,
         "others": others,
         "room_share": room_share,
-        "labels": None if labels is None else tuple(label.strip() for label in labels.split(",") if label.strip()),
     }
     given = {name: value for name, value in options.items() if value is not None}
     settings = replace(
-        preset_settings(preset.value if preset else ""),
+        preset_settings(preset.value if preset else "", _keywords(clips, words, model)),
         seed=seed,
         split=split,
         part=part,
@@ -71,14 +87,35 @@ def make_stream(
         **given,
     )
     with progress_bar("building") as progress:
-        summary = room.make_stream(out, clips, noise, rooms, speech, settings, progress)
-    print(room.summary_text(summary))
-    for condition in room.conditions_of(settings):
+        summary = build.make_stream(out, clips, noise, rooms, speech, settings=settings, progress=progress)
+    print(build.summary_text(summary))
+    for condition in build.conditions_of(settings):
         print(out / condition / "manifest.jsonl")
-    for message in summary["unreadable"]:
+    for message in summary.unreadable:
         complain(message, 1)
-    if summary["unreadable"]:
+    if summary.unreadable:
         raise typer.Exit(1)
+
+
+def _keywords(clips: Path, words: str | None, model: str | None) -> tuple[str, ...]:
+    """The keywords that options name, or those of the Speech Commands task where `clips` is its archive."""
+    from ..data.speech_commands import task_words
+    from ..data.word_folders import parse_words
+
+    if words is not None and model is not None:
+        raise UsageError("found --words and --model, expected one of them to say the keywords")
+    if words is not None:
+        return parse_words(words)
+    if model is not None:
+        return tuple(filter(is_word, read_metadata(find_model(model, "stream", "clip")).labels))
+    found = task_words(clips)
+    if not found:
+        folders = sorted(path.name for path in clips.iterdir() if path.is_dir()) if clips.is_dir() else []
+        raise UsageError(
+            f"{clips}: is not the Speech Commands archive (found the folders {', '.join(folders[:12]) or 'none'}); say "
+            "with --words or --model which words are the keywords"
+        )
+    return found
 
 
 class RuleName(str, Enum):
@@ -97,24 +134,60 @@ def evaluate_stream(
         RuleName, typer.Option("--rule", help="What counts as a hit; MLPerf Tiny's gives a word 1 s after its end.")
     ] = RuleName.tiny_kws,
     config: ConfigOption = None,
+    words: WordsOption = None,
     save_config: Annotated[
         Path | None, typer.Option("--save-config", help="Settings that give 1 false alarm an hour, for `detect`.")
     ] = None,
 ) -> None:
     """Count misses and false alarms an hour over long recordings with labelled words."""
-    from ..evaluation import rates, streams
     from ..evaluation.figures import plot_det
+    from ..evaluation.json_form import to_json
+    from ..evaluation.metrics import METRICS, Artefact, Manifest, StreamMetrics
+    from ..evaluation.rates import evaluate_streams
+    from ..evaluation.streams import N_THRESHOLDS, RULES
+    from ..evaluation.synthesis.build import origin_of
     from ..evaluation.tables import streams_table
-    from ..files import sha256_of, write_json
     from ..plotting import require_matplotlib
 
     require_matplotlib()
+    written = [out / METRICS, out / "det.png"]
+    for path in (*written, *([save_config] if save_config else [])):
+        check_writable(path)
     loaded = open_model(model)
-    settings = detector_config(loaded, config, None)
-    recordings, problems = streams.read_manifest(manifest, loaded.labels)
+    settings = detector_config(loaded, config, words=words)
+    heard, problems = _hear_recordings(loaded, settings, manifest)
+    with progress_bar("trying thresholds") as progress:
+        scores = evaluate_streams(
+            heard, settings, RULES[rule.value], progress=lambda done: progress(done, N_THRESHOLDS)
+        )
+    sha256 = sha256_of(manifest)
+    metrics = StreamMetrics(
+        Artefact(loaded.path.name, sha256_of(loaded.path)),
+        Manifest(str(manifest), sha256, tuple(problems), origin_of(manifest)),
+        scores,
+        _settings_facts(config, sha256),
+    )
+    write_json(out / METRICS, to_json(metrics))
+    plot_det(metrics, out / "det.png")
+    if save_config is not None:
+        _save_config(save_config, loaded, settings, metrics)
+        written.append(save_config)
+    print_blocks(streams_table(metrics))
+    print("", *written, sep="\n")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _hear_recordings(
+    model: StreamModel | Classifier, settings: DetectorConfig, manifest: Path
+) -> tuple[list[Posteriors], list[str]]:
+    """What a model makes of the recordings of a manifest, and what is wrong with those that are left out."""
+    from ..evaluation import streams
+
+    recordings, problems = streams.read_manifest(manifest, model.labels, settings.words)
     with progress_bar("listening") as progress:
         heard = streams.posteriors_of(
-            loaded,
+            model,
             recordings,
             settings,
             on_error=lambda error: problems.append(str(error)),
@@ -122,44 +195,49 @@ def evaluate_stream(
         )
     for problem in problems:
         complain(problem, 1)
-    with progress_bar("trying thresholds") as progress:
-        metrics = rates.evaluate_streams(
-            heard,
-            settings,
-            streams.RULES[rule.value],
-            progress=lambda done: progress(done, streams.N_THRESHOLDS),
-        )
-    metrics = {
-        "model": {"name": loaded.path.name, "sha256": sha256_of(loaded.path)},
-        "manifest": {"name": str(manifest), "sha256": sha256_of(manifest), "left_out": problems},
-        **metrics,
-    }
-    write_json(out / "metrics.json", metrics)
-    plot_det(metrics, out / "det.png")
-    print(streams_table(metrics))
-    print(f"\n{out / 'metrics.json'}\n{out / 'det.png'}")
-    if save_config is not None:
-        _save_config(save_config, loaded, settings, metrics)
-        print(save_config)
-    if problems:
-        raise typer.Exit(1)
+    return heard, problems
 
 
-def _save_config(
-    path: Path, model: StreamModel | Classifier, settings: DetectorConfig, metrics: dict[str, Any]
-) -> None:
+def _settings_facts(config: Path | None, manifest_sha256: str) -> SettingsFacts:
+    """Where settings come from, and whether they were chosen on the recordings of a manifest."""
+    from ..evaluation.metrics import SettingsFacts
+
+    if config is None:
+        return SettingsFacts(None, None, None)
+    chosen_on = _chosen_on(config)
+    return SettingsFacts(str(config), chosen_on, chosen_on.sha256 == manifest_sha256 if chosen_on else None)
+
+
+def _chosen_on(config: Path) -> ChosenOn | None:
+    """The manifest that the settings in a file were chosen on, None where the file does not say it."""
+    from ..evaluation.json_form import from_json
+    from ..evaluation.metrics import ChosenOn
+
+    try:
+        return from_json(ChosenOn, json.loads(config.read_text(encoding="utf-8"))["expected"]["chosen_on"])
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _save_config(path: Path, model: StreamModel | Classifier, settings: DetectorConfig, metrics: StreamMetrics) -> None:
     """Write the settings that reach one false alarm an hour over everything, with what was measured held out."""
+    from ..evaluation.json_form import to_json
+    from ..evaluation.metrics import ChosenOn
     from ..evaluation.rates import REPORTED_RATE
     from ..evaluation.streams import with_threshold
 
+    scores = metrics.scores
     point, held_out = (
-        next(point for point in metrics[part]["rates"] if point["rate_per_hour"] == REPORTED_RATE)
-        for part in ("everything", "held_out")
+        next(point for point in part.rates if point.rate_per_hour == REPORTED_RATE)
+        for part in (scores.everything, scores.held_out)
     )
-    if not point["reached"]:
+    threshold = point.thresholds[0]
+    if threshold is None:
         raise KwsError(f"{path}: not written, no threshold gives as few as {REPORTED_RATE:g} false alarms an hour")
-    expected = {"in_sample": point} if metrics["held_out"]["in_sample"] else {"held_out": held_out}
-    write_config(path, with_threshold(settings, point["thresholds"][0]), model, expected)
+    measured = {"in_sample": point} if scores.held_out.in_sample else {"held_out": held_out}
+    chosen_on = ChosenOn(metrics.manifest.name, metrics.manifest.sha256)
+    expected = to_json({**measured, "chosen_on": chosen_on})
+    write_config(path, with_threshold(settings, threshold), model, expected)
 
 
 @app.command("calibrate")
@@ -173,16 +251,19 @@ def calibrate_room(
     ],
     out: Annotated[Path, typer.Option("--out", help="Settings to write, a JSON file for --config.")],
     model: StreamModelOption = None,
+    words: WordsOption = None,
     rate_per_hour: Annotated[
-        float, typer.Option("--rate-per-hour", min=0.0, help="False alarms an hour to aim at, of all labels together.")
+        float, typer.Option("--rate-per-hour", min=0.0, help="False alarms an hour to aim at, of all words together.")
     ] = 1.0,
 ) -> None:
-    """Fit each label's threshold to a room and a voice, and say what to expect of it."""
+    """Fit each word's threshold to a room and a voice, and say what to expect of it."""
     from ..audio import find_sound_files
     from ..evaluation import calibration, streams
+    from ..evaluation.json_form import to_json
 
+    check_writable(out)
     loaded = open_model(model)
-    settings = detector_config(loaded, None, None)
+    settings = detector_config(loaded, None, words=words)
     failed = 0
 
     def report(error: KwsError) -> None:
@@ -201,27 +282,33 @@ def calibrate_room(
         )
     spoken = calibration.read_examples(examples, loaded, settings, report)
     chosen, expected = calibration.calibrate(loaded.labels, quiet, spoken, settings, rate_per_hour)
-    write_config(out, chosen, loaded, expected)
+    write_config(out, chosen, loaded, to_json(expected))
     _print_calibration(expected)
     print(f"\n{out}")
     if failed:
         raise typer.Exit(1)
 
 
-def _print_calibration(expected: dict[str, Any]) -> None:
-    print("| label | threshold | the model's | examples | missed | |\n|---|---|---|---|---|---|")
-    for label, row in expected["by_label"].items():
-        numbers = f"{row['threshold']:.4f} | {row['model_threshold']:.4f} | {row['examples']} | {row['misses']}"
-        print(f"| {label} | {numbers} | {row['reason']} |")
-    low, high = (100 * x for x in expected["miss_rate_interval"])
-    print(
-        f"\nmissed: {expected['misses']} of {expected['examples']} examples, {100 * expected['miss_rate']:.1f} % "
-        f"(95 % interval {low:.1f} to {high:.1f}), each with thresholds from the others"
-    )
-    low, high = expected["false_alarms_per_hour_interval"]
-    print(
-        f"false alarms: {expected['false_alarms']} in {60 * expected['room_hours']:.1f} minutes, {low:.2f} to "
+def _print_calibration(expected: Expectation) -> None:
+    from ..evaluation.tables import Table
+
+    rows = [
+        (label, f"{row.threshold:.4f}", f"{row.model_threshold:.4f}", str(row.examples), str(row.misses), row.reason)
+        for label, row in expected.by_label.items()
+    ]
+    lines = []
+    if expected.miss_rate is not None and expected.miss_rate_interval is not None:
+        low, high = (100 * x for x in expected.miss_rate_interval)
+        lines.append(
+            f"missed: {expected.misses} of {expected.examples} examples, {100 * expected.miss_rate:.1f} % "
+            f"(95 % interval {low:.1f} to {high:.1f}), each with thresholds from the others"
+        )
+    low, high = expected.alarms.false_alarms_per_hour_interval or (0.0, 0.0)
+    lines.append(
+        f"false alarms: {expected.alarms.false_alarms} in {60 * expected.room_hours:.1f} minutes, {low:.2f} to "
         f"{high:.2f} an hour (95 % interval), each half of the room with thresholds from the other"
     )
-    if high > expected["rate_per_hour_asked"]:
-        print(f"So short a recording cannot show {expected['rate_per_hour_asked']:g} an hour: a longer one can.")
+    if high > expected.rate_per_hour_asked:
+        lines.append(f"So short a recording cannot show {expected.rate_per_hour_asked:g} an hour: a longer one can.")
+    columns = ("label", "threshold", "the model's", "examples", "missed", "why")
+    print_blocks([Table(columns, rows), "\n".join(lines)])

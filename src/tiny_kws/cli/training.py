@@ -22,7 +22,7 @@ from ..training_config import (
 from .console import app
 
 if TYPE_CHECKING:
-    from ..training.trainer import Callbacks, EpochReport, StepReport
+    from ..training.reports import Callbacks, EpochReport, StepReport
 
 
 class Network(str, Enum):
@@ -161,7 +161,7 @@ def _next_step(data: Path, out: Path, model: Network, recipe: Recipe, best: Path
 
 def _printed_progress() -> Callbacks:
     """A line for each epoch, and in a terminal one that is written anew with the steps."""
-    from ..training.trainer import Callbacks
+    from ..training.reports import Callbacks
 
     live = sys.stderr.isatty()
 

@@ -17,11 +17,13 @@ from ..audio import Samples, find_sound_files, read_mono
 from ..errors import AudioError, DataError, UsageError
 from .held_out import noise_source, part_of
 from .speech_commands import WORDS_FOLDER
-from .word_folders import SPLITS, clips_in, has_lists, list_recordings, word_folders
+from .word_folders import SPLITS, composed, has_lists, list_recordings
 
 CLIP_SPLITS = (*SPLITS, "all")
 HOMOPHONES = {"no": ("know",), "right": ("write", "rite")}
 """What sounds like a keyword is left out of running speech as the keyword is."""
+LETTERS = r"[^\W\d_]+"
+"""A word in a transcript, in any script."""
 Thing = TypeVar("Thing")
 
 
@@ -68,8 +70,7 @@ def list_clips(folder: Path, split: str) -> list[Sound]:
         raise UsageError(f"found the split {split!r}, expected one of {', '.join(CLIP_SPLITS)}")
     below = folder / WORDS_FOLDER
     folder = below if has_lists(below) and not has_lists(folder) else folder
-    words = [word for word, path in word_folders(folder).items() if clips_in(path)]
-    recordings = list_recordings(folder, words, balanced=False)
+    recordings = list_recordings(folder)
     found = [clip for name, clips in recordings.splits.items() if split in (name, "all") for clip in clips]
     if not found:
         raise DataError(
@@ -81,7 +82,7 @@ def list_clips(folder: Path, split: str) -> list[Sound]:
         Sound(
             folder / clip.file,
             clip.file,
-            group=clip.speaker or Path(clip.file).stem,
+            group=clip.speaker or clip.file,
             text=clip.word,
             licence=rows.get(clip.file, {}).get("licence", ""),
         )
@@ -145,11 +146,23 @@ def list_rooms(folder: Path, part: int | None) -> list[Sound]:
 def holds_word(text: str, words: Iterable[str]) -> bool:
     """Whether `text` holds one of `words`, an obvious inflexion of it, or what sounds like it.
 
+    A phrase, or a word of other letters than a to z, is looked for as it is spelt, also within other words: many
+    scripts put no space between them.
+
     >>> [holds_word(text, ["stop", "no"]) for text in ("He stopped.", "Non-stop!", "I know", "it is not now")]
     [True, True, True, False]
+    >>> holds_word("Hey, Computer!", ["hey computer"]), holds_word("Включи свет!", ["свет"])
+    (True, True)
     """
-    spoken = set(re.findall("[a-z]+", text.lower()))
-    return any(spoken & _inflexions(form) for word in words for form in (word, *HOMOPHONES.get(word, ())))
+    spoken = re.findall(LETTERS, composed(text).lower())
+    return any(_is_spoken(form, spoken) for word in words for form in (word, *HOMOPHONES.get(word, ())))
+
+
+def _is_spoken(word: str, spoken: Sequence[str]) -> bool:
+    parts = re.findall(LETTERS, composed(word).lower())
+    if len(parts) == 1 and parts[0].isascii():
+        return not _inflexions(parts[0]).isdisjoint(spoken)
+    return bool(parts) and " ".join(parts) in " ".join(spoken)
 
 
 @cache

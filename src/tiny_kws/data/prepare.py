@@ -123,10 +123,17 @@ def prepare(
     material = (
         _read_speech_commands(source, sources) if words is None else _read_words(source, words, speakers, sources)
     )
+    config = _with_shares(config, len(material.words))
     clips = _draw(material, config)
     with whole_folder(destination) as folder:
         _write(folder, material, clips, config, window, progress)
     return open_prepared(destination)
+
+
+def _with_shares(config: PrepareConfig, n_words: int) -> PrepareConfig:
+    """The config with numbers for the shares that give as many clips as a word has on average."""
+    unknown, silence = (1 / n_words if s is None else s for s in (config.unknown_share, config.silence_share))
+    return replace(config, unknown_share=unknown, silence_share=silence)
 
 
 def _window_of(config: PrepareConfig) -> int:
@@ -144,25 +151,22 @@ def _read_speech_commands(source: Path, sources: Sources) -> Material:
     """The ten words, the other 25 and the noise of the official layout."""
     if not speech_commands.is_speech_commands(source):
         _explain_other_folder(source)
-    folder = speech_commands.find_words_folder(source)
-    recordings = speech_commands.list_recordings(folder)
-    words = speech_commands.KEYWORDS
+    archive = speech_commands.read_archive(source)
+    recordings, words = archive.recordings, archive.words
     own = {speech_commands.SOURCE_LICENCE: len(recordings.splits["training"])}
-    found, bills = gather(_named(folder, ".."), sources, own, words)
-    known = {*words, *speech_commands.OTHER_WORDS}
-    strange = {word: path for word, path in word_folders(folder).items() if word not in known and clips_in(path)}
+    found, bills = gather(_named(recordings.folder, ".."), sources, own, words)
     return Material(
         words=words,
         recordings=recordings,
-        noises=_read_noises(folder, speech_commands.NOISE_PATTERN),
+        noises=_read_noises(recordings.folder, speech_commands.NOISE_PATTERN),
         sources=sources,
         found=found,
         bills=bills,
         own=own,
         named=speech_commands.SOURCE,
         licence=speech_commands.SOURCE_LICENCE,
-        missing=speech_commands.missing_clips(recordings),
-        notes=tuple(_unused_note(word, len(clips_in(path)), words, "and not used") for word, path in strange.items()),
+        missing=archive.missing,
+        notes=tuple(_unused_note(word, count, words, "and not used") for word, count in archive.strange.items()),
         is_own=False,
     )
 
@@ -184,9 +188,10 @@ def _read_words(source: Path, words: Sequence[str], speakers: Path | None, sourc
     if not folder.is_dir():
         raise DataError(f"{folder}: not found, expected a folder of word folders; check the path")
     recordings = list_recordings(folder, words, speakers)
-    own = {"not stated": len(recordings.splits["training"])}
-    mine = Source(folder.name, folder.name, "keywords", "whoever recorded them")
-    named = replace(sources, sources=(mine, *(s for s in sources.sources if s.use != "keywords")))
+    credited = speech_commands.is_speech_commands(folder)
+    licence = speech_commands.SOURCE_LICENCE if credited else "not stated"
+    own = {licence: len(recordings.splits["training"])}
+    named = sources if credited else _own_sources(folder, sources)
     found, bills = gather(_named(folder, ".."), named, own, words)
     counts = Counter(clip.word for clips in recordings.splits.values() for clip in clips)
     notes = [_unused_note(word, counts[word], words, "so heard as unknown") for word in counts if word not in words]
@@ -206,12 +211,25 @@ def _read_words(source: Path, words: Sequence[str], speakers: Path | None, sourc
         found=found,
         bills=bills,
         own=own,
-        named=f"the recordings in {folder.name}",
-        licence="not stated",
+        named=speech_commands.SOURCE if credited else f"the recordings in {folder.resolve().name}",
+        licence=licence,
         missing={},
         notes=(*recordings.notes, *notes),
         is_own=True,
     )
+
+
+def _own_sources(folder: Path, sources: Sources) -> Sources:
+    """The sources for words of one's own, with their folder in place of Speech Commands.
+
+    What lies beside such a folder may be called as a source is, `words` or `noise`, and be none: without a manifest,
+    or as the very folder of the words, it is left out.
+    """
+    root, name = _named(folder, ".."), folder.resolve().name
+    mine = Source(name, name, "keywords", "whoever recorded them")
+    beside = [s for s in sources.sources if s.use != "keywords" and (root / s.folder / "manifest.csv").is_file()]
+    others = [s for s in beside if (root / s.folder).resolve() != folder.resolve()]
+    return replace(sources, sources=(mine, *others))
 
 
 def _unused_note(word: str, count: int, words: Sequence[str], therefore: str) -> str:
@@ -248,9 +266,9 @@ def _others(material: Material, split: str) -> list[WordClip]:
     return [WordClip(f"{clip.word} backwards", clip.speaker, clip.file + BACKWARDS) for clip in clips]
 
 
-def _share(count: int, share: float) -> int:
+def _share(count: int, share: float | None) -> int:
     """A share of a count, but one at least of any."""
-    return max(min(1, count), round(count * share)) if share > 0 else 0
+    return max(min(1, count), round(count * share)) if share else 0
 
 
 def _clip(split: str, label: str, clip: WordClip) -> Clip:

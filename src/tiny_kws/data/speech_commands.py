@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
-from ..words import SILENCE, UNKNOWN
+from ..words import SILENCE, UNKNOWN, is_word
 from .word_folders import (
     BY_LISTS,
     LISTED_SPLITS,
@@ -14,8 +16,10 @@ from .word_folders import (
     Recordings,
     WordClip,
     check_speakers,
+    clips_in,
     has_lists,
     read_list,
+    word_folders,
 )
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
@@ -56,6 +60,8 @@ NOISE_PATTERN = "*.wav"
 
 WORDS_FOLDER = "speech_commands_v0.02"
 TEST_FOLDER = "speech_commands_test_set_v0.02"
+OFFICIAL_TEST_CLIPS = 4_890
+"""Clips of the official test archive, silence and unknown among them."""
 OFFICIAL_CLIPS = {"training": 84_843, "validation": 9_981, "testing": 11_005}
 """Clips of the 35 words in the whole official archive, by split."""
 SOURCE = "Google Speech Commands v0.02, P. Warden 2018 (arXiv:1804.03209), CC BY 4.0"
@@ -80,6 +86,29 @@ def is_speech_commands(source: Path) -> bool:
     except DataError:
         return False
     return any((folder / word).is_dir() for word in KEYWORDS)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The archive as it lies on a disk: the words of the task, all clips by split, and what is missing.
+
+    `strange` counts the clips in folders of further words, which are none of the archive's.
+    """
+
+    words: tuple[str, ...]
+    recordings: Recordings
+    missing: dict[str, dict[str, int]]
+    strange: dict[str, int]
+
+
+def read_archive(source: Path) -> Archive:
+    """What lies in the words' folder or the one above it. Raises DataError if the layout or the clips are not there."""
+    folder = find_words_folder(source)
+    recordings = list_recordings(folder)
+    counts = {word: len(clips_in(path)) for word, path in word_folders(folder).items()}
+    known = {*KEYWORDS, *OTHER_WORDS}
+    strange = {word: count for word, count in counts.items() if count and word not in known}
+    return Archive(KEYWORDS, recordings, missing_clips(recordings), strange)
 
 
 def list_recordings(words: Path) -> Recordings:
@@ -107,24 +136,33 @@ def missing_clips(recordings: Recordings) -> dict[str, dict[str, int]]:
     }
 
 
+def task_words(folder: Path) -> tuple[str, ...]:
+    """The ten words of the task where `folder`, or the one below it, has a folder of each; else none."""
+    sources = (folder, folder / WORDS_FOLDER)
+    return KEYWORDS if any(all((source / word).is_dir() for word in KEYWORDS) for source in sources) else ()
+
+
 def _speaker_of(file: str) -> str:
     """The speaker of `yes/0a7c2a8d_nohash_0.wav`: 0a7c2a8d."""
     return file.rpartition("/")[2].partition(SPEAKER_MARK)[0]
 
 
-def read_test_archive(folder: Path) -> list[tuple[Path, str]]:
-    """The official test folder (`_silence_`, `_unknown_`, words) as sorted (file, label); DataError if foreign."""
+def read_test_archive(folder: Path, labels: Collection[str] = LABELS) -> list[tuple[Path, str]]:
+    """The clips of a folder laid out as the official test archive (`_silence_`, `_unknown_`, words) with their labels.
+
+    They are sorted, and do not depend on the order of `labels`. Raises DataError if one of these has no clips.
+    """
     if not (folder / "_unknown_").is_dir() and (folder / TEST_FOLDER).is_dir():
         folder = folder / TEST_FOLDER
+    ordered = [label for label in LABELS if label in labels] + sorted(set(labels) - set(LABELS))
     found = [
-        (path, label)
-        for label in LABELS
-        for path in sorted((folder / (f"_{label}_" if label in (SILENCE, UNKNOWN) else label)).glob("*.wav"))
+        (path, label) for label in ordered for path in clips_in(folder / (label if is_word(label) else f"_{label}_"))
     ]
-    missing = sorted(set(LABELS) - {label for _, label in found})
+    missing = sorted(set(labels) - {label for _, label in found})
     if missing:
         raise DataError(
-            f"{folder}: found no clips of {', '.join(missing)}; expected the official test archive's folders"
+            f"{folder}: found no clips of {', '.join(missing)}; expected the official test archive's folders, or "
+            "others so named: one for each word of the model, _silence_ and _unknown_"
         )
     return found
 

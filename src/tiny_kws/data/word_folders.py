@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from ..audio import SOUND_SUFFIXES
@@ -22,6 +23,8 @@ from ..words import SILENCE, UNKNOWN
 
 SPLITS = ("training", "validation", "testing")
 LISTED_SPLITS = ("validation", "testing")
+NEEDED = ("training", "validation")
+"""Splits that each word has to be in."""
 SHARES = {"training": 0.8, "validation": 0.1, "testing": 0.1}
 """Of the speakers, or of the clips where nothing is known of speakers, before every word has some in each."""
 
@@ -127,16 +130,13 @@ def clips_in(folder: Path) -> list[Path]:
     )
 
 
-def list_recordings(
-    folder: Path, words: Sequence[str], speakers: Path | None = None, balanced: bool = True
-) -> Recordings:
-    """All clips of a folder of word folders, divided so that `words` have clips in training and in validation.
+def list_recordings(folder: Path, words: Sequence[str] = (), speakers: Path | None = None) -> Recordings:
+    """All clips of a folder of word folders, divided so that each word has clips in training and in validation.
 
-    Without `balanced` all clips are taken as they are, however few of a word, and wherever they fall.
-
-    `speakers` is a table (CSV) with the columns file and speaker; one that lies in the folder is found by itself.
-    Raises DataError, naming the word, if there is no folder of it, too few clips, or clips by too few speakers, and
-    UsageError for words that cannot be.
+    The same clips are always divided alike, whatever `words` are asked for: where it cannot be done for a word, it is
+    left as it fell, unless it is among `words`. `speakers` is a table (CSV) with the columns file and speaker; one that
+    lies in the folder is found by itself. Raises DataError, naming the word, if of one of `words` there is no folder,
+    too few clips, or clips by too few speakers, and UsageError for words that cannot be.
     """
     check_words(words)
     folders = word_folders(folder)
@@ -145,10 +145,15 @@ def list_recordings(
         known = ", ".join(folders) or "no folders at all"
         raise DataError(f"{folder}: found no folder {missing[0]}/, expected one for each word; there are {known}")
     table = read_speakers(folder, speakers)
+    listed = has_lists(folder)
     clips, notes = [], []
     for word, path in folders.items():
-        files, note = _different(word, clips_in(path)) if balanced else (clips_in(path), [])
-        if balanced and word in words and len(files) < 2:
+        if word == SILENCE:
+            notes.append(f"{word}/: not used; silence is drawn from {NOISE_FOLDER}/")
+            continue
+        # Where lists divide the clips, a copy is where they put it, unless it is of words that are trained on.
+        files, note = (clips_in(path), []) if listed and not words else _different(word, clips_in(path))
+        if word in words and len(files) < 2:
             raise DataError(
                 f"{path}: holds {len(files) or 'no'} clip{'' if len(files) == 1 else 's'}, expected two or more: one "
                 "to train on, one to validate; ten by different people are a start"
@@ -157,8 +162,28 @@ def list_recordings(
         for file in files:
             name = file.relative_to(folder).as_posix()
             clips.append(WordClip(word, table.get(composed(name), "") or speaker_of(name), name))
-    divide = _by_lists if has_lists(folder) else _by_hash
-    return divide(folder, clips, words if balanced else [], notes)
+    _check_one_word(folder, clips, words)
+    divide = _by_lists if listed else _by_hash
+    return divide(folder, clips, words, notes)
+
+
+def _check_one_word(folder: Path, clips: Sequence[WordClip], words: Sequence[str]) -> None:
+    """Raise DataError if one of `words` has a recording, byte for byte, that another word has too."""
+    if not words:
+        return
+    sizes = {clip.file: (folder / clip.file).stat().st_size for clip in clips}
+    words_of_size: dict[int, set[str]] = defaultdict(set)
+    for clip in clips:
+        words_of_size[sizes[clip.file]].add(clip.word)
+    first: dict[bytes, WordClip] = {}
+    for clip in clips:
+        if sizes[clip.file] == 0 or len(words_of_size[sizes[clip.file]]) == 1:  # empty ones are damaged, not copies
+            continue
+        other = first.setdefault(hashlib.sha256((folder / clip.file).read_bytes()).digest(), clip)
+        if other.word != clip.word and {other.word, clip.word} & set(words):
+            raise DataError(
+                f"{folder}: {other.file} and {clip.file} are the same recording under two words; remove one of them"
+            )
 
 
 def _different(word: str, files: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -250,9 +275,7 @@ def _by_hash(folder: Path, clips: list[WordClip], words: Sequence[str], notes: l
     for clip in clips:
         groups[clip.speaker or f"/{clip.file}"].append(clip)
     split_of = {group: split_by_hash(group) for group in groups}
-    for _ in range(2):  # what is moved for one word may be missed by another
-        for word in words:
-            _see_to(word, groups, split_of)
+    _move_groups(groups, split_of)
     for word in words:
         found = {split_of[group] for group, members in groups.items() if any(clip.word == word for clip in members)}
         if not {"training", "validation"} <= found:
@@ -282,20 +305,33 @@ def split_by_hash(group: str) -> str:
     return SPLITS[0]
 
 
-def _see_to(word: str, groups: Mapping[str, Sequence[WordClip]], split_of: dict[str, str]) -> None:
-    """Move a speaker, or two, so that a word is in training and in validation, and no word leaves training for it."""
-    having = sorted(
-        (group for group, members in groups.items() if any(clip.word == word for clip in members)),
-        key=lambda group: hashlib.sha256(group.encode()).digest(),
-    )
-    for wanted in ("training", "validation"):
-        if any(split_of[group] == wanted for group in having):
-            continue
-        for source in ("testing", "training", "validation"):
-            others = [group for group in having if split_of[group] == source]
-            if len(others) > (source != "testing"):
-                split_of[others[0]] = wanted
-                break
+def _move_groups(groups: Mapping[str, Sequence[WordClip]], split_of: dict[str, str]) -> None:
+    """Move groups until each word is in training and in validation, or no move of a group brings that nearer."""
+    words_of = {group: {clip.word for clip in members} for group, members in groups.items()}
+    groups_of: dict[str, list[str]] = defaultdict(list)
+    for group in sorted(groups, key=lambda group: hashlib.sha256(composed(group).encode()).digest()):
+        for word in words_of[group]:
+            groups_of[word].append(group)
+    heard = Counter((word, split_of[group]) for group, words in words_of.items() for word in words)
+
+    def gain(group: str, to: str) -> int:
+        """How many more words are then where they have to be, or fewer."""
+        left, words = split_of[group], words_of[group]
+        lost = sum(heard[word, left] == 1 for word in words) if left in NEEDED else 0
+        return sum(heard[word, to] == 0 for word in words) - lost
+
+    moved = True
+    while moved:  # each move brings the words nearer, so there is an end
+        moved = False
+        for word, to in product(sorted(groups_of), NEEDED):
+            if heard[word, to]:
+                continue
+            gains = {group: gain(group, to) for group in groups_of[word]}
+            best = max(gains, key=lambda group: gains[group])
+            if gains[best] > 0:
+                heard.subtract((other, split_of[best]) for other in words_of[best])
+                heard.update((other, to) for other in words_of[best])
+                split_of[best], moved = to, True
 
 
 def only(recordings: Recordings, words: Iterable[str]) -> Recordings:

@@ -8,9 +8,8 @@ missed an example; and an example lowers it by LARGEST_STEP in logit at most.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,12 +17,14 @@ from ..artefact.runtime import Classifier, Probabilities, StreamModel
 from ..audio import SOUND_SUFFIXES, find_sound_files
 from ..config import DetectorConfig
 from ..errors import AudioError, DataError, KwsError
-from ..words import SILENCE, UNKNOWN, is_word
-from .clips import wilson_interval
-from .rates import poisson_interval, threshold_for
+from ..words import is_word
+from .clips import rounded, share_interval
+from .json_form import INLINE
+from .metrics import FalseAlarms, Interval
+from .rates import false_alarms, threshold_for
 from .streams import (
     RULES,
-    Heard,
+    Posteriors,
     Recording,
     Stretch,
     logit,
@@ -64,17 +65,47 @@ class Evidence:
     start: float
 
 
+@dataclass(frozen=True)
+class LabelExpectation:
+    """A label's threshold beside the model's, why it is so, and how many of its examples are missed."""
+
+    threshold: float
+    model_threshold: float
+    examples: int
+    misses: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What to expect of calibrated settings.
+
+    Misses are counted on each example with thresholds from the others, false alarms on each half of the room with
+    thresholds from the other half. The miss rate is None without examples.
+    """
+
+    rate_per_hour_asked: float
+    room_hours: float
+    examples: int
+    misses: int
+    miss_rate: float | None
+    miss_rate_interval: Interval | None
+    by_label: dict[str, LabelExpectation]
+    alarms: FalseAlarms = field(metadata=INLINE)
+
+
 def read_examples(
     path: Path, model: StreamModel | Classifier, config: DetectorConfig, on_error: Callable[[KwsError], None]
-) -> list[Heard]:
+) -> list[Posteriors]:
     """Spoken examples, each file run from its start: a folder LABEL/*.wav with a word a file, or a JSON-lines manifest.
 
-    `on_error` is told of files and folders that cannot be used. Raises DataError if there are none at all.
+    Examples of words that `config` does not listen for are passed over. `on_error` is told of files and folders that
+    cannot be used. Raises DataError if there are none at all.
     """
     if path.is_dir():
         heard = _examples_of_folder(path, model, config, on_error)
     else:
-        recordings, problems = read_manifest(path, model.labels)
+        recordings, problems = read_manifest(path, model.labels, config.words)
         for problem in problems:
             on_error(DataError(problem))
         heard = posteriors_of(model, recordings, config, on_error)
@@ -85,20 +116,18 @@ def read_examples(
 
 def _examples_of_folder(
     path: Path, model: StreamModel | Classifier, config: DetectorConfig, on_error: Callable[[KwsError], None]
-) -> list[Heard]:
-    words = [label for label in model.labels if is_word(label)]
+) -> list[Posteriors]:
     heard = []
     loose = [file for file in path.iterdir() if file.suffix.lower() in SOUND_SUFFIXES]
     if loose:
         on_error(DataError(f"{loose[0]}: lies in no folder named after its word, expected {path}/LABEL/*.wav"))
     for folder in sorted(folder for folder in path.iterdir() if folder.is_dir()):
-        if folder.name not in words:
-            on_error(DataError(f"{folder}: is named after no keyword of the model, expected one of {', '.join(words)}"))
-            continue
         try:
-            recordings = [Recording(file) for file in find_sound_files(folder)]
-        except AudioError as error:
+            recordings = _examples_of_word(folder, words_of(model.labels, DetectorConfig()))
+        except (AudioError, DataError) as error:
             on_error(error)
+            continue
+        if folder.name not in words_of(model.labels, config):
             continue
         for one in posteriors_of(model, recordings, config, on_error):
             word = Stretch(folder.name, 0.0, one.seconds)
@@ -106,23 +135,33 @@ def _examples_of_folder(
     return heard
 
 
+def _examples_of_word(folder: Path, words: Sequence[str]) -> list[Recording]:
+    if folder.name not in words:
+        raise DataError(f"{folder}: is named after no keyword of the model, expected one of {', '.join(words)}")
+    return [Recording(file) for file in find_sound_files(folder)]
+
+
+def words_of(labels: Sequence[str], config: DetectorConfig) -> list[str]:
+    """The words that can be events with a model's labels: those that the settings name, or else all of them."""
+    return [label for label in labels if is_word(label) and (not config.words or label in config.words)]
+
+
 def calibrate(
     labels: Sequence[str],
-    room: Sequence[Heard],
-    examples: Sequence[Heard],
+    room: Sequence[Posteriors],
+    examples: Sequence[Posteriors],
     config: DetectorConfig,
     rate_per_hour: float = 1.0,
-) -> tuple[DetectorConfig, dict[str, Any]]:
-    """Settings with a threshold for each label, and what to expect of them, for JSON.
+) -> tuple[DetectorConfig, Expectation]:
+    """Settings with a threshold for each word that is listened for, and what to expect of them.
 
-    `room` holds no keywords; `config` is what the model carries. Expected misses are counted on each example with
-    thresholds from the others, expected false alarms on each half of the room with thresholds from the other half.
+    `room` holds no keywords; `config` is what the model carries, with the words that count.
     Raises DataError without any sound of the room.
     """
     hours = sum(one.seconds for one in room) / 3600
     if hours == 0:
         raise DataError("found no sound of the room, expected about ten minutes of it, without keywords")
-    words = [label for label in labels if is_word(label)]
+    words = words_of(labels, config)
     allowed = rate_per_hour * hours / len(words)
     evidence = {label: gather(label, room, examples, config) for label in words}
     choices = {label: choose(evidence[label], allowed) for label in words}
@@ -130,32 +169,24 @@ def calibrate(
     missed = _left_out_misses(evidence, settings, examples, allowed)
     n_examples = sum(map(len, missed.values()))
     misses = sum(map(sum, missed.values()))
-    alarms = _crossed_false_alarms(evidence, room, config, rate_per_hour)
-    expected = {
-        "rate_per_hour_asked": rate_per_hour,
-        "room_hours": round(hours, 6),
-        "false_alarms": alarms,
-        "false_alarms_per_hour": round(alarms / hours, 6),
-        "false_alarms_per_hour_interval": [round(x / hours, 6) for x in poisson_interval(alarms)],
-        "examples": n_examples,
-        "misses": misses,
-        "miss_rate": round(misses / n_examples, 6) if n_examples else None,
-        "miss_rate_interval": [round(x, 6) for x in wilson_interval(misses, n_examples)] if n_examples else None,
-        "by_label": {
-            label: {
-                "threshold": choice.threshold,
-                "model_threshold": evidence[label].start,
-                "examples": len(missed[label]),
-                "misses": sum(missed[label]),
-                "reason": choice.reason,
-            }
+    return settings, Expectation(
+        rate_per_hour_asked=rate_per_hour,
+        room_hours=rounded(hours),
+        alarms=false_alarms(_crossed_false_alarms(evidence, room, config, rate_per_hour), hours),
+        examples=n_examples,
+        misses=misses,
+        miss_rate=rounded(misses / n_examples) if n_examples else None,
+        miss_rate_interval=share_interval(misses, n_examples) if n_examples else None,
+        by_label={
+            label: LabelExpectation(
+                choice.threshold, evidence[label].start, len(missed[label]), sum(missed[label]), choice.reason
+            )
             for label, choice in choices.items()
         },
-    }
-    return settings, expected
+    )
 
 
-def gather(label: str, room: Sequence[Heard], examples: Sequence[Heard], config: DetectorConfig) -> Evidence:
+def gather(label: str, room: Sequence[Posteriors], examples: Sequence[Posteriors], config: DetectorConfig) -> Evidence:
     """Count one label's false alarms in the room, and score its examples, by the detector with that label alone."""
     start = config.thresholds.get(label, config.threshold)
     thresholds = sorted({*threshold_grid().tolist(), start})
@@ -165,19 +196,19 @@ def gather(label: str, room: Sequence[Heard], examples: Sequence[Heard], config:
     return gather_room(label, room, config, Evidence(thresholds, [], scores.tolist(), start))
 
 
-def gather_room(label: str, room: Sequence[Heard], config: DetectorConfig, evidence: Evidence) -> Evidence:
+def gather_room(label: str, room: Sequence[Posteriors], config: DetectorConfig, evidence: Evidence) -> Evidence:
     """The same evidence with the false alarms of this room."""
     quiet = sweep([_only(label, one) for one in room], _alone(config, evidence.start), RULE, evidence.thresholds)
     return replace(evidence, room_alarms=[sum(len(one.false_alarms) for one in point.scores) for point in quiet])
 
 
 def _alone(config: DetectorConfig, start: float) -> DetectorConfig:
-    return replace(config, threshold=start, thresholds={})
+    return replace(config, threshold=start, thresholds={}, words=())
 
 
-def _only(label: str, one: Heard) -> Heard:
+def _only(label: str, one: Posteriors) -> Posteriors:
     """The same with no other keyword than `label`, heard or said."""
-    columns = [i for i, name in enumerate(one.labels) if name in (SILENCE, UNKNOWN, label)]
+    columns = [i for i, name in enumerate(one.labels) if name == label or not is_word(name)]
     words = tuple(word for word in one.recording.words if word.label == label)
     labels = tuple(one.labels[i] for i in columns)
     return replace(one, recording=replace(one.recording, stretches=words), labels=labels, rows=one.rows[:, columns])
@@ -218,12 +249,12 @@ def _with_thresholds(config: DetectorConfig, choices: dict[str, Choice]) -> Dete
 
 
 def _left_out_misses(
-    evidence: dict[str, Evidence], settings: DetectorConfig, examples: Sequence[Heard], allowed: float
+    evidence: dict[str, Evidence], settings: DetectorConfig, examples: Sequence[Posteriors], allowed: float
 ) -> dict[str, list[bool]]:
     """Whether each example is missed when its label's threshold is chosen from the others."""
     missed: dict[str, list[bool]] = {label: [] for label in evidence}
     for one in examples:
-        words = one.recording.words
+        words = [word for word in one.recording.words if word.label in evidence]
         for i, word in enumerate(words):
             known = evidence[word.label]
             place = len(missed[word.label])
@@ -235,7 +266,7 @@ def _left_out_misses(
 
 
 def _crossed_false_alarms(
-    evidence: dict[str, Evidence], room: Sequence[Heard], config: DetectorConfig, rate_per_hour: float
+    evidence: dict[str, Evidence], room: Sequence[Posteriors], config: DetectorConfig, rate_per_hour: float
 ) -> int:
     """False alarms on each half of the room with thresholds that were chosen on the other."""
     halves = [[_part(one, part) for one in room] for part in (0, 1)]
@@ -250,7 +281,7 @@ def _crossed_false_alarms(
     return total
 
 
-def _part(one: Heard, part: int) -> Heard:
+def _part(one: Posteriors, part: int) -> Posteriors:
     """The first (0) or the second half of a recording."""
     middle = len(one.rows) // 2
     rows: Probabilities = one.rows[middle:] if part else one.rows[:middle]

@@ -1,14 +1,15 @@
-"""Clips to measure on: a split of prepared data, the official test archive."""
+"""Clips to measure on: a split of prepared data, a folder of test clips."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
-from ..audio import Samples, one_second, read_mono
+from ..audio import Samples, most_energetic_window, read_mono
 from ..data.prepared import PreparedData, clips_digest, to_float
-from ..data.speech_commands import read_test_archive, said_in_test
+from ..data.speech_commands import OFFICIAL_TEST_CLIPS, SOURCE, read_test_archive, said_in_test
 from ..errors import DataError, KwsError
 from .clips import BATCH_CLIPS, ClipSet, batched
 
@@ -18,7 +19,7 @@ def split_clips(data: PreparedData, split: str) -> ClipSet:
     rows = data.rows(split)
     clips = [data.clips[i] for i in rows]
     return ClipSet(
-        name=f"Speech Commands v0.02 {split}",
+        name=f"{_name_of(data)} {split}",
         labels=[clip.label for clip in clips],
         sha256=clips_digest(clip.file for clip in clips),
         batches=lambda: (
@@ -26,23 +27,39 @@ def split_clips(data: PreparedData, split: str) -> ClipSet:
         ),
         names=[clip.file for clip in clips],
         words=[clip.word for clip in clips],
+        window=data.window,
     )
 
 
-def test_archive_clips(folder: Path) -> tuple[ClipSet, list[str]]:
-    """The official test folder, to measure on, and what is to be said of clips in it that cannot be read."""
+def _name_of(data: PreparedData) -> str:
+    """What the recordings are called: Speech Commands, or their folder."""
+    manifest = data.manifest
+    return "Speech Commands v0.02" if manifest["source"] == SOURCE else str(manifest.get("folder", manifest["source"]))
+
+
+def folder_clips(folder: Path, labels: Collection[str], window: int) -> tuple[ClipSet, list[str]]:
+    """A folder laid out as the official test archive, to measure on, and what is to be said of unreadable clips in it.
+
+    Of a clip longer than `window` samples the loudest part counts, as where a model classifies it. Raises DataError if
+    a label has no clips, or none can be read.
+    """
     windows: list[Samples] = []
-    labels, names, unreadable = [], [], []
-    for path, label in read_test_archive(folder):
+    found, names, unreadable = [], [], []
+    for path, label in read_test_archive(folder, labels):
         try:
-            windows.append(one_second(read_mono(path)))
+            windows.append(most_energetic_window([read_mono(path)], window).samples)
         except KwsError as error:
             unreadable.append(str(error))
             continue
-        labels.append(label)
+        found.append(label)
         names.append(f"{path.parent.name}/{path.name}")
     if not windows:
         raise DataError(f"{folder}: none of its {len(unreadable)} clips can be read")
     words = [said_in_test(name) for name in names]
-    clips = ClipSet("the official test set", labels, clips_digest(names), lambda: batched(windows), names, words)
-    return clips, unreadable
+    name = _name_of_test(folder, len(names) + len(unreadable))
+    return ClipSet(name, found, clips_digest(names), lambda: batched(windows), names, words, window), unreadable
+
+
+def _name_of_test(folder: Path, n_clips: int) -> str:
+    """What test clips are called: the official set only if there are as many."""
+    return "the official test set" if n_clips == OFFICIAL_TEST_CLIPS else f"{n_clips} test clips in {folder.name}"

@@ -13,9 +13,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..config import CLIP_SAMPLES, DetectorConfig
+from ..config import CLIP_SAMPLES, SAMPLE_RATE, DetectorConfig
 from ..errors import ModelError
 from ..words import UNKNOWN
+from .metrics import (
+    Accuracy,
+    ClipFacts,
+    ClipMetrics,
+    ClipScores,
+    Interval,
+    LabelScores,
+    Latency,
+    ModelFacts,
+    Recall,
+    UnknownRecall,
+)
 
 Array = npt.NDArray[Any]
 
@@ -28,10 +40,10 @@ Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model to be measured. `predict` takes (batch, 16000) float32 audio to (batch, labels) probabilities.
+    """A model to be measured. `predict` takes (batch, window) float32 audio to (batch, labels) probabilities.
 
     It runs on one thread, or as many as `set_threads` says. `detector` is what it carries for listening, `left_out`
-    the words that were kept from its training.
+    the words that were kept from its training, `window` the samples of a clip.
     """
 
     name: str
@@ -43,14 +55,15 @@ class Predictor:
     set_threads: Callable[[int], None] = lambda threads: None
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     left_out: tuple[str, ...] = ()
+    window: int = CLIP_SAMPLES
 
 
 @dataclass(frozen=True)
 class ClipSet:
-    """Clips to measure on. `batches()` gives (batch, 16000) float32 audio in the order of `labels`.
+    """Clips to measure on. `batches()` gives (batch, window) float32 audio in the order of `labels`.
 
     `names` tell the clips from each other, `words` say what is said in them (empty: nothing, or not known); both are as
-    many as `labels`, or none.
+    many as `labels`, or none. `window` is the samples of each clip.
     """
 
     name: str
@@ -59,41 +72,43 @@ class ClipSet:
     batches: Callable[[], Iterator[Array]]
     names: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
+    window: int = CLIP_SAMPLES
 
 
 def evaluate(
     predictor: Predictor, clips: ClipSet, progress: Callable[[int, int], None] = lambda done, total: None
-) -> dict[str, Any]:
+) -> ClipMetrics:
     """All figures of `predictor` on `clips`, but for its latency.
 
-    Raises ModelError if the clips have labels that the model does not know.
+    Raises ModelError if the clips have labels that the model does not know, or another length.
     """
-    check_labels(predictor, clips)
-    return figures(predictor, clips, predict_all(predictor, clips, progress))
+    check_clips(predictor, clips)
+    return metrics_of(predictor, clips, predict_all(predictor, clips, progress))
 
 
-def check_labels(predictor: Predictor, clips: ClipSet) -> None:
-    """Raise ModelError if the clips have labels that the model does not know."""
+def check_clips(predictor: Predictor, clips: ClipSet) -> None:
+    """Raise ModelError if the clips have labels that the model does not know, or another length than it takes."""
     foreign = sorted(set(clips.labels) - set(predictor.labels))
     if foreign:
         raise ModelError(f"{predictor.name}: does not know the labels {', '.join(foreign)} of {clips.name}")
+    if clips.window != predictor.window:
+        ours, theirs = (f"{window / SAMPLE_RATE:g} s" for window in (predictor.window, clips.window))
+        raise ModelError(
+            f"{predictor.name}: takes clips of {ours}, {clips.name} has clips of {theirs}; prepare the data with "
+            f"--window-ms {1000 * predictor.window / SAMPLE_RATE:g}"
+        )
 
 
-def figures(predictor: Predictor, clips: ClipSet, probabilities: Array) -> dict[str, Any]:
+def metrics_of(predictor: Predictor, clips: ClipSet, probabilities: Array) -> ClipMetrics:
     """All figures of `predictor` from its `probabilities` (clips, labels) on `clips`, but for its latency."""
     targets = np.array([predictor.labels.index(label) for label in clips.labels])
-    heard = [predictor.labels[i] for i in probabilities.argmax(1)]
-    return {
-        "model": {
-            "name": predictor.name,
-            "sha256": predictor.sha256,
-            "parameters": predictor.parameters,
-            "weight_bytes": predictor.weight_bytes,
-        },
-        "data": {"name": clips.name, "clips": len(targets), "clips_sha256": clips.sha256},
-        **measure(probabilities, targets, predictor.labels),
-        **recall_of_unknown(heard, clips, predictor.left_out),
-    }
+    answers = [predictor.labels[i] for i in probabilities.argmax(1)]
+    return ClipMetrics(
+        ModelFacts(predictor.name, predictor.sha256, predictor.parameters, predictor.weight_bytes),
+        ClipFacts(clips.name, len(targets), clips.sha256),
+        measure(probabilities, targets, predictor.labels),
+        recall_of_unknown(answers, clips, predictor.left_out),
+    )
 
 
 def predict_all(
@@ -107,7 +122,7 @@ def predict_all(
     return np.concatenate(rows)
 
 
-def measure(probabilities: Array, targets: Array, labels: Sequence[str]) -> dict[str, Any]:
+def measure(probabilities: Array, targets: Array, labels: Sequence[str]) -> ClipScores:
     """Figures from probabilities (clips, labels) and true class indices (clips,).
 
     Accuracy has a Wilson interval, macro-F1 a bootstrap one (over clips, seeded); both 95 %.
@@ -115,66 +130,65 @@ def measure(probabilities: Array, targets: Array, labels: Sequence[str]) -> dict
     predicted = probabilities.argmax(1)
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(confusion, (targets, predicted), 1)
-    correct = int(np.trace(confusion))
     precision, recall, f1 = _precision_recall_f1(confusion)
-    return {
-        "accuracy": _rounded(correct / len(targets)),
-        "accuracy_interval": [_rounded(x) for x in wilson_interval(correct, len(targets))],
-        "macro_f1": _rounded(_macro_f1(confusion[None])[0]),
-        "macro_f1_interval": [_rounded(x) for x in _macro_f1_interval(confusion)],
-        "calibration_error": _rounded(calibration_error(probabilities, targets)),
-        "per_class": {
-            label: {
-                "precision": _rounded(precision[i]),
-                "recall": _rounded(recall[i]),
-                "f1": _rounded(f1[i]),
-                "support": int(confusion[i].sum()),
-            }
+    total = accuracy_of(predicted == targets)
+    return ClipScores(
+        accuracy=total.accuracy,
+        accuracy_interval=total.accuracy_interval,
+        macro_f1=rounded(_macro_f1(confusion[None])[0]),
+        macro_f1_interval=_macro_f1_interval(confusion),
+        calibration_error=rounded(calibration_error(probabilities, targets)),
+        per_class={
+            label: LabelScores(rounded(precision[i]), rounded(recall[i]), rounded(f1[i]), int(confusion[i].sum()))
             for i, label in enumerate(labels)
         },
-        "labels": list(labels),
-        "confusion_matrix": confusion.tolist(),
-    }
+        labels=tuple(labels),
+        confusion_matrix=tuple(tuple(row) for row in confusion.tolist()),
+    )
 
 
-def recall_of_unknown(heard: Sequence[str], clips: ClipSet, left_out: Sequence[str] = ()) -> dict[str, Any]:
-    """How much of `unknown` is heard as such, by word; words in `left_out`, which no training heard, also apart.
+def recall_of_unknown(answers: Sequence[str], clips: ClipSet, left_out: Sequence[str] = ()) -> UnknownRecall | None:
+    """How much of `unknown` is recognised as such, by word; words in `left_out`, which no training heard, also apart.
 
-    `heard` has a label for each clip. Empty if the clips' words are not known, or none is unknown.
+    `answers` has a label for each clip. None if the clips' words are not known, or none is unknown.
     """
     rows = [
         (word, answer == UNKNOWN)
-        for word, label, answer in zip(clips.words, clips.labels, heard, strict=False)
+        for word, label, answer in zip(clips.words, clips.labels, answers, strict=False)
         if label == UNKNOWN and word
     ]
     if not rows:
-        return {}
+        return None
 
-    def recall(words: set[str]) -> dict[str, Any]:
+    def recall(words: set[str]) -> Recall:
         found = [right for word, right in rows if word in words]
-        return {"clips": len(found), **share(sum(found), len(found), "recall")}
+        if not found:
+            return Recall(0, None, None)
+        return Recall(len(found), rounded(sum(found) / len(found)), share_interval(sum(found), len(found)))
 
     words, never = {word for word, _ in rows}, set(left_out)
-    return {
-        "unknown": {
-            "left_out": sorted(never),
-            "heard": recall(words - never),
-            "never_heard": recall(words & never),
-            "by_word": {word: recall({word}) for word in sorted(words)},
-        }
-    }
+    return UnknownRecall(
+        left_out=tuple(sorted(never)),
+        heard=recall(words - never),
+        never_heard=recall(words & never),
+        by_word={word: recall({word}) for word in sorted(words)},
+    )
 
 
-def share(successes: int, trials: int, name: str) -> dict[str, Any]:
-    """A proportion under `name`, with its 95 % interval beside it; both None without trials.
+def accuracy_of(right: Array) -> Accuracy:
+    """The accuracy over clips, (clips,) of truth values, of which there is one or more.
 
-    >>> share(3, 4, "accuracy")
-    {'accuracy': 0.75, 'accuracy_interval': [0.300642, 0.954413]}
+    >>> accuracy_of(np.array([True, True, True, False]))
+    Accuracy(clips=4, accuracy=0.75, accuracy_interval=(0.300642, 0.954413))
     """
-    if trials == 0:
-        return {name: None, f"{name}_interval": None}
-    interval = [_rounded(x) for x in wilson_interval(successes, trials)]
-    return {name: _rounded(successes / trials), f"{name}_interval": interval}
+    n_right, n_clips = int(np.sum(right)), len(right)
+    return Accuracy(n_clips, rounded(n_right / n_clips), share_interval(n_right, n_clips))
+
+
+def share_interval(successes: int, trials: int) -> Interval:
+    """The 95 % interval of a proportion (Wilson 1927), rounded as figures are."""
+    low, high = wilson_interval(successes, trials)
+    return rounded(low), rounded(high)
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -204,28 +218,21 @@ def calibration_error(probabilities: Array, targets: Array, bins: int = CALIBRAT
     return round(float(np.abs(gaps).sum() / len(targets)), 9)
 
 
-def measure_latency(predictor: Predictor, runs: int = LATENCY_RUNS) -> dict[str, Any]:
+def measure_latency(predictor: Predictor, runs: int = LATENCY_RUNS) -> Latency:
     """Milliseconds from the samples of one clip to its probabilities, with the processor's name.
 
     The first tenth of the runs warms up and does not count.
     """
     predictor.set_threads(1)
-    audio = np.random.default_rng(0).normal(0, 0.1, (1, CLIP_SAMPLES)).astype(np.float32)
+    audio = np.random.default_rng(0).normal(0, 0.1, (1, predictor.window)).astype(np.float32)
     times_ms = []
     for _ in range(runs + runs // 10):
         started = time.perf_counter()
         predictor.predict(audio)
         times_ms.append(1e3 * (time.perf_counter() - started))
     counted = np.array(times_ms[runs // 10 :])
-    p50, p95 = np.percentile(counted, [50, 95])
-    return {
-        "mean_ms": round(float(counted.mean()), 3),
-        "p50_ms": round(float(p50), 3),
-        "p95_ms": round(float(p95), 3),
-        "runs": runs,
-        "threads": 1,
-        "processor": processor_name(),
-    }
+    mean, p50, p95 = (round(float(x), 3) for x in (counted.mean(), *np.percentile(counted, [50, 95])))
+    return Latency(mean, p50, p95, runs, threads=1, processor=processor_name())
 
 
 def processor_name() -> str:
@@ -240,7 +247,7 @@ def processor_name() -> str:
 
 
 def batched(rows: Iterable[Array], size: int = BATCH_CLIPS) -> Iterator[Array]:
-    """Stack single clips (16000,) to batches (up to `size`, 16000)."""
+    """Stack single clips (samples,) to batches (up to `size`, samples)."""
     held: list[Array] = []
     for row in rows:
         held.append(row)
@@ -266,13 +273,14 @@ def _macro_f1(confusions: Array) -> Array:
     return (_precision_recall_f1(confusions)[2] * occurs).sum(-1) / occurs.sum(-1)  # type: ignore[no-any-return]
 
 
-def _macro_f1_interval(confusion: Array) -> tuple[float, float]:
+def _macro_f1_interval(confusion: Array) -> Interval:
     """Resampling clips with replacement is drawing the confusion matrix from a multinomial distribution."""
     total = int(confusion.sum())
     draws = np.random.default_rng(0).multinomial(total, confusion.ravel() / total, RESAMPLES)
     low, high = np.percentile(_macro_f1(draws.reshape(-1, *confusion.shape)), [2.5, 97.5])
-    return float(low), float(high)
+    return rounded(low), rounded(high)
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """As figures stand in files."""
     return round(float(value), 6)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..files import write_bytes
-from .clips import ClipSet, share
+from .clips import ClipSet, accuracy_of, rounded
+from .metrics import METRICS, Accuracy, ClipFacts, read_result
 
 PREDICTIONS = "predictions.csv"
-METRICS = "metrics.json"
 
 
 class Prediction(NamedTuple):
@@ -67,34 +67,54 @@ def read_predictions(path: Path) -> dict[str, list[Prediction]]:
     return found
 
 
-def compare(a: Path, b: Path) -> dict[str, Any]:
-    """Two evaluations' folders against each other, for JSON: the figures of each condition.
+@dataclass(frozen=True)
+class Pair:
+    """Two models on the same clips: `error_ratio` is B's errors by A's (None if A has none), `p` McNemar's test."""
 
-    `only_a_right` and `only_b_right` count the clips that one model alone has right, `p` is McNemar's test of them,
-    `error_ratio` B's errors by A's (None if A has none). Each condition is a test of its own: with several, some are
-    below 0.05 by chance. Raises DataError if a folder holds no evaluation, or they are not of the same clips under the
-    same conditions.
+    clips: int
+    a: Accuracy
+    b: Accuracy
+    error_ratio: float | None
+    only_a_right: int
+    only_b_right: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The names of two models, and what came of each condition. Of several conditions some have a p of under 0.05 by
+    chance: each is a test of its own."""
+
+    a: str
+    b: str
+    conditions: dict[str, Pair]
+
+
+def compare(a: Path, b: Path) -> Comparison:
+    """Two evaluations' folders against each other, condition by condition.
+
+    Raises DataError if a folder holds no evaluation, or they are not of the same clips under the same conditions.
     """
-    metrics = [_read_metrics(folder / METRICS) for folder in (a, b)]
+    metrics = [read_result(_Evaluation, folder / METRICS, "evaluate") for folder in (a, b)]
     predictions = [read_predictions(folder / PREDICTIONS) for folder in (a, b)]
     _check_same(a, b, metrics, predictions)
-    conditions = {}
-    for name in predictions[0]:
-        right_a, right_b = (
-            np.array([line.predicted == line.label for line in found[name]], bool) for found in predictions
-        )
-        only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-        errors_a, errors_b = int((~right_a).sum()), int((~right_b).sum())
-        conditions[name] = {
-            "clips": len(right_a),
-            "a": share(int(right_a.sum()), len(right_a), "accuracy"),
-            "b": share(int(right_b.sum()), len(right_b), "accuracy"),
-            "error_ratio": round(errors_b / errors_a, 6) if errors_a else None,
-            "only_a_right": only_a,
-            "only_b_right": only_b,
-            "p": mcnemar(only_a, only_b),
-        }
-    return {"a": metrics[0]["model"]["name"], "b": metrics[1]["model"]["name"], "conditions": conditions}
+    pairs = {name: _pair(predictions[0][name], predictions[1][name]) for name in predictions[0]}
+    return Comparison(metrics[0].model.name, metrics[1].model.name, pairs)
+
+
+def _pair(a: Sequence[Prediction], b: Sequence[Prediction]) -> Pair:
+    right_a, right_b = (np.array([line.predicted == line.label for line in lines], bool) for lines in (a, b))
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    errors_a, errors_b = int((~right_a).sum()), int((~right_b).sum())
+    return Pair(
+        clips=len(right_a),
+        a=accuracy_of(right_a),
+        b=accuracy_of(right_b),
+        error_ratio=rounded(errors_b / errors_a) if errors_a else None,
+        only_a_right=only_a,
+        only_b_right=only_b,
+        p=mcnemar(only_a, only_b),
+    )
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -113,56 +133,52 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, float(2 * total / 2**n))
 
 
-def comparison_table(comparison: Mapping[str, Any]) -> str:
-    """A comparison as Markdown, a line for each condition."""
-    lines = [
-        f"A: {comparison['a']}\nB: {comparison['b']}\n",
-        "| condition | clips | A % | B % | B's errors by A's | only A right | only B right | p (McNemar) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, row in comparison["conditions"].items():
-        shares = " | ".join(f"{100 * row[model]['accuracy']:.2f}" for model in "ab")
-        ratio = "none by A" if row["error_ratio"] is None else f"{row['error_ratio']:.3f}"
-        counts = f"{row['only_a_right']} | {row['only_b_right']}"
-        p = f"{row['p']:.3f}" if row["p"] >= 0.001 else f"{row['p']:.1e}"
-        lines.append(f"| {name} | {row['clips']} | {shares} | {ratio} | {counts} | {p} |")
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class _Model:
+    name: str
 
 
-def _read_metrics(path: Path) -> dict[str, Any]:
-    expected = "expected the metrics of `tiny-kws evaluate`; run it again"
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        str(metrics["model"]["name"] + metrics["data"]["name"] + metrics["data"]["clips_sha256"])
-        metrics["robustness"] = dict(metrics.get("robustness", {}))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}), {expected}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is something else ({type(error).__name__}: {error}), {expected}") from error
-    return metrics  # type: ignore[no-any-return]
+@dataclass(frozen=True)
+class _Draws:
+    seed: int = 0
+    material_sha256: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What of an evaluation's metrics tells whether another is like it."""
+
+    model: _Model
+    data: ClipFacts
+    robustness: _Draws | None = None
 
 
 def _check_same(
-    a: Path, b: Path, metrics: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Sequence[Prediction]]]
+    a: Path, b: Path, metrics: Sequence[_Evaluation], predictions: Sequence[Mapping[str, Sequence[Prediction]]]
 ) -> None:
     """Raise DataError, saying what differs, unless two evaluations are of the same clips under the same conditions."""
-    advice = "expected two evaluations with the same options"
-    sums = [one["data"]["clips_sha256"] for one in metrics]
-    if sums[0] != sums[1]:
-        sides = (
-            f"{one['data']['name']}, {one['data'].get('clips')} clips ({one['data']['clips_sha256'][:8]})"
-            for one in metrics
-        )
-        raise DataError(f"{a} and {b}: their clips differ, {' and '.join(sides)}; {advice}")
+    differing = _difference(metrics, predictions)
+    if differing:
+        raise DataError(f"{a} and {b}: {differing}; expected two evaluations with the same options")
+
+
+def _difference(
+    metrics: Sequence[_Evaluation], predictions: Sequence[Mapping[str, Sequence[Prediction]]]
+) -> str | None:
+    clips = [one.data for one in metrics]
+    if clips[0].clips_sha256 != clips[1].clips_sha256:
+        sides = (f"{one.name}, {one.clips} clips ({one.clips_sha256[:8]})" for one in clips)
+        return f"their clips differ, {' and '.join(sides)}"
     names = [list(found) for found in predictions]
     if names[0] != names[1]:
-        raise DataError(
-            f"{a} and {b}: their conditions differ, {', '.join(names[0])} and {', '.join(names[1])}; {advice}"
-        )
-    for name, what in (("seed", "seeds of their draws"), ("material_sha256", "noises or rooms")):
-        if metrics[0]["robustness"].get(name) != metrics[1]["robustness"].get(name):
-            raise DataError(f"{a} and {b}: the {what} differ; {advice}")
+        return f"their conditions differ, {', '.join(names[0])} and {', '.join(names[1])}"
+    draws = [one.robustness or _Draws() for one in metrics]
+    if draws[0].seed != draws[1].seed:
+        return "the seeds of their draws differ"
+    if draws[0].material_sha256 != draws[1].material_sha256:
+        return "the noises or rooms differ"
     for name in names[0]:
-        pairs = ([(line.clip, line.label) for line in found[name]] for found in predictions)
-        if next(pairs) != next(pairs):
-            raise DataError(f"{a} and {b}: the clips or labels of the condition {name} differ; {advice}")
+        first, second = ([(line.clip, line.label) for line in found[name]] for found in predictions)
+        if first != second:
+            return f"the clips or labels of the condition {name} differ"
+    return None

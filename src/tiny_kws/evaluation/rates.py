@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,24 @@ from ..config import DetectorConfig
 from ..errors import DataError
 from ..listening.decoder import Detection
 from ..words import SILENCE
-from .clips import wilson_interval
-from .streams import Heard, Point, Rule, Score, Stretch, sweep
+from .clips import rounded, wilson_interval
+from .metrics import (
+    AudioFacts,
+    Confusion,
+    Counts,
+    ErrorTradeoff,
+    FalseAlarms,
+    HeldOut,
+    InSample,
+    LabelCounts,
+    OperatingDetails,
+    OperatingPoint,
+    RatePoint,
+    Rule,
+    StreamScores,
+    WordLatency,
+)
+from .streams import Point, Posteriors, Score, Stretch, sweep
 
 Array = npt.NDArray[Any]
 
@@ -31,14 +47,25 @@ RESAMPLES = 2000
 LEVEL = 0.95
 
 
+@dataclass(frozen=True)
+class _Ways:
+    """How thresholds are chosen: for each way the recordings to choose on, and those to count on.
+
+    `in_sample` says that these are the same.
+    """
+
+    pairs: tuple[tuple[Sequence[int], Sequence[int]], ...]
+    in_sample: bool
+
+
 def evaluate_streams(
-    heard: Sequence[Heard],
+    heard: Sequence[Posteriors],
     config: DetectorConfig,
     rule: Rule,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, Any]:
-    """All figures of a model on recordings, for JSON.
+) -> StreamScores:
+    """All figures of a model on recordings.
 
     `det` is the whole curve and `everything` its points at RATES_PER_HOUR, on the very recordings that the thresholds
     come from. `held_out` has each rate's threshold chosen on one half of the speakers and counted on the other, both
@@ -50,42 +77,41 @@ def evaluate_streams(
     points = sweep(heard, config, rule, most_per_hour=MOST_PER_HOUR, progress=progress)
     halves = split_speakers(heard, seed)
     whole = list(range(len(heard)))
-    ways = [(halves[0], halves[1]), (halves[1], halves[0])] if halves else [(whole, whole)]
-    held_out = [_at_rate(points, heard, ways, rate) for rate in RATES_PER_HOUR]
-    everything = [_at_rate(points, heard, [(whole, whole)], rate) for rate in RATES_PER_HOUR]
-    return {
-        "rule": asdict(rule),
-        "detector": {**asdict(config), "thresholds": dict(config.thresholds)},
-        "audio": audio_facts(heard),
-        "cpu_s_per_s": round(sum(one.cpu_s for one in heard) / sum(one.seconds for one in heard), 6),
-        "held_out": {
-            "in_sample": halves is None,
-            "seed": seed,
-            "halves": [audio_facts([heard[i] for i in half]) for half in halves or []],
-            "rates": held_out,
-        },
-        "operating_point": _operating_point(points, heard, ways, rule),
-        "everything": {"in_sample": True, "rates": everything},
-        "det": _det(points, heard),
-    }
+    all_at_once = _Ways(((whole, whole),), in_sample=True)
+    ways = _Ways((halves, halves[::-1]), in_sample=False) if halves else all_at_once
+    return StreamScores(
+        rule=rule,
+        detector=config,
+        audio=audio_facts(heard),
+        cpu_s_per_s=rounded(sum(one.cpu_s for one in heard) / sum(one.seconds for one in heard)),
+        held_out=HeldOut(
+            in_sample=ways.in_sample,
+            seed=seed,
+            halves=tuple(audio_facts([heard[i] for i in half]) for half in halves or ()),
+            rates=tuple(_at_rate(points, heard, ways, rate) for rate in RATES_PER_HOUR),
+        ),
+        operating_point=_operating_point(points, heard, ways, rule),
+        everything=InSample(True, tuple(_at_rate(points, heard, all_at_once, rate) for rate in RATES_PER_HOUR)),
+        det=_error_tradeoff(points, heard),
+    )
 
 
-def audio_facts(heard: Sequence[Heard]) -> dict[str, Any]:
+def audio_facts(heard: Sequence[Posteriors]) -> AudioFacts:
     """What the figures rest on: recordings, hours of speech and of noise, keywords, speakers of keywords."""
     speech_s = sum(one.recording.speech_s for one in heard)
     total_s = sum(one.seconds for one in heard)
     words = [word for one in heard for word in one.recording.words]
-    return {
-        "recordings": len(heard),
-        "hours": _rounded(total_s / 3600),
-        "speech_hours": _rounded(speech_s / 3600),
-        "noise_hours": _rounded(max(0.0, total_s - speech_s) / 3600),
-        "keywords": len(words),
-        "speakers": len({word.speaker for word in words} - {""}),
-    }
+    return AudioFacts(
+        recordings=len(heard),
+        hours=rounded(total_s / 3600),
+        speech_hours=rounded(speech_s / 3600),
+        noise_hours=rounded(max(0.0, total_s - speech_s) / 3600),
+        keywords=len(words),
+        speakers=len({word.speaker for word in words} - {""}),
+    )
 
 
-def split_speakers(heard: Sequence[Heard], seed: int = 0) -> tuple[list[int], list[int]] | None:
+def split_speakers(heard: Sequence[Posteriors], seed: int = 0) -> tuple[list[int], list[int]] | None:
     """Indices of recordings in two halves that share no speaker, or None if that cannot be.
 
     Recordings linked by a speaker stay together. The groups are dealt out, largest first, each to where keywords and
@@ -107,11 +133,11 @@ def split_speakers(heard: Sequence[Heard], seed: int = 0) -> tuple[list[int], li
     return sorted(halves[0]), sorted(halves[1])
 
 
-def _load(one: Heard) -> tuple[float, float, float]:
+def _load(one: Posteriors) -> tuple[float, float, float]:
     return len(one.recording.words), one.recording.speech_s, one.seconds - one.recording.speech_s
 
 
-def _linked(heard: Sequence[Heard]) -> list[list[int]]:
+def _linked(heard: Sequence[Posteriors]) -> list[list[int]]:
     """Recordings that share speakers, directly or by way of others."""
     group_of = list(range(len(heard)))
 
@@ -192,104 +218,111 @@ def miss_interval(units: Sequence[tuple[str, int, int]], seed: int = 0) -> tuple
     return float(low), float(high)
 
 
-def figures(scores: Sequence[Score], heard: Sequence[Heard]) -> dict[str, Any]:
+def count(scores: Sequence[Score], heard: Sequence[Posteriors]) -> Counts:
     """Misses and false alarms of `scores`, one for each recording of `heard`, as counts, rates and 95 % intervals."""
     words = sum(len(one.words) for one in scores)
     misses = sum(len(one.missed) for one in scores)
     alarms = sum(len(one.false_alarms) for one in scores)
-    hours = sum(one.seconds for one in heard) / 3600
     units = [
         (word.speaker or str(one.recording.path), 1, int(hit is None))
         for result, one in zip(scores, heard, strict=True)
         for word, hit in zip(result.words, result.hits, strict=True)
     ]
     interval = miss_interval(units)
-    return {
-        "words": words,
-        "misses": misses,
-        "miss_rate": _rounded(misses / words) if words else None,
-        "miss_rate_interval": interval and [_rounded(x) for x in interval],
-        **_per_hour(alarms, hours),
-    }
+    return Counts(
+        words=words,
+        misses=misses,
+        miss_rate=rounded(misses / words) if words else None,
+        miss_rate_interval=interval and (rounded(interval[0]), rounded(interval[1])),
+        alarms=false_alarms(alarms, _hours(heard)),
+    )
 
 
-def _per_hour(count: int, hours: float) -> dict[str, Any]:
+def false_alarms(count: int, hours: float) -> FalseAlarms:
+    """So many false alarms in so many hours, as a rate with its interval."""
     if hours <= 0:
-        return {"false_alarms": count, "false_alarms_per_hour": None, "false_alarms_per_hour_interval": None}
-    return {
-        "false_alarms": count,
-        "false_alarms_per_hour": _rounded(count / hours),
-        "false_alarms_per_hour_interval": [_rounded(x / hours) for x in poisson_interval(count)],
-    }
+        return FalseAlarms(count, None, None)
+    low, high = poisson_interval(count)
+    return FalseAlarms(count, rounded(count / hours), (rounded(low / hours), rounded(high / hours)))
 
 
-Ways = Sequence[tuple[Sequence[int], Sequence[int]]]
-"""Recordings that a threshold is chosen on, and those that it is reported on."""
+def _hours(heard: Sequence[Posteriors]) -> float:
+    return sum(one.seconds for one in heard) / 3600
 
 
-def _chosen(points: Sequence[Point], heard: Sequence[Heard], ways: Ways, rate: float) -> list[int | None]:
-    """The point that each way chooses."""
-    chosen = []
-    for choosing, _ in ways:
+def _chosen(points: Sequence[Point], heard: Sequence[Posteriors], ways: _Ways, rate: float) -> list[Point | None]:
+    """The point that each way chooses; None where no threshold gives the rate."""
+    chosen: list[Point | None] = []
+    for choosing, _ in ways.pairs:
         alarms = [sum(len(point.scores[i].false_alarms) for i in choosing) for point in points]
-        chosen.append(threshold_for(alarms, rate * sum(heard[i].seconds for i in choosing) / 3600))
+        index = threshold_for(alarms, rate * sum(heard[i].seconds for i in choosing) / 3600)
+        chosen.append(None if index is None else points[index])
     return chosen
 
 
-def _at_rate(points: Sequence[Point], heard: Sequence[Heard], ways: Ways, rate: float) -> dict[str, Any]:
+def _at_rate(points: Sequence[Point], heard: Sequence[Posteriors], ways: _Ways, rate: float) -> RatePoint:
     chosen = _chosen(points, heard, ways, rate)
-    hours = min(sum(heard[i].seconds for i in choosing) / 3600 for choosing, _ in ways)
-    facts = {
-        "rate_per_hour": rate,
-        "thresholds": [None if index is None else _rounded(points[index].threshold) for index in chosen],
-        "resolvable": rate * hours >= 1,
-    }
-    if None in chosen:
-        return {**facts, "reached": False}
-    scores, ordered = _pooled(points, heard, ways, chosen)
-    return {**facts, "reached": True, **figures(scores, ordered)}
+    hours = min(_hours([heard[i] for i in choosing]) for choosing, _ in ways.pairs)
+    pooled = _pooled(heard, ways, chosen)
+    return RatePoint(
+        rate_per_hour=rate,
+        thresholds=tuple(None if point is None else rounded(point.threshold) for point in chosen),
+        resolvable=rate * hours >= 1,
+        reached=pooled is not None,
+        counts=None if pooled is None else count(*pooled),
+    )
 
 
 def _pooled(
-    points: Sequence[Point], heard: Sequence[Heard], ways: Ways, chosen: Sequence[int | None]
-) -> tuple[list[Score], list[Heard]]:
-    """Every recording's score at the threshold that was chosen for it."""
+    heard: Sequence[Posteriors], ways: _Ways, chosen: Sequence[Point | None]
+) -> tuple[list[Score], list[Posteriors]] | None:
+    """Every recording's score at the threshold that was chosen for it; None if one way has none."""
     scores, ordered = [], []
-    for (_, reported), index in zip(ways, chosen, strict=True):
-        assert index is not None
-        scores += [points[index].scores[i] for i in reported]
+    for (_, reported), point in zip(ways.pairs, chosen, strict=True):
+        if point is None:
+            return None
+        scores += [point.scores[i] for i in reported]
         ordered += [heard[i] for i in reported]
     return scores, ordered
 
 
-def _operating_point(points: Sequence[Point], heard: Sequence[Heard], ways: Ways, rule: Rule) -> dict[str, Any]:
+def _operating_point(points: Sequence[Point], heard: Sequence[Posteriors], ways: _Ways, rule: Rule) -> OperatingPoint:
     """By label, in speech and in noise, confusions and latency at REPORTED_RATE."""
     chosen = _chosen(points, heard, ways, REPORTED_RATE)
-    if None in chosen:
-        return {"rate_per_hour": REPORTED_RATE, "reached": False}
-    scores, ordered = _pooled(points, heard, ways, chosen)
-    words = Counter(word.label for one in scores for word in one.words)
-    missed = Counter(word.label for one in scores for word in one.missed)
-    alarms = Counter(event.label for one in scores for event in one.false_alarms)
+    pooled = _pooled(heard, ways, chosen)
+    if pooled is None:
+        return OperatingPoint(REPORTED_RATE, reached=False, details=None)
+    scores, ordered = pooled
+    facts = audio_facts(ordered)
+    total = sum(len(one.false_alarms) for one in scores)
     in_speech = sum(
         _is_in_speech(event, one.recording.stretches, rule)
         for result, one in zip(scores, ordered, strict=True)
         for event in result.false_alarms
     )
-    facts = audio_facts(ordered)
-    confusions = Counter(pair for one in scores for pair in one.confusions)
-    return {
-        "rate_per_hour": REPORTED_RATE,
-        "reached": True,
-        "by_label": {
-            label: {"words": words[label], "misses": missed[label], "false_alarms": alarms[label]}
-            for label in sorted(words | alarms)
-        },
-        "in_speech": _per_hour(in_speech, facts["speech_hours"]),
-        "in_noise": _per_hour(sum(alarms.values()) - in_speech, facts["noise_hours"]),
-        "confusions": [{"said": said, "heard": heard, "count": n} for (said, heard), n in confusions.most_common()],
-        "latency_from_word_end_s": _latency(scores),
-    }
+    details = OperatingDetails(
+        in_sample=ways.in_sample,
+        thresholds=tuple(rounded(point.threshold) for point in chosen if point is not None),
+        counts=count(scores, ordered),
+        by_label=_by_label(scores),
+        in_speech=false_alarms(in_speech, facts.speech_hours),
+        in_noise=false_alarms(total - in_speech, facts.noise_hours),
+        confusions=_confusions(scores),
+        latency_from_word_end_s=_latency(scores),
+    )
+    return OperatingPoint(REPORTED_RATE, reached=True, details=details)
+
+
+def _by_label(scores: Sequence[Score]) -> dict[str, LabelCounts]:
+    words = Counter(word.label for one in scores for word in one.words)
+    missed = Counter(word.label for one in scores for word in one.missed)
+    alarms = Counter(event.label for one in scores for event in one.false_alarms)
+    return {label: LabelCounts(words[label], missed[label], alarms[label]) for label in sorted(words | alarms)}
+
+
+def _confusions(scores: Sequence[Score]) -> tuple[Confusion, ...]:
+    found = Counter(pair for one in scores for pair in one.confusions)
+    return tuple(Confusion(said, answer, n) for (said, answer), n in found.most_common())
 
 
 def _is_in_speech(event: Detection, stretches: Sequence[Stretch], rule: Rule) -> bool:
@@ -297,7 +330,7 @@ def _is_in_speech(event: Detection, stretches: Sequence[Stretch], rule: Rule) ->
     return any(s.label != SILENCE and s.start_s <= event.end_s <= s.end_s + rule.after_s for s in stretches)
 
 
-def _latency(scores: Sequence[Score]) -> dict[str, Any] | None:
+def _latency(scores: Sequence[Score]) -> WordLatency | None:
     late = [
         hit.end_s - word.end_s
         for one in scores
@@ -307,23 +340,18 @@ def _latency(scores: Sequence[Score]) -> dict[str, Any] | None:
     if not late:
         return None
     p50, p95 = np.percentile(late, [50, 95])
-    return {"p50": _rounded(p50), "p95": _rounded(p95), "hits": len(late)}
+    return WordLatency(rounded(p50), rounded(p95), len(late))
 
 
-def _det(points: Sequence[Point], heard: Sequence[Heard]) -> dict[str, Any]:
-    """Detection error tradeoff over everything, by rising threshold."""
-    hours = sum(one.seconds for one in heard) / 3600
+def _error_tradeoff(points: Sequence[Point], heard: Sequence[Posteriors]) -> ErrorTradeoff:
+    hours = _hours(heard)
     words = sum(len(one.recording.words) for one in heard)
     alarms = [sum(len(one.false_alarms) for one in point.scores) for point in points]
     misses = [sum(len(one.missed) for one in point.scores) for point in points]
-    return {
-        "threshold": [_rounded(point.threshold) for point in points],
-        "false_alarms": alarms,
-        "misses": misses,
-        "false_alarms_per_hour": [_rounded(count / hours) for count in alarms],
-        "miss_rate": [_rounded(count / words) for count in misses],
-    }
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), 6)
+    return ErrorTradeoff(
+        threshold=tuple(rounded(point.threshold) for point in points),
+        false_alarms=tuple(alarms),
+        misses=tuple(misses),
+        false_alarms_per_hour=tuple(rounded(n / hours) for n in alarms),
+        miss_rate=tuple(rounded(n / words) for n in misses),
+    )

@@ -23,7 +23,8 @@ from ..data.mixing import active_level_db, at_level, room_response
 from ..data.spans import FRAME, find_word, sounding_span
 from ..errors import DataError
 from ..words import SILENCE, is_word
-from .clips import ClipSet, Predictor, batched, predict_all, share, wilson_interval
+from .clips import ClipSet, Predictor, accuracy_of, batched, predict_all, rounded, share_interval
+from .metrics import CalledKeywords, CalledShare, KeywordFree, Robustness, Thresholds
 from .rates import miss_interval
 
 Array = npt.NDArray[Any]
@@ -44,29 +45,30 @@ THRESHOLDS = (0.5, 0.8, 0.9)
 
 
 class Noise:
-    """A noise to lay under clips: (samples,), with nothing but sound at its ends."""
+    """A noise to lay under clips of `window` samples: (samples,), with nothing but sound at its ends."""
 
-    def __init__(self, audio: Samples) -> None:
-        if len(audio) < CLIP_SAMPLES:
-            audio = np.pad(audio, CLIP_SAMPLES)
+    def __init__(self, audio: Samples, window: int = CLIP_SAMPLES) -> None:
+        if len(audio) < window:
+            audio = np.pad(audio, window)
+        self.window = window
         self.audio = audio[: len(audio) // FRAME * FRAME]
         power = np.square(self.audio, dtype=np.float64).reshape(-1, FRAME).mean(1)
         self._sums = np.concatenate([[0.0], np.cumsum(power)])
         self._least = power[power > 0].mean() * 10 ** (LEAST_DB / 10)
 
     def under(self, span: tuple[int, int], level_db: float, place: float) -> Samples:
-        """A second of it, (16000,), with a mean power of `level_db` (dB of full scale) over `span` (samples).
+        """A stretch of it, (window,), with a mean power of `level_db` (dB of full scale) over `span` (samples).
 
-        Of all the seconds, 10 ms apart, in which it is there at most 12 dB fainter than on average, it is the one at
+        Of all the stretches, 10 ms apart, in which it is there at most 12 dB fainter than on average, it is the one at
         `place`, from 0 to under 1. If there is none, it is the loudest, and fainter than asked for.
         """
         first, last = span[0] // FRAME, -(-span[1] // FRAME)
-        n_starts = len(self._sums) - CLIP_SAMPLES // FRAME
+        n_starts = len(self._sums) + -self.window // FRAME
         power = (self._sums[last : last + n_starts] - self._sums[first : first + n_starts]) / (last - first)
         loud = np.flatnonzero(power >= self._least)
         start = int(loud[int(place * len(loud))] if len(loud) else power.argmax())
         gain_db = level_db - 10 * np.log10(max(power[start], self._least))
-        return self.audio[start * FRAME :][:CLIP_SAMPLES] * np.float32(10 ** (gain_db / 20))
+        return self.audio[start * FRAME :][: self.window] * np.float32(10 ** (gain_db / 20))
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,12 @@ def list_material(
     )
 
 
-def read_surroundings(material: Material) -> Surroundings:
-    """Read noises and rooms; those that cannot be used stand under `unreadable` of `material`.
+def read_surroundings(material: Material, window: int = CLIP_SAMPLES) -> Surroundings:
+    """Read noises and rooms for clips of `window` samples; what cannot be used stands under `unreadable` of `material`.
 
     Raises DataError if noises or rooms were listed and none can be used.
     """
-    noises, noises_sha256 = _read(material, material.noises, lambda sound: sound.text, _noise)
+    noises, noises_sha256 = _read(material, material.noises, lambda sound: sound.text, partial(_noise, window))
     rooms, rooms_sha256 = _read(material, material.rooms, lambda sound: sound.group, _response)
     sums = {"noises": noises_sha256, "rooms": rooms_sha256}
     return Surroundings(noises, rooms, {name: value for name, value in sums.items() if value})
@@ -129,9 +131,9 @@ def _read(
     return found, digest.hexdigest() if found else ""
 
 
-def _noise(audio: Samples) -> Noise | None:
+def _noise(window: int, audio: Samples) -> Noise | None:
     span = sounding_span(audio, SOUNDING_DB)
-    return None if span is None else Noise(audio[slice(*span)])
+    return None if span is None else Noise(audio[slice(*span)], window)
 
 
 def _response(audio: Samples) -> Samples | None:
@@ -168,7 +170,7 @@ def in_noise(clips: ClipSet, noises: Mapping[str, Sequence[Noise]], snr_db: floa
                 silent = clips.labels[i] == SILENCE
                 span = None if silent else find_word(audio)
                 level_db = TYPICAL_WORD_DB if silent else active_level_db(audio)
-                bed = noises[kind][number].under(span or (0, CLIP_SAMPLES), level_db - snr_db, place)
+                bed = noises[kind][number].under(span or (0, len(audio)), level_db - snr_db, place)
                 rows.append(np.clip(audio + bed, -1.0, 1.0))
             yield np.stack(rows)
 
@@ -183,7 +185,7 @@ def in_rooms(clips: ClipSet, rooms: Mapping[str, Sequence[Samples]], seed: int) 
             rows = []
             for i, dry in zip(numbers, batch, strict=True):
                 room, number, _ = drawn(rooms, clips.names[i], seed)
-                wet = np.convolve(dry, rooms[room][number])[:CLIP_SAMPLES]
+                wet = np.convolve(dry, rooms[room][number])[: len(dry)]
                 rows.append(np.clip(at_level(wet, active_level_db(dry)), -1.0, 1.0))
             yield np.stack(rows)
 
@@ -215,115 +217,126 @@ def evaluate_robustness(
     snrs_db: Sequence[float],
     seed: int = 0,
     progress: Progress = lambda done, total: None,
-) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Accuracy by SNR, kind of noise and room, for JSON; and the probabilities (clips, labels) by condition.
+) -> tuple[Robustness, dict[str, Array]]:
+    """Accuracy by SNR, kind of noise and room; and the probabilities (clips, labels) by condition.
 
-    `clean` are the probabilities on the clips as they are. Every clip is heard in each condition, with the same noise
-    at each SNR. `progress(done, total)` counts clips.
+    `clean` are the probabilities on the clips as they are. Every clip is classified in each condition, with the same
+    noise at each SNR. `progress(done, total)` counts clips.
     """
     conditions = surrounded(clips, surroundings, snrs_db, seed)
-    total = len(conditions) * len(clips.labels)
-
-    def count(before: int, done: int, _: int) -> None:
-        progress(before + done, total)
-
+    n_clips = len(clips.labels)
     probabilities = {CLEAN: clean}
     for i, (name, condition) in enumerate(conditions.items()):
-        probabilities[name] = predict_all(predictor, condition, partial(count, i * len(clips.labels)))
+        count = _counting(progress, i * n_clips, len(conditions) * n_clips)
+        probabilities[name] = predict_all(predictor, condition, count)
     targets = np.array([predictor.labels.index(label) for label in clips.labels])
     right = {name: rows.argmax(1) == targets for name, rows in probabilities.items()}
-    kinds = [drawn(surroundings.noises, name, seed)[0] for name in clips.names if surroundings.noises]
-    rooms = [drawn(surroundings.rooms, name, seed)[0] for name in clips.names if surroundings.rooms]
     noisy = {name: rows for name, rows in right.items() if name not in (CLEAN, ROOM)}
-    figures = {
-        "seed": seed,
-        "material_sha256": surroundings.sha256,
-        "noises": sum(map(len, surroundings.noises.values())),
-        "room_responses": sum(map(len, surroundings.rooms.values())),
-        "conditions": {name: _accuracy(rows) for name, rows in right.items()},
-        "by_noise": {
-            kind: {name: _accuracy(rows[np.array(kinds) == kind]) for name, rows in noisy.items()}
-            for kind in sorted(set(kinds))
+    figures = Robustness(
+        seed=seed,
+        material_sha256=surroundings.sha256,
+        noises=sum(map(len, surroundings.noises.values())),
+        room_responses=sum(map(len, surroundings.rooms.values())),
+        conditions={name: accuracy_of(rows) for name, rows in right.items()},
+        by_noise={
+            kind: {name: accuracy_of(rows[drawn_here]) for name, rows in noisy.items()}
+            for kind, drawn_here in _by_kind(surroundings.noises, clips.names, seed).items()
         },
-        "by_room": {room: _accuracy(right[ROOM][np.array(rooms) == room]) for room in sorted(set(rooms))},
-    }
+        by_room={
+            room: accuracy_of(right[ROOM][drawn_here])
+            for room, drawn_here in _by_kind(surroundings.rooms, clips.names, seed).items()
+        },
+    )
     return figures, probabilities
 
 
-def _accuracy(right: Array) -> dict[str, Any]:
-    return {"clips": len(right), **share(int(right.sum()), len(right), "accuracy")}
+def _by_kind(things: Mapping[str, Sequence[Thing]], names: Sequence[str], seed: int) -> dict[str, Array]:
+    """For each kind that is drawn, which clips have it, (clips,) of truth values; nothing if there are no things."""
+    kinds = np.array([drawn(things, name, seed)[0] for name in names if things])
+    return {str(kind): kinds == kind for kind in np.unique(kinds)}
+
+
+def _counting(progress: Progress, before: int, total: int) -> Progress:
+    """The progress of a part of a job, `before` of whose `total` is done."""
+    return lambda done, _: progress(before + done, total)
 
 
 def evaluate_keyword_free(
     predictor: Predictor, material: Material, progress: Progress = lambda done, total: None
-) -> dict[str, Any]:
-    """What of the `speech` and the `noise` of `material` is called a keyword, as `called_keywords`, for JSON."""
-    parts = {"speech": material.speech, "noise": material.noises}
-    total = sum(map(len, parts.values()))
+) -> KeywordFree:
+    """What of the `speech` and the `noise` of `material` is called a keyword, as `called_keywords`."""
+    speech, noises = material.speech, material.noises
+    total = len(speech) + len(noises)
+    after_speech = _counting(progress, len(speech), total)
+    return KeywordFree(
+        speech=called_keywords(predictor, material, speech, _counting(progress, 0, total)) if speech else None,
+        noise=called_keywords(predictor, material, noises, after_speech) if noises else None,
+    )
 
-    def count(before: int, done: int, _: int) -> None:
-        progress(before + done, total)
 
-    found, before = {}, 0
-    for name, sounds in parts.items():
-        if sounds:
-            found[name] = called_keywords(predictor, material, sounds, partial(count, before))
-            before += len(sounds)
-    return found
+@dataclass(frozen=True)
+class _Windows:
+    """The windows of a recording of `group`: how many, and how many of them are called a keyword, by limit."""
+
+    group: str
+    count: int
+    called: dict[str, int]
 
 
 def called_keywords(
     predictor: Predictor, material: Material, sounds: Sequence[Sound], progress: Progress = lambda done, total: None
-) -> dict[str, Any]:
-    """How many one-second windows of sound without keywords, one every 100 ms, are called a keyword; for JSON.
+) -> CalledKeywords:
+    """How many windows of sound without keywords, one every 100 ms, are called a keyword.
 
-    A window counts at a threshold if its likeliest label is a keyword of a probability above it; `detector` is what
-    the model carries for listening. Windows lie within a recording whole, shorter ones are counted. 95 % intervals
-    are by bootstrap over the groups of `sounds` (speakers, sources of noise), or if no window counts Wilson's over
-    seconds; None with fewer than two groups. Raises DataError if no recording is long enough.
+    A window, as long as the model's clips, counts at a threshold if its likeliest label is a keyword of a probability
+    above it; `detector` is what the model carries for listening. Windows lie within a recording whole, shorter ones are
+    counted. 95 % intervals are by bootstrap over the groups of `sounds` (speakers, sources of noise), or if no window
+    counts Wilson's over as many windows as do not overlap; None with fewer than two groups. Raises DataError if no
+    recording is long enough.
     """
     own = predictor.detector
     limits = {f"{threshold:g}": np.full(len(predictor.labels), threshold) for threshold in THRESHOLDS}
     limits["detector"] = np.array([own.thresholds.get(label, own.threshold) for label in predictor.labels])
-    units: list[tuple[str, int, dict[str, int]]] = []
+    units: list[_Windows] = []
     too_short = 0
     for done, sound in enumerate(sounds, 1):
         audio = material.read(sound)
-        if audio is not None and len(audio) < CLIP_SAMPLES:
+        if audio is not None and len(audio) < predictor.window:
             too_short += 1
         elif audio is not None:
-            windows = np.lib.stride_tricks.sliding_window_view(audio, CLIP_SAMPLES)[::HOP]
+            windows = np.lib.stride_tricks.sliding_window_view(audio, predictor.window)[::HOP]
             rows = np.concatenate([predictor.predict(batch) for batch in batched(windows)])
-            units.append((sound.group, len(rows), _fired(rows, predictor.labels, limits)))
+            units.append(_Windows(sound.group, len(rows), _called(rows, predictor.labels, limits)))
         progress(done, len(sounds))
     if not units:
+        window_s = predictor.window / SAMPLE_RATE
         raise DataError(
-            f"{sounds[0].path}: none of {len(sounds)} recordings holds a whole second, expected longer ones"
+            f"{sounds[0].path}: none of {len(sounds)} recordings holds a whole window of {window_s:g} s, expected "
+            "longer ones"
         )
-    return {
-        "recordings": len(units),
-        "too_short": too_short,
-        "groups": len({group for group, _, _ in units}),
-        "windows": sum(n for _, n, _ in units),
-        "detector": {"threshold": own.threshold, "thresholds": dict(own.thresholds)},
-        "called_keyword": {name: _called([(group, n, fired[name]) for group, n, fired in units]) for name in limits},
-    }
+    return CalledKeywords(
+        recordings=len(units),
+        too_short=too_short,
+        groups=len({unit.group for unit in units}),
+        windows=sum(unit.count for unit in units),
+        detector=Thresholds(own.threshold, dict(own.thresholds)),
+        called_keyword={name: _share(units, name, predictor.window) for name in limits},
+    )
 
 
-def _fired(rows: Array, labels: Sequence[str], limits: Mapping[str, Array]) -> dict[str, int]:
+def _called(rows: Array, labels: Sequence[str], limits: Mapping[str, Array]) -> dict[str, int]:
     """Rows of probabilities (windows, labels) whose likeliest label is a keyword above its limit, by set of limits."""
     best, top = rows.argmax(1), rows.max(1)
     named_a_word = np.array([is_word(label) for label in labels])[best]
     return {name: int((named_a_word & (top > limit[best])).sum()) for name, limit in limits.items()}
 
 
-def _called(units: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
-    windows, fired = sum(n for _, n, _ in units), sum(n for _, _, n in units)
-    interval = miss_interval(units)
-    if interval and fired == 0:  # windows overlap: no more is known than by seconds
-        interval = wilson_interval(0, max(1, windows * HOP // CLIP_SAMPLES))
-    return {
-        "windows": fired,
-        "share": round(fired / windows, 6),
-        "share_interval": interval and [round(x, 6) for x in interval],
-    }
+def _share(units: Sequence[_Windows], limit: str, window: int) -> CalledShare:
+    total = sum(unit.count for unit in units)
+    called = sum(unit.called[limit] for unit in units)
+    interval = miss_interval([(unit.group, unit.count, unit.called[limit]) for unit in units])
+    if interval and called == 0:  # windows overlap: no more is known than by those that do not
+        interval = share_interval(0, max(1, total * HOP // window))
+    return CalledShare(
+        called, rounded(called / total), None if interval is None else (rounded(interval[0]), rounded(interval[1]))
+    )

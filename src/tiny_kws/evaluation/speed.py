@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..artefact.runtime import Classifier, StreamModel, read_metadata
 from ..config import CLIP_SAMPLES, SAMPLE_RATE
 from .clips import processor_name
+from .tables import Block, Table
 
 Array = npt.NDArray[Any]
 
@@ -24,19 +25,59 @@ REPEATS = 200
 BATCH_CLIPS = 32
 STREAM_SECONDS = 4
 WINDOW_STEP_S = 0.1
-"""How often a one-second window is classified where a network does not stream."""
+"""How often a window is classified where a network does not stream."""
 
-EAGER = "PyTorch, eager"
+PLAIN_PYTORCH = "plain PyTorch"
+"""The contender that the others are held against."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a model costs; None where it was not measured or does not apply."""
+
+    name: str
+    file_bytes: int | None = None
+    load_ms: float | None = None
+    peak_memory_mb: float | None = None
+    hop_ms: int | None = None
+    clip_p50_ms: float | None = None
+    clip_p95_ms: float | None = None
+    clips_per_s: float | None = None
+    stream_cpu_ms_per_s: float | None = None
+    clip_times_faster: float | None = None
+    stream_times_faster: float | None = None
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How often each was timed."""
+
+    clip: int
+    batch: int
+    stream: int
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What several models cost on one processor."""
+
+    processor: str
+    threads: int
+    turns: Turns
+    models: tuple[Timing, ...]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to be timed. `clip` classifies audio (batch, 16000), `stream` goes through audio (samples,)."""
+    """Something to be timed. `clip` classifies audio (batch, window), `stream` goes through audio (samples,).
 
-    name: str
+    `known` is what is known of it before.
+    """
+
+    known: Timing
     clip: Callable[[Array], Any] | None = None
     stream: Callable[[Array], Any] | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    window: int = CLIP_SAMPLES
 
 
 def artefact_contender(path: Path) -> Contender:
@@ -44,105 +85,104 @@ def artefact_contender(path: Path) -> Contender:
 
     Raises ModelError as loading it does.
     """
-    kind = read_metadata(path).kind
-    facts = {"file_bytes": path.stat().st_size, **_load_cost(path, kind)}
-    if kind == "stream":
-        model = StreamModel(path)
-        stream = model.stream()
-        hop_ms = 1000 * model.hop // SAMPLE_RATE
+    metadata = read_metadata(path)
+    known = _load_cost(path, metadata.kind)
+    if metadata.kind != "stream":
+        return Contender(known, clip=Classifier(path).probabilities, window=metadata.window)
+    model = StreamModel(path)
+    stream = model.stream()
 
-        def run(audio: Array) -> None:
-            for start in range(0, len(audio), model.hop):
-                stream.process(audio[start : start + model.hop])
+    def run(audio: Array) -> None:
+        for start in range(0, len(audio), model.hop):
+            stream.process(audio[start : start + model.hop])
 
-        return Contender(path.name, stream=run, facts={**facts, "hop_ms": hop_ms})
-    classifier = Classifier(path)
-    return Contender(path.name, clip=classifier.probabilities, facts=facts)
+    return Contender(replace(known, hop_ms=1000 * model.hop // SAMPLE_RATE), stream=run, window=metadata.window)
 
 
-def sliding(clip: Callable[[Array], Any]) -> Callable[[Array], None]:
-    """A stream out of a clip classifier: the last second, every WINDOW_STEP_S."""
+def sliding(clip: Callable[[Array], Any], window: int = CLIP_SAMPLES) -> Callable[[Array], None]:
+    """A stream out of a clip classifier: the last `window` samples, every WINDOW_STEP_S."""
     step = round(WINDOW_STEP_S * SAMPLE_RATE)
 
     def run(audio: Array) -> None:
         for end in range(step, len(audio) + 1, step):
-            start = end - CLIP_SAMPLES
-            window = audio[start:end] if start >= 0 else np.pad(audio[:end], (-start, 0))
-            clip(window[None])
+            start = end - window
+            clip((audio[start:end] if start >= 0 else np.pad(audio[:end], (-start, 0)))[None])
 
     return run
 
 
-def benchmark(contenders: Sequence[Contender], repeats: int = REPEATS) -> dict[str, Any]:
+def benchmark(contenders: Sequence[Contender], repeats: int = REPEATS) -> Benchmark:
     """Time all contenders in turns.
 
     For each: milliseconds of a clip (p50, p95), clips a second in batches, CPU milliseconds a second of streamed audio
-    (median), and how many times faster the first two and the last are than the contender called EAGER, if it is there.
+    (median), and how many times faster the first and the last are than those of PLAIN_PYTORCH, if it is there.
     """
     rng = np.random.default_rng(0)
-    clip = rng.normal(0, 0.1, (1, CLIP_SAMPLES)).astype(np.float32)
-    batch = rng.normal(0, 0.1, (BATCH_CLIPS, CLIP_SAMPLES)).astype(np.float32)
     audio = rng.normal(0, 0.1, STREAM_SECONDS * SAMPLE_RATE).astype(np.float32)
-    clips = {c.name: c.clip for c in contenders if c.clip is not None}
-    streams = {c.name: c.stream for c in contenders if c.stream is not None}
-    turns = {"clip": repeats, "batch": max(5, repeats // 20), "stream": max(5, repeats // 10)}
-    clip_s = _in_turns([partial(f, clip) for f in clips.values()], turns["clip"], time.perf_counter)
-    batch_s = _in_turns([partial(f, batch) for f in clips.values()], turns["batch"], time.perf_counter)
-    stream_s = _in_turns([partial(f, audio) for f in streams.values()], turns["stream"], time.process_time)
-    rows: dict[str, dict[str, Any]] = {c.name: {"name": c.name, **c.facts} for c in contenders}
-    for name, one, many in zip(clips, clip_s, batch_s, strict=True):
-        p50, p95 = np.percentile(one, [50, 95])
-        rows[name] |= {
-            "clip_p50_ms": round(1e3 * float(p50), 4),
-            "clip_p95_ms": round(1e3 * float(p95), 4),
-            "clips_per_s": round(BATCH_CLIPS / float(np.median(many)), 1),
-        }
-    for name, seconds in zip(streams, stream_s, strict=True):
-        rows[name]["stream_cpu_ms_per_s"] = round(1e3 * float(np.median(seconds)) / STREAM_SECONDS, 4)
-    if EAGER in rows:
-        for row in rows.values():
-            for key, ratio in (("clip_p50_ms", "clip_times_faster"), ("stream_cpu_ms_per_s", "stream_times_faster")):
-                if key in row:
-                    row[ratio] = round(rows[EAGER][key] / row[key], 2)
-    return {"processor": processor_name(), "threads": 1, "turns": turns, "models": list(rows.values())}
+    turns = Turns(clip=repeats, batch=max(5, repeats // 20), stream=max(5, repeats // 10))
+    clips = {i: (c.clip, c.window) for i, c in enumerate(contenders) if c.clip is not None}
+    streams = {i: c.stream for i, c in enumerate(contenders) if c.stream is not None}
+
+    def classify(batch: int) -> list[Callable[[], Any]]:
+        return [partial(f, rng.normal(0, 0.1, (batch, n)).astype(np.float32)) for f, n in clips.values()]
+
+    clip_s = _in_turns(classify(1), turns.clip, time.perf_counter)
+    batch_s = _in_turns(classify(BATCH_CLIPS), turns.batch, time.perf_counter)
+    stream_s = _in_turns([partial(f, audio) for f in streams.values()], turns.stream, time.process_time)
+    timings = [contender.known for contender in contenders]
+    for i, one, many in zip(clips, clip_s, batch_s, strict=True):
+        p50, p95 = (round(1e3 * float(x), 4) for x in np.percentile(one, [50, 95]))
+        per_s = round(BATCH_CLIPS / float(np.median(many)), 1)
+        timings[i] = replace(timings[i], clip_p50_ms=p50, clip_p95_ms=p95, clips_per_s=per_s)
+    for i, seconds in zip(streams, stream_s, strict=True):
+        timings[i] = replace(timings[i], stream_cpu_ms_per_s=round(1e3 * float(np.median(seconds)) / STREAM_SECONDS, 4))
+    return Benchmark(processor_name(), 1, turns, tuple(_compared(timings)))
 
 
-def speed_table(result: dict[str, Any]) -> str:
-    """A benchmark as a Markdown table."""
-    columns = {
-        "model": "name",
-        "file, kB": "file_bytes",
-        "load, ms": "load_ms",
-        "memory, MB": "peak_memory_mb",
-        "clip p50, ms": "clip_p50_ms",
-        "p95, ms": "clip_p95_ms",
-        "clips/s": "clips_per_s",
-        "hop, ms": "hop_ms",
-        "stream, CPU ms/s": "stream_cpu_ms_per_s",
-        "clip, times faster": "clip_times_faster",
-        "stream, times faster": "stream_times_faster",
+def _compared(timings: Sequence[Timing]) -> Sequence[Timing]:
+    """The timings beside that of PLAIN_PYTORCH, if it is there."""
+    plain = next((timing for timing in timings if timing.name == PLAIN_PYTORCH), None)
+    if plain is None:
+        return timings
+
+    def ratio(theirs: float | None, ours: float | None) -> float | None:
+        return None if theirs is None or ours is None else round(theirs / ours, 2)
+
+    return [
+        replace(
+            timing,
+            clip_times_faster=ratio(plain.clip_p50_ms, timing.clip_p50_ms),
+            stream_times_faster=ratio(plain.stream_cpu_ms_per_s, timing.stream_cpu_ms_per_s),
+        )
+        for timing in timings
+    ]
+
+
+def speed_table(result: Benchmark) -> list[Block]:
+    """A benchmark as a table, and a line on how it was measured."""
+    columns: dict[str, Callable[[Timing], str]] = {
+        "model": lambda timing: timing.name,
+        "file, kB": lambda timing: _cell(timing.file_bytes and timing.file_bytes / 1000, 0),
+        "load, ms": lambda timing: _cell(timing.load_ms, 0),
+        "memory, MB": lambda timing: _cell(timing.peak_memory_mb, 0),
+        "clip p50, ms": lambda timing: _cell(timing.clip_p50_ms, 2),
+        "p95, ms": lambda timing: _cell(timing.clip_p95_ms, 2),
+        "clips/s": lambda timing: _cell(timing.clips_per_s, 0),
+        "hop, ms": lambda timing: _cell(timing.hop_ms, 0),
+        "stream, CPU ms/s": lambda timing: _cell(timing.stream_cpu_ms_per_s, 2),
+        "clip, times faster": lambda timing: _cell(timing.clip_times_faster, 1),
+        "stream, times faster": lambda timing: _cell(timing.stream_times_faster, 1),
     }
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in result["models"]:
-        cells = [_cell(key, row[key]) if key in row else "" for key in columns.values()]
-        lines.append("| " + " | ".join(cells) + " |")
-    turns = result["turns"]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"One thread, {result['processor']}; medians of {turns['clip']} turns (clips), {turns['batch']} (batches "
-            f"of {BATCH_CLIPS}) and {turns['stream']} (streams of {STREAM_SECONDS} s).",
-        ]
-    )
+    turns = result.turns
+    return [
+        Table(tuple(columns), [tuple(text(timing) for text in columns.values()) for timing in result.models]),
+        f"One thread, {result.processor}; medians of {turns.clip} turns (clips), {turns.batch} (batches of "
+        f"{BATCH_CLIPS}) and {turns.stream} (streams of {STREAM_SECONDS} s).",
+    ]
 
 
-def _cell(key: str, value: Any) -> str:
-    if key == "file_bytes":
-        return f"{value / 1000:.0f}"
-    if key in ("load_ms", "peak_memory_mb", "clips_per_s"):
-        return f"{value:.0f}"
-    return f"{value:.1f}" if "times" in key else f"{value:.2f}" if isinstance(value, float) else str(value)
+def _cell(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _in_turns(tasks: Sequence[Callable[[], Any]], rounds: int, clock: Callable[[], float]) -> list[list[float]]:
@@ -179,12 +219,10 @@ print(1e3 * (loaded - started), *(line.split()[1] for line in lines if line.star
 """
 
 
-def _load_cost(path: Path, kind: str) -> dict[str, float]:
+def _load_cost(path: Path, kind: str) -> Timing:
     """Milliseconds to load an artefact and, on Linux, peak memory of a process that uses it, in one of its own."""
     command = [sys.executable, "-c", _LOAD, str(path), kind]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     load_ms, *peak_kib = map(float, done.stdout.split())
-    cost = {"load_ms": round(load_ms, 1)}
-    if peak_kib:
-        cost["peak_memory_mb"] = round(peak_kib[0] * 1024 / 1e6, 1)
-    return cost
+    peak_mb = round(peak_kib[0] * 1024 / 1e6, 1) if peak_kib else None
+    return Timing(path.name, path.stat().st_size, round(load_ms, 1), peak_mb)

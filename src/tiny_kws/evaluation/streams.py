@@ -18,28 +18,17 @@ import numpy.typing as npt
 
 from ..artefact.runtime import Classifier, Probabilities, StreamModel
 from ..audio import stream_mono
-from ..config import SAMPLE_RATE, DetectorConfig
+from ..config import CLIP_SAMPLES, SAMPLE_RATE, DetectorConfig
 from ..errors import AudioError, DataError, KwsError
 from ..listening.decoder import Decoder, Detection
 from ..listening.detector import TAIL, Detector
-from ..words import SILENCE, is_word
+from ..words import SILENCE, UNKNOWN, is_word
+from .metrics import Rule
 
 N_THRESHOLDS = 160
 LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 0.05, 0.9999
 END_SLACK_S = 0.05  # labels may end so much after their recording: coders round lengths
 BORDER_S = 1e-6  # times are rounded to this
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What counts as a hit: an event from a word's start to `after_s` after its end.
-
-    A false alarm silences those of the `debounce_s` after it.
-    """
-
-    name: str
-    after_s: float
-    debounce_s: float
 
 
 RULES = {rule.name: rule for rule in (Rule("tiny-kws", 0.5, 0.0), Rule("mlperf-tiny", 1.0, 1.0))}
@@ -91,10 +80,11 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Posteriors:
     """What a model made of a recording of `seconds`: probabilities (rows, labels), one row every `hop_s`.
 
-    The rows go on over the silence that a detector hears after the end. `cpu_s` is what model and decoder took.
+    The rows go on over the silence that a detector hears after the end. `cpu_s` is what model and decoder took,
+    `window_s` the sound that a row rests on.
     """
 
     recording: Recording
@@ -103,10 +93,11 @@ class Heard:
     rows: Probabilities
     seconds: float
     cpu_s: float
+    window_s: float = CLIP_SAMPLES / SAMPLE_RATE
 
     def events(self, config: DetectorConfig) -> list[Detection]:
         """The events that a detector with other settings would report; the hop of a sliding window stays."""
-        return Decoder(self.labels, self.hop_s, config).process(self.rows)
+        return Decoder(self.labels, self.hop_s, config, self.window_s).process(self.rows)
 
 
 @dataclass(frozen=True)
@@ -134,13 +125,14 @@ class Point:
     scores: tuple[Score, ...]
 
 
-def read_manifest(path: Path, labels: Sequence[str]) -> tuple[list[Recording], list[str]]:
+def read_manifest(path: Path, labels: Sequence[str], words: Sequence[str] = ()) -> tuple[list[Recording], list[str]]:
     """Recordings of a JSON-lines manifest, in its order, and what is wrong with those that are left out.
 
-    A line holds `file` (relative to the manifest), `label` (one of `labels`), `start_s`, `end_s` and, if known,
-    `speaker`; whatever else it holds is ignored. A recording with a bad line is left out whole, since a word without
-    its label would count as a false alarm. Raises DataError if the manifest cannot be read, or a line of it does not
-    say which recording it labels.
+    A line holds `file` (relative to the manifest), `label` (one of `labels`, silence or unknown), `start_s`, `end_s`
+    and, if known, `speaker`; whatever else it holds is ignored. With `words` these alone are keywords, and any other
+    word counts as other speech. A recording with a bad line is left out whole, since a word without its label would
+    count as a false alarm. Raises DataError if the manifest cannot be read, or a line of it does not say which
+    recording it labels.
     """
     stretches: dict[Path, list[tuple[int, Stretch]]] = {}
     problems: dict[Path, str] = {}
@@ -148,14 +140,14 @@ def read_manifest(path: Path, labels: Sequence[str]) -> tuple[list[Recording], l
         file = Path(os.path.normpath(path.parent / line["file"]))
         stretches.setdefault(file, [])
         try:
-            stretches[file].append((number, _stretch(line, labels)))
+            stretches[file].append((number, _stretch(line, labels, words)))
         except ValueError as error:
             problems.setdefault(file, f"{path}, line {number}: {error}; {file} is left out")
     recordings = []
     for file, found in stretches.items():
         found.sort(key=lambda item: item[1].start_s)
-        words = [(number, stretch) for number, stretch in found if stretch.is_word]
-        for (first, before), (number, word) in pairwise(words):
+        spoken = [(number, stretch) for number, stretch in found if stretch.is_word]
+        for (first, before), (number, word) in pairwise(spoken):
             if word.start_s < before.end_s:
                 problems.setdefault(
                     file,
@@ -187,11 +179,15 @@ def _manifest_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, content
 
 
-def _stretch(line: dict[str, Any], labels: Sequence[str]) -> Stretch:
+def _stretch(line: dict[str, Any], labels: Sequence[str], words: Sequence[str]) -> Stretch:
     """A line of a manifest. Raises ValueError, saying what was found and expected."""
     label, speaker = line.get("label"), line.get("speaker", "")
-    if label not in labels:
-        raise ValueError(f"found the label {label!r}, expected one of {', '.join(labels)}")
+    if isinstance(label, str) and words and is_word(label) and label not in words:
+        label = UNKNOWN
+    if label not in (SILENCE, UNKNOWN, *labels):
+        raise ValueError(
+            f"found the label {label!r}, expected one of {', '.join(labels)}; with --words other words are other speech"
+        )
     if not isinstance(speaker, str):
         raise ValueError(f"found the speaker {speaker!r}, expected a text")  # noqa: TRY004  (one kind of bad line)
     times = [line.get(name) for name in ("start_s", "end_s")]
@@ -209,7 +205,7 @@ def posteriors_of(
     config: DetectorConfig | None = None,
     on_error: Callable[[KwsError], None] | None = None,
     progress: Callable[[int], None] = lambda done: None,
-) -> list[Heard]:
+) -> list[Posteriors]:
     """Run a model over recordings, each streamed from its start; of `config` only `hop_ms` changes the result.
 
     `on_error` is told of recordings that cannot be read or are shorter than their labels, which are then left out;
@@ -228,7 +224,7 @@ def posteriors_of(
     return heard
 
 
-def _listen(detector: Detector, recording: Recording) -> Heard:
+def _listen(detector: Detector, recording: Recording) -> Posteriors:
     detector.reset()
     rows, n_samples, cpu_s = [], 0, 0.0
     for block in chain(stream_mono(recording.path), [TAIL]):
@@ -243,7 +239,8 @@ def _listen(detector: Detector, recording: Recording) -> Heard:
         raise DataError(
             f"{recording.path}: is {seconds:.2f} s long, expected {last_s:.2f} s or more by its labels; left out"
         )
-    return Heard(recording, detector.labels, detector.hop_s, np.concatenate(rows), seconds, cpu_s)
+    rows_of_all = np.concatenate(rows)
+    return Posteriors(recording, detector.labels, detector.hop_s, rows_of_all, seconds, cpu_s, detector.window_s)
 
 
 def score(events: Iterable[Detection], words: Iterable[Stretch], rule: Rule) -> Score:
@@ -297,7 +294,7 @@ def with_threshold(config: DetectorConfig, threshold: float) -> DetectorConfig:
 
 
 def sweep(
-    heard: Sequence[Heard],
+    heard: Sequence[Posteriors],
     config: DetectorConfig,
     rule: Rule = RULES["tiny-kws"],
     thresholds: Iterable[float] | None = None,

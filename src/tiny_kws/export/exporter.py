@@ -241,15 +241,15 @@ def _answers_of_streams(artefact: bytes, audio: Array, name: str) -> Array:
 def _validation(clips: ClipSet, probabilities: Array, labels: tuple[str, ...]) -> Validation:
     """How probabilities (clips, classes) or (clips, hops, classes), of which the last hop counts, fit the labels."""
     last = probabilities if probabilities.ndim == 2 else probabilities[:, -1]
-    figures = measure(last, np.array([labels.index(label) for label in clips.labels]), labels)
+    scores = measure(last, np.array([labels.index(label) for label in clips.labels]), labels)
     return Validation(
         clips=len(clips.labels),
         clips_name=clips.name,
         clips_sha256=clips.sha256,
-        accuracy=figures["accuracy"],
-        accuracy_interval=tuple(figures["accuracy_interval"]),
-        macro_f1=figures["macro_f1"],
-        macro_f1_interval=tuple(figures["macro_f1_interval"]),
+        accuracy=scores.accuracy,
+        accuracy_interval=scores.accuracy_interval,
+        macro_f1=scores.macro_f1,
+        macro_f1_interval=scores.macro_f1_interval,
     )
 
 

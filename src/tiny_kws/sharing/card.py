@@ -12,6 +12,8 @@ from typing import Any
 from ..artefact.format import Metadata, Validation
 from ..artefact.hub import CHECKPOINT, SUMS, import_hub
 from ..evaluation import tables
+from ..evaluation.json_form import from_json
+from ..evaluation.metrics import ClipMetrics, StreamMetrics
 from ..words import SILENCE, UNKNOWN, is_word
 
 SPEECH_COMMANDS = "Speech Commands"
@@ -246,11 +248,12 @@ def _measured_on_clips(facts: CardFacts) -> str:
         return ""
     parts = ["## Single clips"]
     for where, metrics in facts.clips.items():
-        parts.append(tables.metrics_table(metrics))
-        if "robustness" in metrics:
-            parts.append(tables.robustness_table(metrics))
-        if "keyword_free" in metrics:
-            parts.append(tables.windows_table(metrics))
+        found = from_json(ClipMetrics, metrics)
+        parts.append(tables.markdown(tables.metrics_table(found)))
+        if found.robustness:
+            parts.append(tables.markdown(tables.robustness_table(found.robustness)))
+        if found.keyword_free:
+            parts.append(tables.markdown(tables.windows_table(found.keyword_free)))
         parts += _pictures(facts, where, ("confusion_matrix.png", "robustness.png"))
     parts += _pictures(facts, "", ("learning_curve.png",))
     return "\n\n".join(parts)
@@ -284,7 +287,7 @@ def _streams(facts: CardFacts, streams: Mapping[str, Mapping[str, Any]], chosen:
         table_of_misses(streams),
     ]
     for name, metrics in streams.items():
-        table = tables.streams_table(metrics)
+        table = tables.markdown(tables.streams_table(from_json(StreamMetrics, metrics)))
         parts.append(f"<details><summary>{_condition(name)}</summary>\n\n{table}\n\n</details>")
         parts += _pictures(facts, name, ("det.png",)) if len(parts) == 4 else []
     return parts

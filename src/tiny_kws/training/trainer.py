@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,82 +15,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
-from ..config import SAMPLE_RATE, FeatureConfig
+from ..config import FeatureConfig
 from ..data.prepared import PreparedData
 from ..errors import ModelError, UsageError
 from ..plotting import require_matplotlib
-from ..training_config import DSCNNConfig, NetworkConfig, TrainConfig
+from ..training_config import NetworkConfig, TrainConfig
 from .bank import Bank, iterate_batches, on_device
-from .checkpoint import (
-    DS_CNN,
-    Checkpoint,
-    architecture_of,
-    feature_config_of,
-    load_weights,
-    network_config_of,
-)
+from .checkpoint import DS_CNN, Checkpoint, architecture_of, feature_config_of, network_config_of
 from .devices import find_device, keep_freed_memory, wants_bfloat16
 from .distributed import World, join_world
 from .features import LogMel, feature_stats, normalize
-from .networks import CausalCNN, Network, network_of, shape_of
+from .networks import CausalCNN, Network, network_of
 from .objectives import ClipObjective, MixedObjective, Objective, StreamObjective, WindowObjective, accuracy
+from .optimization import Optimization, scheduled_learning_rate
+from .reports import Callbacks, EpochReport, RunningMeans, StepReport
 from .run_folder import RunFolder
+from .settings import Identity, TrainSettings, begin_from, check_fits, fitted_network
 
 EVAL_BATCH = 256
 DATA_KEYS = ("source", "licence", "prepare", "clips", "clips_sha256", "sources")  # of the manifest, in a checkpoint
 PROGRESS_STEPS = 5  # report a step in so many: on a GPU every report waits for the device
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """Where a training stands: means over the epoch so far, and the seconds left of the whole training."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    accuracy: float
-    seconds_left: float
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """One line of the history."""
-
-    epoch: int
-    train_loss: float
-    train_acc: float
-    val_loss: float
-    val_acc: float
-    learning_rate: float
-    clips_per_second: float
-
-
-@dataclass(frozen=True)
-class Callbacks:
-    """What is called with reports while a training runs; by default nothing."""
-
-    on_step: Callable[[StepReport], None] = lambda report: None
-    on_epoch: Callable[[EpochReport], None] = lambda report: None
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """What to train and how. The network's classes and window are those of the data, whatever `network` says.
-
-    With `first`, training begins from the weights of that checkpoint; with `teachers`, networks of the same front end,
-    training on windows is also towards their logits, the mean of them. `device` is cpu, cuda or mps, the best there is
-    by default.
-    """
-
-    network: NetworkConfig = field(default_factory=DSCNNConfig)
-    config: TrainConfig = field(default_factory=TrainConfig)
-    device: str | None = None
-    first: Checkpoint | None = None
-    teachers: tuple[Checkpoint, ...] = ()
 
 
 def train(
@@ -151,18 +95,8 @@ class Trainer:
         self.first, self.teachers = settings.first, settings.teachers
         self.first_sha256 = "" if self.first is None else self.first.sha256
         self._prepare_teachers(feature_config)
-        self.model = self._make_model(_fitted(settings.network, self.data, feature_config))
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=self.config.learning_rate,
-            weight_decay=self.config.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
-        self.average: AveragedModel | None = None
-        if self.config.average_decay:
-            # Young averages forget faster: then the first, bad weights do not linger.
-            decay = _growing_average(self.config.average_decay)
-            self.average = AveragedModel(self.model, multi_avg_fn=decay, use_buffers=True)
+        self.model = self._make_model(fitted_network(settings.network, self.data, feature_config))
+        self.optimization = Optimization(self.model, self.config, self.device)
         self.rows = {split: self.data.rows(split) for split in ("training", "validation")}
         self._check_world()
         self.bank: Bank = on_device(self.data.bank, None, self.device)
@@ -213,15 +147,7 @@ class Trainer:
         """One step of the optimizer on the training clips `items`, numbers of them; its loss and accuracy, (2,)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             loss, accurate = self.loss(items, generator)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.config.max_gradient_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        self.optimization.step(loss, learning_rate)
         return torch.stack([loss.detach(), accurate])
 
     # Making
@@ -231,7 +157,7 @@ class Trainer:
             torch.manual_seed(self.config.seed)
             model = network_of(network)
         if self.first is not None:
-            _begin_from(self.first, model, self.data)
+            begin_from(self.first, model, self.data)
         if self.world.size > 1 and self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
@@ -240,7 +166,7 @@ class Trainer:
         if self.teachers and self.config.windows is None:
             raise UsageError("found a teacher with another recipe, expected windows; add --recipe windows or mixed")
         for teacher in self.teachers:
-            _check_fits(teacher, f"the teacher ({teacher.sha256[:12]})", feature_config, self.data)
+            check_fits(teacher, f"the teacher ({teacher.sha256[:12]})", feature_config, self.data)
             teacher.model.to(self.device).eval().requires_grad_(False)
 
     def _make_objective(self, config: TrainConfig) -> Objective:
@@ -260,8 +186,8 @@ class Trainer:
 
     def _check_world(self) -> None:
         """Raise UsageError unless all processes train the same, and there is something for each of them to do."""
-        settings = (asdict(self.config), self.bfloat16, architecture_of(self.model.config), asdict(self.model.config))
-        self.world.check_same(data=self.data.manifest["clips_sha256"], settings=(*settings, *self._origins().values()))
+        identity = self._identity()
+        self.world.check_same(data=identity.clips_sha256, settings=(identity, self.first_sha256))
         fewest = min(map(len, self.rows.values()))
         if self.world.size > fewest:
             raise UsageError(
@@ -276,15 +202,15 @@ class Trainer:
         seed = _epoch_seed(self.config.seed, epoch, self.world.rank)
         generator = torch.Generator().manual_seed(seed)
         if epoch:  # a network that has learnt nothing knows nothing hard
-            self.objective.begin_epoch(self._validated_model().eval(), generator)
+            self.objective.begin_epoch(self.optimization.validated.eval(), generator)
         self._to_training()
         order = torch.randperm(self.objective.n_items, generator=generator)
         batches = torch.split(self.world.own_part(self.world.from_first(order)), self.objective.per_step)
-        means = _Means(self.device)
+        means = RunningMeans(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(seed)  # dropout draws from torch's own generator
             for step, items in enumerate(batches):
-                rate = _learning_rate(self.config, epoch, step, len(batches))
+                rate = scheduled_learning_rate(self.config, epoch, step, len(batches))
                 means.add(self.step(items, rate, generator), len(items))
                 if step % PROGRESS_STEPS == 0 or step + 1 == len(batches):
                     loss, accurate = self.world.means(*means.now())
@@ -307,9 +233,9 @@ class Trainer:
 
     def _validate(self) -> tuple[float, float]:
         """Loss (without label smoothing) and accuracy on the validation split, in float32."""
-        for model in (self.model, self._validated_model()):
+        for model in (self.model, self.optimization.validated):
             self.world.copy_from_first(model)  # each has its own statistics of batch norm
-        rows, model = self._own_rows("validation"), self._validated_model().eval()
+        rows, model = self._own_rows("validation"), self.optimization.validated.eval()
         with torch.inference_mode():
             batches = iterate_batches(self.bank, rows, EVAL_BATCH, self.device)
             logits = torch.cat([model(self._features(audio)) for audio in batches])
@@ -334,29 +260,23 @@ class Trainer:
         """This process's part of the rows of a split."""
         return self.rows[split][self.world.rank :: self.world.size]
 
-    def _validated_model(self) -> Network:
-        """What is validated and saved: the average of the weights, if there is one."""
-        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
-
     # Checkpoints
 
-    def _origins(self) -> dict[str, Any]:
-        """The checkpoints that this training begins from and learns from."""
-        return {
-            "first_sha256": self.first_sha256,
-            "teachers_sha256": [teacher.sha256 for teacher in self.teachers],
-        }
+    def _identity(self) -> Identity:
+        return Identity(
+            {**asdict(self.config), "bfloat16": self.bfloat16},
+            self.model.config,
+            self.data.manifest["clips_sha256"],
+            [teacher.sha256 for teacher in self.teachers],
+        )
 
     def _history_lines(self) -> list[dict[str, float]]:
         return [asdict(report) for report in self.history]
 
-    def _train_config(self) -> dict[str, Any]:
-        return {**asdict(self.config), "bfloat16": self.bfloat16}
-
     def _checkpoint(self) -> Checkpoint:
-        manifest = self.data.manifest
+        manifest, identity = self.data.manifest, self._identity()
         return Checkpoint(
-            model=self._validated_model(),
+            model=self.optimization.validated,
             labels=self.data.vocabulary.labels,
             stats=self.stats,
             feature_config=self.log_mel.config,
@@ -364,37 +284,31 @@ class Trainer:
             val_acc=self.history[-1].val_acc,
             epoch=len(self.history),
             history=self._history_lines(),
-            train_config=self._train_config(),
+            train_config=identity.train_config,
             data={
                 **{key: manifest.get(key) for key in DATA_KEYS},
                 "left_out": list(self.config.left_out),
-                **self._origins(),
+                "first_sha256": self.first_sha256,
+                "teachers_sha256": identity.teachers_sha256,
             },
         )
 
     def _save(self) -> None:
-        to_go_on: dict[str, Any] = {"optimizer": self.optimizer.state_dict()}
-        if self.average is not None:
-            to_go_on |= {"trained_state": self.model.state_dict(), "n_averaged": self.average.n_averaged}
         *earlier, now = (report.val_acc for report in self.history)
         is_best = self.config.keep_last or now > max(earlier, default=-1.0)
-        self.folder.save(self._checkpoint().to_dict(), to_go_on, is_best)
+        self.folder.save(self._checkpoint().to_dict(), self.optimization.state(), is_best)
 
     def _restore(self, last: dict[str, Any]) -> None:
         """Go on from what `last.pt` holds. Raises UsageError if it is of another training, ModelError if damaged."""
         path = self.folder.last
-        differing = self._differences(last)
+        differing = self._identity().differences(last, str(path))
         if differing:
             raise UsageError(
                 f"{path}: was started with other settings ({', '.join(differing)}), expected the same; "
                 "resume with those or name another folder"
             )
         try:
-            load_weights(self._validated_model(), last["model_state"], str(path))
-            if self.average is not None:
-                load_weights(self.model, last["trained_state"], str(path))
-                self.average.n_averaged.copy_(last["n_averaged"])
-            self.optimizer.load_state_dict(last["optimizer"])
+            self.optimization.restore(last, str(path))
             self.history = [EpochReport(**line) for line in last["history"]]
             self.stats = last["stats"]
             self.first_sha256 = str(last["data"].get("first_sha256", ""))
@@ -402,24 +316,6 @@ class Trainer:
             raise ModelError(
                 f"{path}: is no training to go on with ({error}); start again in another folder"
             ) from error
-
-    def _differences(self, last: dict[str, Any]) -> list[str]:
-        """In what the training of `last` was started otherwise than this one."""
-        found, data, network = (
-            value if isinstance(value := last.get(key), dict) else {}
-            for key in ("train_config", "data", "model_config")
-        )
-        expected = self._train_config()
-        found = {**asdict(TrainConfig()), **found}  # settings that it does not know were at their defaults
-        differing = [name for name in expected if found.get(name) != expected[name]]
-        if data.get("clips_sha256") != self.data.manifest["clips_sha256"]:
-            differing.append("the list of clips")
-        architecture = last.get("architecture", DS_CNN)
-        if network_config_of(architecture, network, str(self.folder.last)) != self.model.config:
-            differing.append("the network")
-        if data.get("teachers_sha256", []) != self._origins()["teachers_sha256"]:
-            differing.append("the teachers")
-        return differing
 
 
 class _Loss(nn.Module):
@@ -433,81 +329,6 @@ class _Loss(nn.Module):
         return self.objective.loss(self.model, items, generator)
 
 
-class _Means:
-    """Loss and accuracy over the clips of an epoch so far, and the time it has taken."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._total, self._n_clips = torch.zeros(2, device=device), 0
-        self._started = time.perf_counter()
-
-    def add(self, values: Tensor, n_clips: int) -> None:
-        self._total += values * n_clips
-        self._n_clips += n_clips
-
-    def now(self) -> list[float]:
-        means: list[float] = (self._total / self._n_clips).tolist()
-        return means
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._started
-
-
-def _fitted(network: NetworkConfig, data: PreparedData, feature_config: FeatureConfig) -> NetworkConfig:
-    """The network for the data's classes and window. Raises UsageError if it cannot take such a window."""
-    if isinstance(network, DSCNNConfig):
-        return replace(network, n_classes=len(data.vocabulary))
-    hop = feature_config.hop * CausalCNN.FRAMES_PER_ANSWER
-    if data.window % hop:
-        raise UsageError(
-            f"{data.folder}: found a window of {data.window} samples, expected a multiple of {hop} "
-            f"({1000 * hop // SAMPLE_RATE} ms) for a network that streams; prepare the data with another --window-ms, "
-            "or train ds-cnn"
-        )
-    return replace(network, n_classes=len(data.vocabulary), pooled_frames=data.window // hop)
-
-
-def _begin_from(first: Checkpoint, model: Network, data: PreparedData) -> None:
-    """Take over the weights of a checkpoint. Raises UsageError if it is of another network, front end or task."""
-    name = f"the first checkpoint ({first.sha256[:12]})"
-    _check_fits(first, name, feature_config_of(first.architecture), data)
-    if shape_of(first.model) != shape_of(model):
-        raise UsageError(f"{name} is of another network, expected one of the size asked for")
-    load_weights(model, first.model.state_dict(), name)
-
-
-def _check_fits(checkpoint: Checkpoint, name: str, feature_config: FeatureConfig, data: PreparedData) -> None:
-    """Raise UsageError unless a checkpoint takes and gives what the network that is trained takes and gives."""
-    if checkpoint.feature_config != feature_config:
-        raise UsageError(f"{name} has another front end, expected that of the network that is to learn")
-    if checkpoint.labels != data.vocabulary.labels:
-        raise UsageError(
-            f"{name} has the labels {', '.join(checkpoint.labels)}, expected those of the data in their order: "
-            f"{', '.join(data.vocabulary.labels)}"
-        )
-    if checkpoint.window != data.window:
-        raise UsageError(f"{name} has a window of {checkpoint.window} samples, expected {data.window} as the data has")
-
-
-def _growing_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """Exponential moving average of the weights whose decay grows from 2/21, in the second step, to `decay`."""
-
-    def average(averaged: Sequence[Tensor], new: Sequence[Tensor], n_averaged: Tensor | int) -> None:
-        if averaged[0].is_floating_point():
-            n = int(n_averaged)
-            torch._foreach_lerp_(list(averaged), list(new), 1.0 - min(decay, (n + 1) / (n + 20)))
-        else:  # batch norm's count of batches
-            torch._foreach_copy_(list(averaged), list(new))
-
-    return average
-
-
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
     """Of all draws of a process in an epoch."""
     return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _learning_rate(config: TrainConfig, epoch: int, step: int, steps: int) -> float:
-    """Of a step, one of `steps` in each epoch: down half a cosine to zero, after a rise over the first steps."""
-    cosine = 0.5 * (1.0 + math.cos(math.pi * (epoch + step / steps) / config.epochs))
-    warm_up = min(1.0, (epoch * steps + step + 1) / max(1, config.warmup_steps))
-    return config.learning_rate * cosine * warm_up

@@ -1,1 +1,1 @@
-import{i as e,n as t,r as n,t as r}from"./stream.js";import{a as i,n as a,o,t as s}from"./decoder.js";export{s as Decoder,o as KwsError,i as LogMel,e as Resampler,r as Stream,t as StreamModel,a as detectorConfig,n as parseArtefact};
+import{c as e,d as t,i as n,l as r,n as i,o as a,s as o}from"./artefact.js";import{n as s,r as c,t as l}from"./stream.js";export{o as Decoder,t as KwsError,a as LogMel,c as Resampler,l as Stream,s as StreamModel,e as detectorConfig,r as eventJson,i as parseArtefact,n as sha256};

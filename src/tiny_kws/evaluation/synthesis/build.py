@@ -7,9 +7,8 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -20,11 +19,69 @@ from ...data.material import Material, Sound, list_clips, list_noises, list_room
 from ...errors import DataError, UsageError
 from ...files import sha256_of, whole_folder, write_bytes, write_json
 from ...words import SILENCE, UNKNOWN
+from ..metrics import Origin
 from .protocols import MLPERF_TINY, plan_preset
-from .recordings import Line, StreamSettings, plan_recordings
+from .recordings import Line, Recording, StreamSettings, plan_recordings
 
 FORMAT = 1
+SUMMARY = "stream.json"
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Hours:
+    """Of recordings with speech, of running speech in them, and of recordings of noise."""
+
+    recordings_of_speech: float
+    running_speech: float
+    recordings_of_noise: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """What of a folder of material was used; `groups` are speakers, sources of noise, or rooms."""
+
+    files: int
+    groups: int
+    licences: dict[str, int]
+
+
+@dataclass(frozen=True)
+class StreamSummary:
+    """What was built, and of what: the content of stream.json.
+
+    `lines` counts the manifest's lines by label, `other_words` the words that are no keywords; `recordings_sha256` is
+    over a listing of all recordings.
+    """
+
+    format: int
+    settings: StreamSettings
+    hours: Hours
+    lines: dict[str, int]
+    other_words: dict[str, int]
+    speakers: int
+    speakers_in_several_recordings: tuple[str, ...]
+    sources: dict[str, Source]
+    unreadable: tuple[str, ...]
+    clips_without_a_word: tuple[str, ...]
+    clipped_samples: dict[str, int]
+    recordings: int
+    recordings_sha256: str
+    manifest_sha256: str
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The recordings of a set on disk: the lines of each by its name, and the clipped samples by condition."""
+
+    lines: dict[str, list[Line]]
+    clipped: dict[str, int]
+
+    @property
+    def manifest(self) -> bytes:
+        """As it stands in the file."""
+        rows = ({"file": name, **asdict(line)} for name, lines in self.lines.items() for line in lines)
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def make_stream(
@@ -33,9 +90,10 @@ def make_stream(
     noise: Path | None = None,
     rooms: Path | None = None,
     speech: Path | None = None,
-    settings: StreamSettings | None = None,
+    *,
+    settings: StreamSettings,
     progress: Progress = lambda done, total: None,
-) -> dict[str, Any]:
+) -> StreamSummary:
     """Build a set in the new folder `out` from folders of material; return what stands in its stream.json.
 
     OUT/CONDITION/001-speech.flac and so on (16 kHz, 16 bits), OUT/CONDITION/manifest.jsonl and OUT/stream.json, where
@@ -46,36 +104,58 @@ def make_stream(
     place. Raises UsageError for settings that make no sense, DataError if the material is missing or too little,
     KwsError if the set cannot be written.
     """
-    settings = settings or StreamSettings()
     conditions = conditions_of(settings)
     if out.exists():
         raise DataError(f"{out}: already exists, expected a new folder; remove it or name another")
     material = _list_material(clips, noise, rooms, speech, settings)
     plan = plan_preset(material, settings) if settings.preset else plan_recordings(material, settings)
-    manifest: list[Line] = []
-    clipped: Counter[str] = Counter()
     with whole_folder(out) as folder:
+        written = _write_recordings(folder, conditions, plan, progress)
         for condition in conditions:
-            (folder / condition).mkdir()
-        for i, render in enumerate(plan):
-            recording = render()
-            name = f"{i + 1:03}-{recording.kind}.flac"
-            for condition, sound in zip(conditions, recording.sounds, strict=True):
-                clipped[condition] += _write_flac(folder / condition / name, sound)
-            manifest += [{"file": name, **line} for line in recording.lines]
-            progress(i + 1, len(plan))
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in manifest).encode()
-        for condition in conditions:
-            write_bytes(folder / condition / "manifest.jsonl", text)
-        summary = _summary(folder, material, settings, manifest, clipped)
-        write_json(folder / "stream.json", summary)
+            write_bytes(folder / condition / "manifest.jsonl", written.manifest)
+        summary = _summary(folder, material, settings, written)
+        write_json(folder / SUMMARY, asdict(summary))
     return summary
+
+
+def _write_recordings(
+    folder: Path, conditions: Sequence[str], plan: Sequence[Callable[[], Recording]], progress: Progress
+) -> _Written:
+    """Make each recording of a plan, and write it in every condition."""
+    lines: dict[str, list[Line]] = {}
+    clipped = Counter(dict.fromkeys(conditions, 0))
+    for condition in conditions:
+        (folder / condition).mkdir()
+    for i, render in enumerate(plan):
+        recording = render()
+        name = f"{i + 1:03}-{recording.kind}.flac"
+        for condition, sound in zip(conditions, recording.sounds, strict=True):
+            clipped[condition] += _write_flac(folder / condition / name, sound)
+        lines[name] = recording.lines
+        progress(i + 1, len(plan))
+    return _Written(lines, dict(clipped))
+
+
+def origin_of(manifest: Path) -> Origin | None:
+    """How the streams of a manifest were made; None if no `stream.json` lies in the folder above, or it is of others.
+
+    >>> origin_of(Path("meeting/manifest.jsonl")) is None
+    True
+    """
+    path = manifest.parent.parent / SUMMARY
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if summary.get("manifest_sha256", sha256_of(manifest)) != sha256_of(manifest):
+            return None
+        return Origin(manifest.parent.name, dict(summary["settings"]), str(summary["recordings_sha256"]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def conditions_of(settings: StreamSettings) -> list[str]:
     """The names of the conditions' folders. Raises UsageError for settings that make no sense.
 
-    >>> conditions_of(StreamSettings(snrs_db=(None, 10.0, 2.5)))
+    >>> conditions_of(StreamSettings(("stop",), snrs_db=(None, 10.0, 2.5)))
     ['clean', 'snr10', 'snr2.5']
     """
     if settings.preset == MLPERF_TINY:
@@ -106,15 +186,15 @@ def parse_snrs(text: str) -> tuple[float | None, ...]:
     return snrs_db
 
 
-def summary_text(summary: dict[str, Any]) -> str:
+def summary_text(summary: StreamSummary) -> str:
     """What was built, in two lines to read."""
-    hours, lines = summary["hours"], summary["lines"]
-    labels = summary["settings"]["labels"]
+    hours = summary.hours
+    keywords = sum(summary.lines.get(label, 0) for label in summary.settings.labels)
     return (
-        f"{sum(lines.get(label, 0) for label in labels)} keywords, {sum(summary['other_words'].values())} other words, "
-        f"{summary['speakers']} speakers; {len(summary['clips_without_a_word'])} clips without a word left out\n"
-        f"{hours['recordings_of_speech']:.2f} h with speech, {hours['running_speech']:.2f} h of it running speech "
-        f"without keywords; {hours['recordings_of_noise']:.2f} h of noise"
+        f"{keywords} keywords, {sum(summary.other_words.values())} other words, {summary.speakers} speakers; "
+        f"{len(summary.clips_without_a_word)} clips without a word left out\n"
+        f"{hours.recordings_of_speech:.2f} h with speech, {hours.running_speech:.2f} h of it running speech without "
+        f"keywords; {hours.recordings_of_noise:.2f} h of noise"
     )
 
 
@@ -146,45 +226,49 @@ def _write_flac(path: Path, audio: Samples) -> int:
     return int(np.count_nonzero(np.abs(audio) > 1.0))
 
 
-def _summary(
-    folder: Path, material: Material, settings: StreamSettings, manifest: list[Line], clipped: Counter[str]
-) -> dict[str, Any]:
+def _summary(folder: Path, material: Material, settings: StreamSettings, written: _Written) -> StreamSummary:
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.flac"))
     listing = "".join(f"{sha256_of(folder / file)}  {file}\n" for file in files)
-    first = conditions_of(settings)[0]
-    seconds = {file: sf.info(folder / file).duration for file in files if file.startswith(f"{first}/")}
-    said = [line for line in manifest if line["label"] != SILENCE]
-    running_s = sum(line["end_s"] - line["start_s"] for line in said if not line["word"])
-    heard_in = Counter(speaker for speaker, _ in {(line["speaker"], line["file"]) for line in said})
-    return {
-        "format": FORMAT,
-        "settings": asdict(settings),
-        "hours": {
-            "recordings_of_speech": round(sum(s for file, s in seconds.items() if "-speech" in file) / 3600, 4),
-            "running_speech": round(running_s / 3600, 4),
-            "recordings_of_noise": round(sum(s for file, s in seconds.items() if "-noise" in file) / 3600, 4),
-        },
-        "lines": dict(Counter(line["label"] for line in manifest)),
-        "other_words": dict(
-            sorted(Counter(ln["word"] for ln in said if ln["label"] == UNKNOWN and ln["word"]).items())
-        ),
-        "speakers": len(heard_in),
-        "speakers_in_several_recordings": sorted(speaker for speaker, count in heard_in.items() if count > 1),
-        "sources": {
+    lines = [line for found in written.lines.values() for line in found]
+    others = Counter(line.word for line in lines if line.label == UNKNOWN and line.word)
+    recordings_with = Counter(
+        speaker for found in written.lines.values() for speaker in {ln.speaker for ln in found if ln.label != SILENCE}
+    )
+    return StreamSummary(
+        format=FORMAT,
+        settings=settings,
+        hours=_hours(folder / conditions_of(settings)[0], lines),
+        lines=dict(Counter(line.label for line in lines)),
+        other_words=dict(sorted(others.items())),
+        speakers=len(recordings_with),
+        speakers_in_several_recordings=tuple(sorted(name for name, count in recordings_with.items() if count > 1)),
+        sources={
             name: _source([sound for sound in getattr(material, name) if sound.path in material.used])
             for name in ("clips", "speech", "noises", "rooms")
         },
-        "unreadable": material.unreadable,
-        "clips_without_a_word": material.wordless,
-        "clipped_samples": dict(clipped),
-        "recordings": len(files),
-        "recordings_sha256": hashlib.sha256(listing.encode()).hexdigest(),
-    }
+        unreadable=tuple(material.unreadable),
+        clips_without_a_word=tuple(material.wordless),
+        clipped_samples=written.clipped,
+        recordings=len(files),
+        recordings_sha256=hashlib.sha256(listing.encode()).hexdigest(),
+        manifest_sha256=hashlib.sha256(written.manifest).hexdigest(),
+    )
 
 
-def _source(sounds: Sequence[Sound]) -> dict[str, Any]:
-    return {
-        "files": len(sounds),
-        "groups": len({sound.group for sound in sounds}),
-        "licences": dict(sorted(Counter(sound.licence or "not stated" for sound in sounds).items())),
-    }
+def _hours(condition: Path, lines: Sequence[Line]) -> Hours:
+    """Of one condition; they are all of one length."""
+    running_s = sum(line.end_s - line.start_s for line in lines if line.label != SILENCE and not line.word)
+
+    def hours_of(kind: str) -> float:
+        seconds = [float(sf.info(path).duration) for path in sorted(condition.glob(f"*-{kind}.flac"))]
+        return round(sum(seconds) / 3600, 4)
+
+    return Hours(hours_of("speech"), round(running_s / 3600, 4), hours_of("noise"))
+
+
+def _source(sounds: Sequence[Sound]) -> Source:
+    return Source(
+        files=len(sounds),
+        groups=len({sound.group for sound in sounds}),
+        licences=dict(sorted(Counter(sound.licence or "not stated" for sound in sounds).items())),
+    )

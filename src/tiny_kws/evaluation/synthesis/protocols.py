@@ -69,13 +69,16 @@ VOICE_HOURS = sum((stop - start) * count for start, stop, _, count in VOICES) / 
 MOST_WORDS = 150  # more would lie over each other
 
 
-def preset_settings(preset: str) -> StreamSettings:
-    """The settings of a recipe, of "" this project's own. Raises UsageError for a name that is none."""
+def preset_settings(preset: str, labels: tuple[str, ...]) -> StreamSettings:
+    """The settings of a recipe for the keywords `labels`, of "" this project's own recipe.
+
+    Raises UsageError for a name that is none.
+    """
     if preset not in ("", PICOVOICE, MLPERF_TINY):
         raise UsageError(f"found the preset {preset!r}, expected {PICOVOICE} or {MLPERF_TINY}")
     if not preset:
-        return StreamSettings()
-    published = StreamSettings(preset=preset, noise_hours=0.0, others=0, room_share=0.0)
+        return StreamSettings(labels)
+    published = StreamSettings(labels, preset=preset, noise_hours=0.0, others=0, room_share=0.0)
     if preset == PICOVOICE:
         return replace(published, snrs_db=(10.0,))
     return replace(published, snrs_db=(), speech_hours=VOICE_HOURS, keywords=50)
@@ -86,7 +89,7 @@ def plan_preset(material: Material, settings: StreamSettings) -> list[Callable[[
 
     Raises UsageError for settings that the recipe does not have, DataError if the material is too little.
     """
-    published = preset_settings(settings.preset)
+    published = preset_settings(settings.preset, settings.labels)
     fixed = ["noise_hours", "others", "room_share"]
     fixed += ["speech_hours", "snrs_db"] if settings.preset == MLPERF_TINY else []
     changed = [name for name in fixed if getattr(settings, name) != getattr(published, name)]
@@ -208,7 +211,7 @@ def _render_mlperf_tiny(
         at = round(time_s * SAMPLE_RATE)
         add_at(track, _with_rms(trimmed, rng.uniform(*WORD_RMS)), at)
         lines.append(line_of(replace(word, start=0, end=len(trimmed)), at))
-    return Recording("speech", sorted(lines, key=lambda line: float(line["start_s"])), iter([_with_peak(track)]))
+    return Recording("speech", sorted(lines, key=lambda line: line.start_s), iter([_with_peak(track)]))
 
 
 def _noises(material: Material, n_samples: int, rng: np.random.Generator) -> Samples:

@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,6 @@ from ...config import SAMPLE_RATE
 from ...data.material import Material, Sound, SpeechDeck, deal_clips, draw_clips, shuffled
 from ...data.mixing import active_level_db, add_at, at_level, faded, faint_noise, room_response
 from ...data.spans import find_word, sounding_span
-from ...data.speech_commands import KEYWORDS
 from ...errors import DataError
 from ...words import SILENCE, UNKNOWN
 
@@ -44,17 +42,31 @@ SENTENCE_RANGE_DB, SENTENCE_MARGIN_S = 35.0, 0.1  # how much of a sentence's own
 NOISE_S = (8.0, 40.0)  # of one noise at a time, where it lasts so long
 SECOND_NOISE_S = 20.0  # mean time from one noise over another to the next
 FADE_S, CLIP_FADE_S = 0.05, 0.01
+TYPICAL_CLIP_S = 1.0  # of a word, to tell how many recordings there will be
+SPEECH_PAUSES = 1.15  # how much longer stretches of speech are with the pauses between them
 DEEPEST_GAP_DB = 12.0
-Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a manifest says of something in a recording, but for the recording's name."""
+
+    label: str
+    start_s: float
+    end_s: float
+    speaker: str = ""
+    word: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """What is to be built. A `part` of None takes every group, see `held_out.part_of`."""
+    """What is to be built: `labels` are the keywords. A `part` of None takes every group, see `held_out.part_of`."""
 
+    labels: tuple[str, ...]
     seed: int = 0
     preset: str = ""
-    """Empty for the recipe of this room, or the name of another one, see `presets`."""
+    """Empty for the recipe of this room, or the name of another one, see `protocols`."""
     snrs_db: tuple[float | None, ...] = (None, 20.0, 10.0, 5.0, 0.0)
     """The conditions; None is clean."""
     speech_hours: float = 1.0
@@ -62,7 +74,6 @@ class StreamSettings:
     keywords: int = 500
     others: int = 200
     room_share: float = 0.3
-    labels: tuple[str, ...] = KEYWORDS
     split: str = "validation"
     part: int | None = None
     """The third of the noises' sources and of the rooms."""
@@ -121,8 +132,8 @@ def plan_recordings(material: Material, settings: StreamSettings) -> list[Callab
 
 def _plan_speech(material: Material, settings: StreamSettings, rng: np.random.Generator) -> list[list[Item]]:
     """The items of every recording of speech, in order."""
-    word_s = 1.0 + MEAN_PAUSE_S
-    count = n_recordings(3600 * settings.speech_hours * 1.15 + word_s * (settings.keywords + settings.others))
+    words_s = (TYPICAL_CLIP_S + MEAN_PAUSE_S) * (settings.keywords + settings.others)
+    count = n_recordings(3600 * settings.speech_hours * SPEECH_PAUSES + words_s)
     items: list[list[Item]] = [[] for _ in range(count)]
     groups = deal_clips(material.clips, count, rng)
     for i, item in keyword_items(material, groups, settings, rng):
@@ -130,18 +141,23 @@ def _plan_speech(material: Material, settings: StreamSettings, rng: np.random.Ge
     others = sorted({clip.text for clip in material.clips} - set(settings.labels))
     for i, item in _clip_items(material, groups, others, UNKNOWN, settings.others, rng):
         items[i].append(item)
+    _add_stretches(items, material, settings.speech_hours, rng)
+    return [shuffled(found_items, rng) for found_items in items if found_items]
+
+
+def _add_stretches(items: list[list[Item]], material: Material, hours: float, rng: np.random.Generator) -> None:
+    """Deal out stretches of running speech evenly, `hours` of them in all."""
     deck = SpeechDeck(material.speech, rng)
-    wanted = 3600 * settings.speech_hours * SAMPLE_RATE
+    wanted = 3600 * hours * SAMPLE_RATE
     found = 0
-    for i in range(count):
-        while found < wanted * (i + 1) / count:
+    for i, of_recording in enumerate(items):
+        while found < wanted * (i + 1) / len(items):
             stretch = draw_stretch(material, deck, rng)
             if stretch is None:
-                raise too_little_speech(found, settings.speech_hours)
-            items[i].append(stretch)
+                raise too_little_speech(found, hours)
+            of_recording.append(stretch)
             found += stretch.n_samples
         deck.next_recording()
-    return [shuffled(found_items, rng) for found_items in items if found_items]
 
 
 def keyword_items(
@@ -274,15 +290,15 @@ def dry_sound(material: Material, item: Item) -> Samples:
 
 
 def line_of(item: Item, at: int) -> Line:
-    """The manifest's line of an item that begins at sample `at`, but for the file's name."""
-    return {
-        "label": item.label,
-        "start_s": round((at + item.start) / SAMPLE_RATE, 5),
-        "end_s": round((at + item.end) / SAMPLE_RATE, 5),
-        "speaker": item.speaker,
-        "word": item.word,
-        "source": " ".join(sound.name for sound, *_ in item.pieces),
-    }
+    """The manifest's line of an item that begins at sample `at`."""
+    return Line(
+        label=item.label,
+        start_s=round((at + item.start) / SAMPLE_RATE, 5),
+        end_s=round((at + item.end) / SAMPLE_RATE, 5),
+        speaker=item.speaker,
+        word=item.word,
+        source=" ".join(sound.name for sound, *_ in item.pieces),
+    )
 
 
 def _level_bed(bed: Samples, placed: Sequence[tuple[Item, int, float]]) -> Samples:
@@ -310,7 +326,7 @@ def _render_noise(material: Material, n_samples: int, settings: StreamSettings, 
         sound = _leveled_noise(material, rng, NOISE_LEVEL_DB)
         add_at(track, sound, at)
         at += len(sound)
-    line = {"label": SILENCE, "start_s": 0.0, "end_s": n_samples / SAMPLE_RATE, "speaker": "", "word": "", "source": ""}
+    line = Line(SILENCE, 0.0, n_samples / SAMPLE_RATE)
     return Recording("noise", [line], iter([track] * len(settings.snrs_db)))
 
 

@@ -1,0 +1,63 @@
+"""What a training tells while it runs: after some steps, and after each epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Where a training stands: means over the epoch so far, and the seconds left of the whole training."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One line of the history."""
+
+    epoch: int
+    train_loss: float
+    train_acc: float
+    val_loss: float
+    val_acc: float
+    learning_rate: float
+    clips_per_second: float
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What is called with reports while a training runs; by default nothing."""
+
+    on_step: Callable[[StepReport], None] = lambda report: None
+    on_epoch: Callable[[EpochReport], None] = lambda report: None
+
+
+class RunningMeans:
+    """Loss and accuracy over the clips of an epoch so far, and the time it has taken."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._total, self._n_clips = torch.zeros(2, device=device), 0
+        self._started = time.perf_counter()
+
+    def add(self, values: Tensor, n_clips: int) -> None:
+        self._total += values * n_clips
+        self._n_clips += n_clips
+
+    def now(self) -> list[float]:
+        means: list[float] = (self._total / self._n_clips).tolist()
+        return means
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started

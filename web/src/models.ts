@@ -1,0 +1,87 @@
+/** The models that can be chosen: those beside the page, and files of one's own; and which of them is wanted. */
+import { checkSize } from "./artefact";
+import { byId, make } from "./dom";
+import { KwsError } from "./errors";
+import { fetchFile } from "./files";
+import type { Settings } from "./protocol";
+
+type Source = () => Promise<ArrayBuffer>;
+
+export class ModelMenu {
+  /** The model that answers; empty before one was loaded. */
+  current = "";
+  private readonly menu = byId<HTMLSelectElement>("model");
+  private readonly sources = new Map<string, Source>(); // of those in the menu
+  private readonly dropped = new Map<string, Source>(); // which go into the menu once they were loaded
+  private turn = 0; // a later choice has precedence over those still on their way
+
+  /** `load` is given the bytes of a model, to be kept; `fail` what went wrong before. */
+  constructor(
+    private readonly load: (name: string, bytes: Uint8Array<ArrayBuffer>) => void,
+    private readonly fail: (error: unknown) => void,
+  ) {
+    this.menu.onchange = () => void this.choose(this.menu.value);
+  }
+
+  /** Offer the models beside the page. */
+  offer({ models }: Settings): void {
+    for (const { name, file } of models) this.add(name, () => fetchFile(`models/${encodeURIComponent(file)}`));
+  }
+
+  /** Fetch what can be chosen, for when there is no network. */
+  fetchAll(): void {
+    for (const source of this.sources.values()) source().catch(() => undefined);
+  }
+
+  /** Have a model loaded that is in the menu. */
+  async choose(name: string): Promise<void> {
+    await this.ask(name, this.sources.get(name) ?? (() => this.refuse(name)));
+  }
+
+  /** Have a file loaded, whatever it is. */
+  async open(file: File): Promise<void> {
+    const bytes = readModel(file); // once: what lies on the disk may change
+    const source = () => bytes;
+    this.dropped.set(file.name, source);
+    await this.ask(file.name, source);
+  }
+
+  /** A model was loaded: it is the current one. */
+  loaded(name: string): void {
+    const source = this.dropped.get(name);
+    if (source) this.add(name, source);
+    this.current = this.menu.value = name;
+  }
+
+  /** Show which model is current, whatever was asked for. */
+  goBack(): void {
+    if (this.current) this.menu.value = this.current;
+    this.menu.disabled = false;
+  }
+
+  private async ask(name: string, source: Source): Promise<void> {
+    const turn = ++this.turn;
+    try {
+      const bytes = new Uint8Array(await source()).slice();
+      if (turn === this.turn) this.load(name, bytes);
+    } catch (error) {
+      if (turn === this.turn) this.fail(error);
+    }
+  }
+
+  private add(name: string, source: Source): void {
+    if (!this.sources.has(name)) this.menu.append(make("option", { value: name }, name));
+    this.sources.set(name, source);
+  }
+
+  private async refuse(name: string): Promise<never> {
+    throw new KwsError(`${name}: is not among the models here, expected one of ${[...this.sources.keys()].join(", ")}.`);
+  }
+}
+
+async function readModel(file: File): Promise<ArrayBuffer> {
+  checkSize(file.size, file.name);
+  return file.arrayBuffer().catch(() => {
+    throw new KwsError(`${file.name}: cannot be read, expected a file of \`tiny-kws export --stream\`; choose it again.`);
+  });
+}
