@@ -140,6 +140,18 @@ def test_a_rule_that_makes_no_sense_is_refused(rule: str) -> None:
         parse_rule(rule, WORDS)
 
 
+def test_a_label_may_be_written_in_any_form_of_unicode() -> None:
+    """A letter and its accent are the same label in one character and in two."""
+    assert parse_rule("cafe\u0301=ls", ["tea", "caf\u00e9"]) == ("caf\u00e9", ["ls"])
+
+
+def test_a_label_of_any_length_names_a_file(tmp_path: Path) -> None:
+    """The sound of an event with a very long label is kept."""
+    problems: list[str] = []
+    Recordings(tmp_path, problems.append).keep(Detection("\u706f" * 500, 0.0, 1.0, 0.9), HEARD, np.zeros(9, np.float32))
+    assert (len(list(tmp_path.iterdir())), problems) == (1, [])
+
+
 def test_a_command_may_hold_an_equals_sign() -> None:
     """Only the first equals sign parts label and command."""
     assert parse_rule("yes=env A=b ls", WORDS) == ("yes", ["env", "A=b", "ls"])
@@ -177,9 +189,11 @@ def test_an_events_sound_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_label_is_no_path(tmp_path: Path) -> None:
-    """A label with a slash in it stays in the folder."""
-    Recordings(tmp_path / "kept", print).keep(Detection("../où", 0.0, 1.0, 0.9), HEARD, np.zeros(100, np.float32))
-    assert [path.name for path in tmp_path.rglob("*.wav")] == ["20260504T030201.250Z_.._o_.wav"]
+    """A label with a slash in it stays in the folder; letters of any script stay themselves."""
+    Recordings(tmp_path / "kept", print).keep(
+        Detection("../o\u00f9 \u706f", 0.0, 1.0, 0.9), HEARD, np.zeros(100, np.float32)
+    )
+    assert [path.name for path in tmp_path.rglob("*.wav")] == ["20260504T030201.250Z_.._o\u00f9_\u706f.wav"]
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile as sf
 
 from tiny_kws.artefact.format import Validation
-from tiny_kws.cli.console import complain, printable
+from tiny_kws.cli.console import complain, parse_words, printable
 from tiny_kws.data.speech_commands import LABELS
 
 from .helpers import changed_artefact, exported, run_cli, trained_like, write_sound
@@ -93,3 +93,9 @@ def test_columns_fit_long_labels(checkpoint_path: Path, tmp_path: Path) -> None:
     head, row = run_cli("classify", tmp_path / "silence.wav", "--model", model).stdout.splitlines()
     assert row[head.index("label") :].startswith("a rather long label")
     assert float(row[head.index("probability") :].split()[0]) > 0
+
+
+def test_words_are_found_in_any_form_of_unicode() -> None:
+    """`--words` takes a letter with an accent in one character or in two, and each word once."""
+    labels = ["silence", "unknown", "tea", "caf\u00e9"]
+    assert parse_words(" cafe\u0301, tea,caf\u00e9", labels) == ("caf\u00e9", "tea")

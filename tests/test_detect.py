@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +224,15 @@ def test_the_json_form_of_an_event() -> None:
     assert line.isprintable()
     heard_live = json.loads(event.to_json(time="2026-05-04T03:02:01.000Z"))
     assert (heard_live["file"], heard_live["time"]) == (None, "2026-05-04T03:02:01.000Z")
+
+
+def test_the_documented_form_is_the_form() -> None:
+    """The example and the table of the document have the keys of an event, in their order."""
+    text = (EXAMPLES.parent / "docs" / "first-voice-command.md").read_text(encoding="utf-8")
+    keys = list(json.loads(Detection("stop", 0.0, 1.0, 0.9).to_json()))
+    (example,) = [line for line in text.splitlines() if line.startswith('{"file"')]
+    assert list(json.loads(example)) == keys
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == keys
 
 
 # Decoder: the division into calls

@@ -89,14 +89,14 @@ def test_events_are_those_of_the_recording(frames: int) -> None:
     """Blocks of any length at 16 kHz mono give the events that the detector finds in the whole recording."""
     sound = np.concatenate([read_mono(EXAMPLES / "go.wav"), np.zeros(8000), read_mono(EXAMPLES / "no.wav")])
     config = DetectorConfig(threshold=0.4)
-    hearing = Session(Detector("small", config))
+    session = Session(Detector("small", config))
     blocks = [sound[i : i + frames, None].astype(np.float32) for i in range(0, len(sound), frames)]
     found = [
-        event for i, block in enumerate(blocks) for event in hearing.process(Block(block, i * frames / SAMPLE_RATE))
+        event for i, block in enumerate(blocks) for event in session.process(Block(block, i * frames / SAMPLE_RATE))
     ]
     assert found == Detector("small", config).process(sound.astype(np.float32))
     assert len(found) > 1
-    assert hearing.time_s == pytest.approx(len(sound) / SAMPLE_RATE)
+    assert session.time_s == pytest.approx(len(sound) / SAMPLE_RATE)
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from unicodedata import normalize
 
 from .errors import UsageError
 
@@ -25,6 +26,16 @@ def is_word(label: str) -> bool:
     [False, False, True]
     """
     return label not in NOT_WORDS
+
+
+def label_of(text: str, labels: Iterable[str]) -> str | None:
+    """The one of `labels` that `text` writes, or None: Unicode has several forms of many letters, all of them right.
+
+    >>> label_of("cafe\\u0301", ["tea", "caf\\u00e9"]) == "caf\\u00e9"
+    True
+    """
+    wanted = normalize("NFC", text)
+    return next((label for label in labels if normalize("NFC", label) == wanted), None)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .. import __version__
 from ..artefact.store import DEFAULT_MODELS
 from ..audio import Source, find_sound_files
 from ..errors import KwsError, UsageError
-from ..words import is_word
+from ..words import is_word, label_of
 
 if TYPE_CHECKING:
     from ..evaluation.tables import Block
@@ -111,13 +111,14 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def parse_words(text: str | None, labels: Sequence[str]) -> tuple[str, ...]:
     """The words of `--words`, by commas, or none. Raises UsageError for one that is not among the model's `labels`."""
-    words = tuple(dict.fromkeys(word.strip() for word in (text or "").split(",") if word.strip()))
     known = [label for label in labels if is_word(label)]
-    strange = [word for word in words if word not in known]
+    asked = [word.strip() for word in (text or "").split(",") if word.strip()]
+    words = {word: label_of(word, known) for word in asked}
+    strange = [word for word, label in words.items() if label is None]
     if strange or (text is not None and not words):
         found = repr(strange[0]) if strange else "no word"
         raise UsageError(f"--words: found {found}, expected one or more of {', '.join(map(printable, known))}")
-    return words
+    return tuple(dict.fromkeys(label for label in words.values() if label is not None))
 
 
 def gather(paths: list[str], report: Callable[[str, KwsError], None]) -> list[Source]:

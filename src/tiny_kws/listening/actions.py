@@ -18,6 +18,7 @@ from ..audio import Samples
 from ..config import SAMPLE_RATE
 from ..errors import KwsError, UsageError
 from ..files import cannot_write, check_writable, write_bytes
+from ..words import label_of
 from .decoder import Detection
 
 MAX_RUNNING = 32
@@ -86,15 +87,16 @@ def parse_rule(rule: str, words: Sequence[str], on_windows: bool = os.name == "n
     >>> parse_rule(r'yes="C:\\My Tools\\lamp.exe" on', ["yes", "no"], on_windows=True)
     ('yes', ['C:\\\\My Tools\\\\lamp.exe', 'on'])
     """
-    label, _, text = rule.partition("=")
+    written, _, text = rule.partition("=")
     try:
         command = _split(text, on_windows)
     except ValueError as error:
         raise UsageError(f"found {rule!r} ({error}), expected LABEL=COMMAND with its quotes closed") from error
     if not command:
         raise UsageError(f"found {rule!r}, expected LABEL=COMMAND")
-    if label not in words:
-        raise UsageError(f"found a command for {label!r}, expected one of {', '.join(words)}")
+    label = label_of(written, words)
+    if label is None:
+        raise UsageError(f"found a command for {written!r}, expected one of {', '.join(words)}")
     return label, command
 
 
@@ -135,11 +137,11 @@ class Recordings:
 
     def keep(self, event: Detection, heard: datetime, sound: Samples) -> None:
         """Write `sound`, (samples,) at 16 kHz."""
-        stem = f"{re.sub('[-:]', '', utc_text(heard))}_{event.label}"
+        label = re.sub(r"[^-.\w]", "_", event.label)[:50]  # letters of any script, and no part of a path
         file = io.BytesIO()
         sf.write(file, sound, SAMPLE_RATE, subtype="PCM_16", format="WAV")
         try:
-            write_bytes(self.folder / f"{re.sub('[^-.0-9A-Za-z_]', '_', stem)}.wav", file.getvalue())
+            write_bytes(self.folder / f"{re.sub('[-:]', '', utc_text(heard))}_{label}.wav", file.getvalue())
         except KwsError as error:
             self._on_problem(str(error))
 
