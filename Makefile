@@ -17,6 +17,11 @@ demo: .venv/.plain  ## classify the recordings under examples/ with the bundled 
 test: .venv/.dev  ## run every test
 	$(BIN)/python -m pytest
 
+FAST = actions augment compare console detect features files figures import_rules locks models session words
+
+quick: .venv/.dev lint types  ## lint, types, import rules and the fast tests, in under a minute
+	$(BIN)/python -m pytest -q -m "not slow" $(FAST:%=tests/test_%.py)
+
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
