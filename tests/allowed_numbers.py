@@ -73,6 +73,7 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
         "every 100 ms": "advice",
     },
     "docs/first-voice-command.md": {
+        "probability of the word at that moment, 0 to 1": "what a probability is",
         "still allow 22 an hour": "of no alarm in a sixth of an hour, by Poisson: -6 ln 0.025"
     },
     "docs/how-it-works.md": {
@@ -99,6 +100,8 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
         "gives this at 10 dB": "an example",
     },
     "docs/train.md": {
+        "80 % to training and 10 % to each of the others": "word_folders.py, SHARES",
+        "`--window-ms`, 1000 by default": "training_config.py, PrepareConfig",
         "2.5 GB": "the size of the archives, data/download.py",
         "from the 25 others": "the data set's words",
         "80 minutes of them": "what scripts/near_speech.py makes; it prints the same",

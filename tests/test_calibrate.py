@@ -224,13 +224,13 @@ def test_the_command_writes_settings_that_others_read(spoken: Path, tmp_path: Pa
 
 
 def test_only_chosen_words_are_calibrated(spoken: Path, tmp_path: Path) -> None:
-    """With `--words yes` examples of down are passed over, and the settings listen for yes alone."""
+    """With `--words yes,stop` examples of down are passed over, and the settings listen for yes and stop alone."""
     room, out = write_sound(tmp_path / "room.wav", 60.0), tmp_path / "my-room.json"
-    done = run_cli("calibrate", "--room", room, "--examples", spoken, "--out", out, "--words", "yes")
+    done = run_cli("calibrate", "--room", room, "--examples", spoken, "--out", out, "--words", "yes,stop")
     assert (done.returncode, done.stderr) == (0, "")
     assert "missed: 0 of 4 examples" in done.stdout
     config = read_config(out, StreamModel().metadata)
-    assert (set(config.thresholds), config.words) == ({"yes"}, ("yes",))
+    assert (set(config.thresholds), config.words) == ({"yes", "stop"}, ("yes", "stop"))
 
 
 def test_false_alarms_of_words_that_do_not_count_are_none() -> None:
