@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
+
+from tiny_kws import StreamModel
+from tiny_kws.audio import read_mono
 
 from .helpers import run_cli
 
@@ -165,14 +167,29 @@ def test_push_describes_them(made: Path, tmp_path: Path) -> None:
     assert "yes" not in card.split()
 
 
-@pytest.fixture
-def page(made: Path, tmp_path: Path) -> Iterator[str]:
-    """The address of the page with the model."""
-    from tiny_kws.apps.server import PageServer
+@pytest.mark.browser
+def test_the_page_finds_what_python_finds(made: Path, long_recording: Path) -> None:
+    """The page of `demo --model` shows these labels, and gives Python's probabilities and events of a recording."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
+    from . import test_web as web
 
-    with PageServer(0, [made / "mine.stream.onnx"]) as server:
-        import threading
-
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.url
-        server.shutdown()
+    if web.CHROMIUM is None:
+        pytest.skip("needs Chromium (on Debian: apt install chromium)")
+    model = made / "mine.stream.onnx"
+    with web.serving([model]) as url, sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=web.CHROMIUM, args=list(web.OPTIONS), ignore_default_args=["--headless"]
+        )
+        with web.opened(browser, url) as page:
+            assert page.input_value("#model") == "mine"
+            assert set(page.locator("#bars li > span:first-child").all_inner_texts()) == {"silence", "unknown", *WORDS}
+            audio = read_mono(long_recording)
+            expected = StreamModel(model).stream().process(audio)
+            assert np.abs(web.rows_in_page(page, model.name, audio) - expected).max() < 1e-3
+            threshold = web.set_threshold(page, -0.95)
+            sf.write(long_recording.with_name("16k.wav"), audio, 16000, subtype="FLOAT")
+            page.set_input_files("#file", long_recording.with_name("16k.wav"))
+            events = list(web.detector(threshold, str(model)).detect(audio))
+            found = [(event["label"], event["start"], event["end"]) for event in web.found_in_file(page)]
+            assert found == [(event.label, event.start_s, event.end_s) for event in events]
+        browser.close()
