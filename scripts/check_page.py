@@ -6,6 +6,7 @@ another zlib.
 
 import gzip
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,8 @@ COMMITTED = ROOT / "src" / "tiny_kws" / "apps" / "web"
 
 def main() -> None:
     """Build and compare; the exit status is 1 if they differ."""
+    if shutil.which("npm") is None:
+        sys.exit("found no npm, expected Node 20 or newer with npm to build the page; install them")
     with tempfile.TemporaryDirectory() as name:
         built = Path(name) / "page"
         environment = {**os.environ, "PAGE_FOLDER": str(built)}

@@ -74,7 +74,7 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
     },
     "docs/first-voice-command.md": {
         "probability of the word at that moment, 0 to 1": "what a probability is",
-        "still allow 22 an hour": "of no alarm in a sixth of an hour, by Poisson: -6 ln 0.025"
+        "still allow 22 an hour": "of no alarm in a sixth of an hour, by Poisson: -6 ln 0.025",
     },
     "docs/how-it-works.md": {
         "16,000 times a second: samples, numbers from -1 to 1": FRONT_END,

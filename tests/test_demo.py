@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,9 +23,10 @@ import pytest
 from tiny_kws.apps.server import HOST, PORT, PORTS_TRIED, TYPES, PageServer, page_items
 from tiny_kws.artefact.store import DEFAULT_MODELS, bundled_models, find_model
 from tiny_kws.config import DetectorConfig
-from tiny_kws.errors import UsageError
+from tiny_kws.errors import ModelError, UsageError
+from tiny_kws.words import NOT_WORDS
 
-from .helpers import command_line, environment, run_cli
+from .helpers import changed_artefact, command_line, environment, run_cli
 from .test_cli import unix_only
 from .test_import_rules import EXTRA
 
@@ -33,9 +36,9 @@ FIRST_LOAD_BYTES = 12e6
 
 
 @contextmanager
-def serving(port: int | None = 0) -> Iterator[PageServer]:
-    """A server of the page, in a thread."""
-    with PageServer(port) as server:
+def serving(port: int | None = 0, own: Sequence[Path] = ()) -> Iterator[PageServer]:
+    """A server of the page with models of one's own, in a thread."""
+    with PageServer(port, own) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
@@ -107,8 +110,48 @@ def test_the_page_is_told_the_models_and_the_defaults(server: PageServer) -> Non
     assert [model["name"] for model in index["models"]] == bundled_models("stream")
     assert index["default"] == DEFAULT_MODELS["stream"]
     assert index["detector"] == {**asdict(DetectorConfig()), "words": []}
+    assert index["not_words"] == list(NOT_WORDS)
     for model in index["models"]:
         assert get(server.url + "models/" + model["file"])[2] == find_model(model["name"], "stream").read_bytes()
+
+
+def test_models_of_ones_own_come_first(tmp_path: Path) -> None:
+    """Their names are those of their files, with a number where one is taken; the bundled ones keep theirs."""
+    small = find_model("small", "stream")
+    own = [tmp_path / name for name in ("a/lights.stream.onnx", "b/Lights.stream.onnx", "b/micro.onnx")]
+    for i, path in enumerate(own):
+        path.parent.mkdir(exist_ok=True)
+        changed_artefact(small, path, version=str(i))
+    with serving(own=[*own, small]) as server:
+        index = json.loads(get(server.url + "models/index.json")[2])
+        names = [model["name"] for model in index["models"]]
+        assert names[:4] == ["lights", "Lights-2", "micro-2", "small"]
+        assert sorted(names[3:]) == bundled_models("stream")
+        assert index["default"] == "lights"
+        for model, path in zip(index["models"], [*own, small], strict=False):
+            assert get(server.url + "models/" + model["file"])[2] == path.read_bytes()
+
+
+def test_a_model_that_is_gone_is_a_404(tmp_path: Path) -> None:
+    """A model of one's own that was deleted while it was served is said not to be there, and the page goes on."""
+    own = shutil.copy(find_model("small", "stream"), tmp_path / "mine.stream.onnx")
+    with serving(own=[own]) as server:
+        own.unlink()
+        assert get(server.url + "models/mine.stream.onnx")[0] == 404
+        assert get(server.url)[0] == 200
+
+
+def test_a_model_that_is_none_for_streams_is_refused_before_anything_is_served(tmp_path: Path) -> None:
+    """A clip artefact, one with detector settings that make no sense and a file that is no artefact are refused."""
+    clip, unusable, foreign = find_model("small", "clip"), tmp_path / "unusable.onnx", tmp_path / "foreign.onnx"
+    changed_artefact(find_model("small", "stream"), unusable, detector={"threshold": 7})
+    foreign.write_bytes(b"no model")
+    for path, reason in ((clip, "expected one for streams"), (unusable, "detector settings"), (foreign, "no tiny-kws")):
+        with pytest.raises(ModelError, match=reason):
+            PageServer(0, [path])
+    done = run_cli("demo", "--export", tmp_path / "page", "--model", clip)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert not (tmp_path / "page").exists()
 
 
 def test_the_first_load_is_small() -> None:
@@ -118,7 +161,10 @@ def test_the_first_load_is_small() -> None:
 
 
 def test_the_committed_page_is_built_from_the_committed_sources() -> None:
-    """The built page says it was made of exactly what lies in web/ and examples/; if not, `make web` mends it."""
+    """The built page says it was made of exactly what lies in web/ and examples/; if not, `make web` mends it.
+
+    A hint that needs no npm: what was built could be changed and say so all the same. `make page` builds and compares.
+    """
     if not WEB.is_dir():
         pytest.skip(f"no sources of the page in {WEB}")
     found = [path for name in (*SOURCES, "../examples") for path in (WEB / name, *(WEB / name).rglob("*"))]
@@ -127,6 +173,26 @@ def test_the_committed_page_is_built_from_the_committed_sources() -> None:
     for name in files:
         digest.update(name.encode() + b"\0" + (WEB / name).read_bytes() + b"\0")
     assert json.loads(page_items()["build.json"].read())["sources_sha256"] == digest.hexdigest()
+
+
+def test_the_comparison_of_pages_finds_every_difference(tmp_path: Path) -> None:
+    """`scripts/check_page.py` compares contents, packed ones unpacked, and names what differs or lacks."""
+    script = Path(__file__).parents[1] / "scripts" / "check_page.py"
+    if not script.is_file():
+        pytest.skip(f"{script} is not here")
+    check = runpy.run_path(str(script))
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder, level in ((one, 9), (other, 1)):
+        (folder / "examples").mkdir(parents=True)
+        (folder / "same.js").write_bytes(b"same")
+        (folder / "packed.wasm.gz").write_bytes(gzip.compress(b"wasm" * 1000, level))
+    pages = [check["files_of"](folder) for folder in (one, other)]
+    assert check["differences"](*pages) == []
+    (one / "packed.wasm.gz").write_bytes(gzip.compress(b"wasm" * 999))
+    (one / "examples" / "more.wav").write_bytes(b"")
+    (other / "same.js").write_bytes(b"sane")
+    pages = [check["files_of"](folder) for folder in (one, other)]
+    assert check["differences"](*pages) == ["examples/more.wav", "packed.wasm.gz", "same.js"]
 
 
 def test_packages_are_named_and_not_their_mirrors() -> None:
@@ -184,6 +250,19 @@ def test_export_writes_a_folder_that_needs_no_server_of_ours(tmp_path: Path) -> 
     assert written == {name: item.content() for name, item in page_items().items()}
 
 
+def test_export_takes_models_of_ones_own(tmp_path: Path) -> None:
+    """`--export` with several `--model` writes these models too, and the page begins with the first."""
+    own = [shutil.copy(find_model("small", "stream"), tmp_path / name) for name in ("左.stream.onnx", "b c.onnx")]
+    folder = tmp_path / "page"
+    done = run_cli("demo", "--export", folder, "--model", own[0], "--model", own[1], blocked=EXTRA)
+    assert (done.returncode, done.stderr) == (0, "")
+    index = json.loads((folder / "models" / "index.json").read_text(encoding="utf-8"))
+    assert index["default"] == "左"
+    for model, name in zip(index["models"], ("左", "b c"), strict=False):
+        assert model["name"] == name
+        assert (folder / "models" / model["file"]).read_bytes() == own[0].read_bytes()
+
+
 def test_export_overwrites_nothing(tmp_path: Path) -> None:
     """A folder that exists is left as it is, and named in the error."""
     done = run_cli("demo", "--export", tmp_path)
@@ -193,7 +272,11 @@ def test_export_overwrites_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [(["--gradio", "--export", "page"], "found --export with --gradio"), (["--host", "::"], "found --host without")],
+    [
+        (["--gradio", "--export", "page"], "found --export with --gradio"),
+        (["--gradio", "--model", "small"], "found --model with --gradio"),
+        (["--host", "::"], "found --host without"),
+    ],
 )
 def test_options_that_do_not_go_together(options: list[str], reason: str, tmp_path: Path) -> None:
     """What only one of the two pages can do is refused for the other, status 2."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 
-from tiny_kws.apps.server import PageServer
+from tiny_kws import StreamModel
+from tiny_kws.audio import read_mono
 
 from .helpers import run_cli
 
@@ -169,40 +169,28 @@ def test_push_describes_them(made: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-def test_the_page_hears_them(made: Path, long_recording: Path, tmp_path: Path) -> None:
-    """The page, served with the model, offers it first and finds in a dropped recording what `detect` finds."""
-    pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
-    from .test_web import CHROMIUM, OPTIONS, opened, sync_api
+def test_the_page_finds_what_python_finds(made: Path, long_recording: Path) -> None:
+    """The page of `demo --model` shows these labels, and gives Python's probabilities and events of a recording."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
+    from . import test_web as web
 
-    if CHROMIUM is None:
+    if web.CHROMIUM is None:
         pytest.skip("needs Chromium (on Debian: apt install chromium)")
     model = made / "mine.stream.onnx"
-    lowest = 1 / 11  # of the page's slider
-    options = ["--model", model, "--threshold", lowest, "--json"]
-    expected = [json.loads(line) for line in tiny_kws("detect", long_recording, *options).splitlines()]
-    assert expected
-    with PageServer(0, [model]) as server, sync_api.sync_playwright() as playwright:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+    with web.serving([model]) as url, sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=list(OPTIONS), ignore_default_args=["--headless"]
+            executable_path=web.CHROMIUM, args=list(web.OPTIONS), ignore_default_args=["--headless"]
         )
-        with opened(browser, server.url) as page:
-            assert page.evaluate("document.documentElement.dataset.model") == "mine"
-            labels = page.locator("#bars li > span:first-child").all_text_contents()
-            assert set(labels) == {"silence", "unknown", *WORDS}
-            page.evaluate("const s = document.getElementById('threshold'); s.value = -1; s.oninput()")
-            page.set_input_files("#file", long_recording)
-            page.wait_for_selector("#recording[data-state=done]")
-            with page.expect_download() as download:
-                page.click("#save-json")
-            found = [json.loads(line) for line in Path(download.value.path()).read_text(encoding="utf-8").splitlines()]
+        with web.opened(browser, url) as page:
+            assert page.input_value("#model") == "mine"
+            assert set(page.locator("#bars li > span:first-child").all_inner_texts()) == {"silence", "unknown", *WORDS}
+            audio = read_mono(long_recording)
+            expected = StreamModel(model).stream().process(audio)
+            assert np.abs(web.rows_in_page(page, model.name, audio) - expected).max() < 1e-3
+            threshold = web.set_threshold(page, -0.95)
+            sf.write(long_recording.with_name("16k.wav"), audio, 16000, subtype="FLOAT")
+            page.set_input_files("#file", long_recording.with_name("16k.wav"))
+            events = list(web.detector(threshold, str(model)).detect(audio))
+            found = [(event["label"], event["start"], event["end"]) for event in web.found_in_file(page)]
+            assert found == [(event.label, event.start_s, event.end_s) for event in events]
         browser.close()
-        server.shutdown()
-        thread.join()
-    assert [list(event) for event in found] == [list(event) for event in expected]
-    assert [event["label"] for event in found] == [event["label"] for event in expected]
-    for one, other in zip(found, expected, strict=True):
-        assert one["end_s"] == pytest.approx(other["end_s"], abs=1e-3)
-        assert one["confidence"] == pytest.approx(other["confidence"], abs=2e-3)
-    assert {event["file"] for event in found} == {long_recording.name}

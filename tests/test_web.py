@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import shutil
 import threading
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from http import HTTPStatus
@@ -25,8 +27,11 @@ from tiny_kws.artefact.store import DEFAULT_MODELS, bundled_models, find_model
 from tiny_kws.audio import read_mono
 from tiny_kws.config import SAMPLE_RATE
 from tiny_kws.data.speech_commands import LABELS
-from tiny_kws.listening.decoder import Decoder
-from tiny_kws.words import SILENCE, UNKNOWN
+from tiny_kws.listening.decoder import Decoder, Detection
+from tiny_kws.words import NOT_WORDS, is_word
+
+from .helpers import changed_artefact, write_sound
+from .stream_models import noise_model, relabelled
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -85,12 +90,21 @@ def microphone_playing(recording: Path | str) -> list[str]:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """Where the page is served."""
-    with PageServer(0) as server:
+    with serving() as address:
+        yield address
+
+
+@contextmanager
+def serving(own: Sequence[Path] = ()) -> Iterator[str]:
+    """The address of a server of the page, with models of one's own."""
+    with PageServer(0, own) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        yield server.url
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.url
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +195,27 @@ def called(page: Page, body: str, *arguments: Any) -> Any:
     return page.evaluate(script % body, list(arguments))
 
 
+def rows_in_page(page: Page, file: str, audio: Samples) -> npt.NDArray[np.float64]:
+    """What a served model gives in the page of samples in chunks of any size: probabilities (hops, labels)."""
+    sizes = np.random.default_rng(2).integers(1, 3000, 100).tolist()
+    rows = called(
+        page,
+        """const bytes = new Uint8Array(await (await fetch('models/' + encodeURIComponent(args[0]))).arrayBuffer());
+        const stream = (await kws.StreamModel.load(bytes, args[0])).stream();
+        const audio = floats(args[1]), rows = [];
+        for (let at = 0, i = 0; at < audio.length; i++) {
+            const size = args[2][i % args[2].length];
+            for (const row of await stream.process(audio.subarray(at, at + size))) rows.push([...row]);
+            at += size;
+        }
+        return rows;""",
+        file,
+        packed(audio),
+        sizes,
+    )
+    return np.array(rows)
+
+
 def set_threshold(page: Page, position: float = 0) -> float:
     """Move the slider; the threshold it stands for."""
     page.eval_on_selector(
@@ -228,25 +263,10 @@ def wait_for_words(page: Page, n: int) -> None:
 def test_posteriors_are_those_of_python(bare: Page, name: str, audio: Samples) -> None:
     """Browser and Python give the same probabilities of the same samples, within 1e-3, whatever the chunks."""
     noisy = (audio + np.random.default_rng(1).normal(0, 0.01, len(audio))).astype(np.float32)
-    sizes = np.random.default_rng(2).integers(1, 3000, len(noisy) // 1000).tolist()
-    rows = called(
-        bare,
-        """const bytes = new Uint8Array(await (await fetch('models/' + args[0])).arrayBuffer());
-        const stream = (await kws.StreamModel.load(bytes, args[0])).stream();
-        const audio = floats(args[1]), rows = [];
-        for (let at = 0, i = 0; at < audio.length; i++) {
-            const size = args[2][i % args[2].length];
-            for (const row of await stream.process(audio.subarray(at, at + size))) rows.push([...row]);
-            at += size;
-        }
-        return rows;""",
-        find_model(name, "stream").name,
-        packed(noisy),
-        sizes,
-    )
+    rows = rows_in_page(bare, find_model(name, "stream").name, noisy)
     expected = StreamModel(name).stream().process(noisy)
-    assert np.shape(rows) == expected.shape
-    assert np.abs(np.array(rows) - expected).max() < 1e-3
+    assert rows.shape == expected.shape
+    assert np.abs(rows - expected).max() < 1e-3
 
 
 def test_events_are_those_of_python(bare: Page) -> None:
@@ -257,24 +277,28 @@ def test_events_are_those_of_python(bare: Page) -> None:
         walk = np.cumsum(rng.normal(0, 0.6, (600, len(LABELS))), 0)
         rows = np.exp(3 * np.sin(walk))
         rows = (rows / rows.sum(1, keepdims=True)).astype(np.float32)
+        words = rng.permutation([label for label in LABELS if is_word(label)]).tolist()
         config = DetectorConfig(
             smoothing_ms=float(rng.choice([1, 40, 100, 120, 300])),
             threshold=rng.uniform(0.2, 0.7),
-            thresholds={label: rng.uniform(0.2, 0.9) for label in rng.permutation(LABELS[2:])[:3].tolist()},
+            thresholds={word: rng.uniform(0.2, 0.9) for word in words[:3]},
+            words=words[2:9] if rng.random() < 0.3 else [],
             min_duration_ms=float(rng.choice([0, 40, 60, 120])),
             release=float(rng.choice([0.3, 0.5, 1.0])),
             rise_ms=float(rng.choice([0, 200, 500])),
             refractory_ms=float(rng.choice([0, 100, 700, 701])),
         )
-        hop_s = int(rng.choice([320, 640, 1280])) / SAMPLE_RATE
-        expected = [asdict(event) for event in Decoder(LABELS, hop_s, config).process(rows)]
-        cases.append((packed(rows), hop_s, asdict(config), expected))
+        labels = rng.permutation(LABELS).tolist()
+        hop_s = int(rng.choice([320, 441, 625, 640, 1280])) / SAMPLE_RATE
+        window_s = float(rng.choice([0.5, 1.0, 1.5, 2.0]))
+        expected = [asdict(event) for event in Decoder(labels, hop_s, config, window_s).process(rows)]
+        cases.append((packed(rows), labels, hop_s, window_s, asdict(config), expected))
     assert sum(len(expected) for *_, expected in cases) > 200
     found = called(
         bare,
-        """const [labels, notWords, cases] = args;
-        return cases.map(([packed, hop, config]) => {
-            const decoder = new kws.Decoder(labels, notWords, hop, 1, config);
+        """const [notWords, cases] = args;
+        return cases.map(([packed, labels, hop, window, config]) => {
+            const decoder = new kws.Decoder(labels, notWords, hop, window, config);
             const rows = floats(packed), events = [];
             for (let at = 0; at < rows.length; at += labels.length) {
                 const event = decoder.process(rows.subarray(at, at + labels.length));
@@ -282,11 +306,40 @@ def test_events_are_those_of_python(bare: Page) -> None:
             }
             return events;
         });""",
-        list(LABELS),
-        [SILENCE, UNKNOWN],
-        [case[:3] for case in cases],
+        list(NOT_WORDS),
+        [case[:-1] for case in cases],
     )
     assert found == [expected for *_, expected in cases]
+
+
+def test_an_event_is_written_as_python_writes_it(bare: Page) -> None:
+    """The JSON of an event is letter by letter that of Python, whatever the word, the file and the numbers."""
+    rng = np.random.default_rng(0)
+    words = ["stop", "tænd lyset", "左", 'say "go"\\', "two\nlines", "توقف", "🎵"]
+    times = [[0.0, 1.0], [2.5, 3.5], [1e5, 1e5 + 1], *np.round(rng.uniform(0, 7200, (20, 2)), 6).tolist()]
+    events = [Detection(words[i % len(words)], *times[i], round(rng.uniform(0.1, 1), 6)) for i in range(len(times))]
+    cases = [(asdict(event), file, None) for event in events for file in ("a.mp3", "Übung 1.wav")]
+    cases += [(asdict(event), None, "2026-05-04T03:02:01.000Z") for event in events]
+    found = called(bare, "return args[0].map(([event, file, time]) => kws.eventJson(event, file, time));", cases)
+    assert found == [Detection(**event).to_json(file, time) for event, file, time in cases]
+
+
+@pytest.mark.parametrize("withheld", [False, True])
+def test_the_checksum_is_sha256_everywhere(bare: Page, withheld: bool) -> None:
+    """The sum of bytes is that of hashlib, also where the browser withholds its own, as on pages over plain http."""
+    cases = [bytes(range(251)) * 4000, *(b"x" * n for n in (0, 1, 55, 56, 63, 64, 65, 119, 120))]
+    found = called(
+        bare,
+        """const own = Object.getOwnPropertyDescriptor(Crypto.prototype, 'subtle');
+        if (args[1]) Object.defineProperty(Crypto.prototype, 'subtle', { get: () => undefined, configurable: true });
+        const sums = [];
+        for (const text of args[0]) sums.push(await kws.sha256(Uint8Array.from(atob(text), (c) => c.charCodeAt(0))));
+        Object.defineProperty(Crypto.prototype, 'subtle', own);
+        return sums;""",
+        [base64.b64encode(case).decode() for case in cases],
+        withheld,
+    )
+    assert found == [hashlib.sha256(case).hexdigest() for case in cases]
 
 
 RESAMPLE = """const [rate, packed, sizes] = args;
@@ -470,7 +523,7 @@ def test_files_of_any_kind(page: Page, audio: Samples, tmp_path: Path, suffix: s
     assert 1000 * max(abs(e["end"] - x.end_s) for e, x in zip(found, expected, strict=True)) <= LATEST_MS
 
 
-def test_another_threshold_judges_a_file_anew(page: Page, recording: Path, audio: Samples) -> None:
+def test_another_threshold_decides_a_file_anew(page: Page, recording: Path, audio: Samples) -> None:
     """Moving the slider, or taking the model's own threshold, gives what Python gives with it."""
     page.set_input_files("#file", recording)
     found_in_file(page)
@@ -531,6 +584,23 @@ def test_the_label_track_is_that_of_the_command_line(page: Page, recording: Path
     assert Path(download.value.path()).read_text(encoding="utf-8") == "".join(lines)
 
 
+def test_saved_json_is_that_of_the_command_line(page: Page, recording: Path, audio: Samples) -> None:
+    """`Save as JSON` gives an event a line, in the form and with the times of `tiny-kws detect --json`."""
+    set_threshold(page)
+    page.set_input_files("#file", recording)
+    found_in_file(page)
+    with page.expect_download() as download:
+        page.click("#save-json")
+    assert download.value.suggested_filename == f"{recording.stem}.jsonl"
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    expected = list(detector().detect(audio))
+    assert len(lines) == len(expected) > 0
+    for line, event in zip(lines, expected, strict=True):
+        confidence = json.loads(line)["confidence"]
+        assert abs(confidence - event.confidence) < 1e-3
+        assert line == replace(event, confidence=confidence).to_json(file=recording.name)
+
+
 # ---- models
 
 
@@ -554,6 +624,9 @@ def test_a_missing_model_is_told(browser: Browser, url: str) -> None:
         assert f"models/{default}.stream.onnx: could not be fetched (status 404)" in notice(page)
         page.select_option("#model", others[0])
         page.wait_for_selector("html[data-state=ready]", state="attached")
+        assert page.is_enabled("#listen")
+    with opened(browser, url, missing, state="failed") as page:
+        open_model(page, find_model(others[0], "stream"))
         assert page.is_enabled("#listen")
 
 
@@ -583,12 +656,147 @@ def test_a_model_that_does_not_parse_is_told(page: Page, recording: Path, tmp_pa
     found_in_file(page)
 
 
-def test_a_model_of_ones_own_can_be_dropped(page: Page, tmp_path: Path) -> None:
-    """A stream artefact from elsewhere is used, and named in the choice."""
-    shutil.copy(find_model("small", "stream"), tmp_path / "mine.onnx")
-    page.set_input_files("#file", tmp_path / "mine.onnx")
-    page.wait_for_selector("html[data-model='mine.onnx']", state="attached")
-    assert page.input_value("#model") == "mine.onnx"
+OWN_WORDS = {"tænd lyset": "stop", "unknown": "unknown", "左": "left", "silence": "silence", "constructor": "go"}
+"""Labels of one's own, in their own order, by what the bundled model calls them; JavaScript knows the last."""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stream artefact of three words of one's own and a window of 1.5 s; not to be written to."""
+    settings = {"threshold": 0.5, "thresholds": {"左": 0.6, "tænd lyset": 0.55}, "smoothing_ms": 120, "rise_ms": 280}
+    path = tmp_path_factory.mktemp("own") / "kitchen lights #1.stream.onnx"
+    return relabelled(path, OWN_WORDS, window=24000, detector=settings)
+
+
+@pytest.fixture(scope="module")
+def own_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those words, with quiet noise around them; not to be written to."""
+    rng = np.random.default_rng(0)
+    quiet = [rng.normal(0, 1e-3, 2 * SAMPLE_RATE).astype(np.float32) for _ in range(4)]
+    said = [read_mono(EXAMPLES / name) for name in ("stop.mp3", "left.wav", "go.wav")]
+    parts = [quiet[0], *(part for pair in zip(said, quiet[1:], strict=True) for part in pair)]
+    path = tmp_path_factory.mktemp("said") / "own.wav"
+    sf.write(path, np.concatenate(parts), SAMPLE_RATE, subtype="PCM_16")
+    return path
+
+
+def assert_found_as_python_finds(page: Page, model: Path, recording: Path) -> list[str]:
+    """The page finds Python's events of `recording` with this model; their words."""
+    expected = list(Detector(model).detect(recording))
+    found = found_in_file(page)
+    assert [(e["label"], e["start"], e["end"]) for e in found] == [(e.label, e.start_s, e.end_s) for e in expected]
+    assert all(abs(e["confidence"] - x.confidence) < 1e-3 for e, x in zip(found, expected, strict=True))
+    return [event.label for event in expected]
+
+
+def open_model(page: Page, path: Path) -> None:
+    """Choose a model's file beside the menu."""
+    with page.expect_file_chooser() as chooser:
+        page.click("#open-model")
+    chooser.value.set_files(path)
+    page.wait_for_function("(name) => document.documentElement.dataset.model === name", arg=path.name)
+
+
+def drop(page: Page, path: Path) -> None:
+    """Drop a file onto the page."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    page.evaluate(
+        """([name, content]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))], name));
+            document.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }));
+        }""",
+        [path.name, content],
+    )
+
+
+def test_words_of_ones_own_are_found_as_python_finds_them(
+    browser: Browser, url: str, own: Path, own_recording: Path
+) -> None:
+    """Dropped without a network, a model of other words, order and window gives Python's events and is shown so."""
+    with opened(browser, url) as page:
+        page.wait_for_load_state("networkidle")
+        page.context.set_offline(True)
+        drop(page, own)
+        page.wait_for_function("(name) => document.documentElement.dataset.model === name", arg=own.name)
+        page.set_input_files("#file", own_recording)
+        words = assert_found_as_python_finds(page, own, own_recording)
+        assert words == ["tænd lyset", "左", "constructor"]
+        starts = [event["end"] - event["start"] for event in found_in_file(page)]
+        assert starts == pytest.approx([1.5] * 3)
+        assert page.locator("#bars li > span:first-child").all_inner_texts() == list(OWN_WORDS)
+        ticks = page.locator("#bars .tick").evaluate_all("all => all.map((tick) => tick.hidden)")
+        assert ticks == [label in NOT_WORDS for label in OWN_WORDS]
+        assert page.is_hidden("#notice")
+
+
+def test_words_of_ones_own_come_from_the_microphone(launch: Launch, own: Path, own_recording: Path) -> None:
+    """A page that is served with a model of one's own begins with it, and hears its words live, in order."""
+    microphone = microphone_playing(own_recording)
+    with serving([own]) as address, launch(*microphone) as browser, opened(browser, address) as page:
+        assert page.get_attribute("html", "data-model") == "kitchen lights #1"
+        listen(page)
+        wait_for_words(page, 3)
+        assert [word["label"] for word in heard(page)] == ["tænd lyset", "左", "constructor"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "hop", "window"),
+    [
+        (["λέξη"], 625, 8000),
+        (["b", "silence", "__proto__", "a"], 400, 24000),
+        ([f"w {i}" for i in range(200)], 1280, 32000),
+    ],
+)
+def test_any_number_of_labels_any_hop_and_any_window(
+    page: Page, tmp_path: Path, labels: list[str], hop: int, window: int
+) -> None:
+    """1 to 200 labels, hops of 25 to 80 ms, windows of half a second to two: Python's events."""
+    settings = {"threshold": 0.3, "smoothing_ms": 0, "refractory_ms": 200}
+    model = noise_model(tmp_path / "any.stream.onnx", labels, hop, window, detector=settings)
+    recording = write_sound(tmp_path / "noise.wav", seconds=8)
+    open_model(page, model)
+    page.set_input_files("#file", recording)
+    words = set(assert_found_as_python_finds(page, model, recording))
+    assert len(words) >= min(len(set(labels) - set(NOT_WORDS)), 20)
+
+
+def test_a_model_of_ones_own_stays_in_the_menu(page: Page, own: Path, own_recording: Path, tmp_path: Path) -> None:
+    """One can go to another model and come back, also after a damaged file of the same name was refused."""
+    page.set_input_files("#file", own_recording)
+    for _ in range(2):
+        open_model(page, own)
+        assert page.input_value("#model") == own.name
+    damaged = tmp_path / own.name
+    damaged.write_bytes(own.read_bytes()[:-100])
+    drop(page, damaged)
+    assert f"Going on with {own.name}" in notice(page)
+    for name in (DEFAULT_MODELS["stream"], own.name):
+        page.select_option("#model", name)
+        page.wait_for_function("(name) => document.documentElement.dataset.model === name", arg=name)
+    page.wait_for_timeout(300)
+    assert_found_as_python_finds(page, own, own_recording)
+    assert page.locator("#model option").count() == len(bundled_models("stream")) + 1
+
+
+def test_a_graph_unlike_its_metadata_is_refused(page: Page, own: Path, tmp_path: Path) -> None:
+    """A model that gives more probabilities than it names labels is refused, with both numbers."""
+    changed_artefact(own, tmp_path / "short.onnx", labels=["a", "b"], detector={})
+    drop(page, tmp_path / "short.onnx")
+    assert "gives 5 probabilities, expected a hop of 640 and 2 labels" in notice(page)
+
+
+def test_examples_of_its_words_stand_out(page: Page, tmp_path: Path) -> None:
+    """The recordings that say one of the model's words are marked; with none of them, the page says so."""
+    marked = "#examples button[style*='--word']"
+    assert page.locator(marked).count() == sum(
+        not path.name.startswith(("other", "sil")) for path in EXAMPLES.iterdir()
+    )
+    open_model(page, relabelled(tmp_path / "one.onnx", {"silence": "silence", "seven": "yes"}))
+    assert page.locator(marked).all_inner_texts() == ["seven"]
+    open_model(page, relabelled(tmp_path / "none.onnx", {"silence": "silence", "sept": "yes"}))
+    assert page.locator(marked).count() == 0
+    assert "None of them" in page.inner_text("#examples-note")
 
 
 def test_a_browser_without_simd_is_told(browser: Browser, url: str) -> None:
@@ -704,6 +912,65 @@ def test_it_fits_any_width(browser: Browser, url: str, recording: Path, width: i
         page.set_input_files("#file", recording)
         found_in_file(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+LONG_WORDS = {
+    "turn on the lights please": "stop",
+    "silence": "silence",
+    "Donaudampfschifffahrtsgesellschaftskapitän": "left",
+    "توقف": "go",
+    "안녕 컴퓨터": "right",
+    "हे बत्ती": "up",
+    **{f"kitchen lamp number {i}": "no" for i in range(100)},
+}
+CUT = """() => [
+    ...document.querySelectorAll('#bars li > span, #bars output, .chip, .choice, .controls button, #origin')
+].filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline')
+    .map((e) => e.textContent)"""
+OVERLAPPING = """() => [...document.querySelectorAll('#bars li')].flatMap((row) => {
+    const [name, bar, number] = [...row.children].map((e) => e.getBoundingClientRect());
+    const text = document.createRange();
+    text.selectNodeContents(row.firstElementChild);
+    const { right } = text.getBoundingClientRect();
+    return right > bar.left || bar.right > number.left || bar.width < 24 ? [row.textContent] : [];
+})"""
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_long_and_many_words_have_room(
+    browser: Browser, url: str, own_recording: Path, tmp_path: Path, width: int
+) -> None:
+    """With a hundred labels, long ones and ones of other scripts among them, nothing is cut and nothing overlaps."""
+    model = relabelled(
+        tmp_path / "a model with quite a long name of its own.onnx", LONG_WORDS, detector={"threshold": 0.5}
+    )
+    with opened(browser, url, viewport={"width": width, "height": 800}) as page:
+        page.set_input_files("#file", own_recording)
+        open_model(page, model)
+        page.wait_for_function("() => document.querySelector('#found').textContent.includes('turn on')")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(CUT) == []
+        assert page.evaluate(OVERLAPPING) == []
+        assert page.evaluate("document.querySelector('.stage').clientHeight") < 1000
+
+
+def test_the_bar_of_a_word_that_was_heard_is_in_sight(
+    launch: Launch, url: str, own_recording: Path, tmp_path: Path
+) -> None:
+    """Where there are more labels than there is room for, the list goes to the word that was heard."""
+    columns = {**{f"lamp {i}": "silence" for i in range(60)}, "halt": "stop"}
+    settings = {"threshold": 0.5, "thresholds": {f"lamp {i}": 1.0 for i in range(60)}}
+    model = relabelled(tmp_path / "many.onnx", columns, detector=settings)
+    with launch(*microphone_playing(own_recording)) as browser, opened(browser, url) as page:
+        open_model(page, model)
+        seen = """() => {
+            const [list, bar] = [document.querySelector('#bars'), document.querySelector('#bars li:last-child')];
+            return bar.getBoundingClientRect().bottom <= list.getBoundingClientRect().bottom + 1;
+        }"""
+        assert not page.evaluate(seen)
+        listen(page)
+        page.wait_for_selector("#heard li[data-label=halt]")
+        assert page.evaluate(seen)
 
 
 def test_reduced_motion_moves_nothing(browser: Browser, url: str) -> None:

@@ -12,7 +12,7 @@ export class ModelMenu {
   current = "";
   private readonly menu = byId<HTMLSelectElement>("model");
   private readonly sources = new Map<string, Source>(); // of those in the menu
-  private readonly dropped = new Map<string, Source>(); // which go into the menu once they were loaded
+  private readonly loading: { name: string; source: Source }[] = []; // in the order of the answers
   private turn = 0; // a later choice has precedence over those still on their way
 
   /** `load` is given the bytes of a model, to be kept; `fail` what went wrong before. */
@@ -38,19 +38,22 @@ export class ModelMenu {
     await this.ask(name, this.sources.get(name) ?? (() => this.refuse(name)));
   }
 
-  /** Have a file loaded, whatever it is. */
+  /** Have a file loaded, whatever it is; if it is a model, it goes into the menu. */
   async open(file: File): Promise<void> {
     const bytes = readModel(file); // once: what lies on the disk may change
-    const source = () => bytes;
-    this.dropped.set(file.name, source);
-    await this.ask(file.name, source);
+    await this.ask(file.name, () => bytes);
   }
 
-  /** A model was loaded: it is the current one. */
-  loaded(name: string): void {
-    const source = this.dropped.get(name);
-    if (source) this.add(name, source);
+  /** What `load` was given first was loaded: it is the current model. */
+  loaded(): void {
+    const { name, source } = this.loading.shift()!;
+    this.add(name, source);
     this.current = this.menu.value = name;
+  }
+
+  /** What `load` was given first could not be loaded. */
+  refused(): void {
+    this.loading.shift();
   }
 
   /** Show which model is current, whatever was asked for. */
@@ -63,7 +66,9 @@ export class ModelMenu {
     const turn = ++this.turn;
     try {
       const bytes = new Uint8Array(await source()).slice();
-      if (turn === this.turn) this.load(name, bytes);
+      if (turn !== this.turn) return;
+      this.loading.push({ name, source });
+      this.load(name, bytes);
     } catch (error) {
       if (turn === this.turn) this.fail(error);
     }

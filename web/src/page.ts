@@ -58,7 +58,7 @@ function modelFailed(message: string): void {
 
 function modelLoaded({ name, metadata, words, config: own }: ModelReport): void {
   const isFirst = !models.current;
-  models.loaded(name);
+  models.loaded();
   config = own;
   rate = metadata.rate;
   live.setLabels(metadata.labels, words);
@@ -204,7 +204,9 @@ function onReport(report: Report): void {
     case "model":
       return modelLoaded(report);
     case "failed":
-      return report.what === "model" ? modelFailed(report.message) : fileFailed(report.message);
+      if (report.what === "file") return fileFailed(report.message);
+      models.refused();
+      return modelFailed(report.message);
     case "live":
       return live.show(report);
     case "note":
