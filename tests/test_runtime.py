@@ -21,8 +21,6 @@ from tiny_kws.audio import read_window
 from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import AudioError, KwsError, ModelError, UsageError
-from tiny_kws.export.exporter import Exporter
-from tiny_kws.training.checkpoint import load_checkpoint
 from tiny_kws.words import SILENCE
 
 from .helpers import exported, speech_like, trained_like, validation_sample, wav_bytes, write_sound
@@ -217,6 +215,9 @@ def test_windows_have_one_shape(classifier: Classifier, shape: tuple[int, ...]) 
 @pytest.fixture(scope="module")
 def phrases(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     """A model of windows of a second and a half, its labels in another order than usual and none of them silence."""
+    from tiny_kws.export.exporter import Exporter
+    from tiny_kws.training.checkpoint import load_checkpoint
+
     checkpoint = load_checkpoint(trained_like(checkpoint_path))
     checkpoint.window = PHRASE
     checkpoint.labels = tuple(label for label in ("hey computer", *LABELS[::-1]) if label != SILENCE)

@@ -108,24 +108,30 @@ class Decoder:
 
         Raises UsageError for rows of another width.
         """
-        return self.step(rows)[1]
+        events: list[Detection] = []
+        self._advance(rows, events)
+        return events
 
     def step(self, rows: npt.ArrayLike) -> tuple[Averages, list[Detection]]:
         """The averages (n, words) of `rows` (n, labels), and the events that they bring about, in order of time.
 
         Raises UsageError for rows of another width.
         """
+        events: list[Detection] = []
+        averages = self._advance(rows, events)
+        return np.array(averages, np.float64).reshape(len(averages), len(self.words)), events
+
+    def _advance(self, rows: npt.ArrayLike, events: list[Detection]) -> list[list[float]] | Averages:
+        """Go on by `rows`: their averages, and their events behind those of `events`."""
         values = np.asarray(rows)
         if values.ndim != 2 or values.shape[1] != len(self.labels):
             raise UsageError(f"probabilities have shape {values.shape}, expected (rows, {len(self.labels)})")
-        events: list[Detection] = []
         if len(values) <= FEW_ROWS:
-            each = [self._step_row(row, events) for row in values.tolist()]
-            return np.array(each, np.float64).reshape(len(each), len(self.words)), events
+            return [self._step_row(row, events) for row in values.tolist()]
         averages = self._smooth(values)
         for start in range(0, len(averages), BLOCK_ROWS):
             self._decide_block(averages[start : start + BLOCK_ROWS], events)
-        return averages, events
+        return averages
 
     def _step_row(self, row: list[float], events: list[Detection]) -> list[float]:
         """The averages of one row; the same as a block of one."""

@@ -89,7 +89,7 @@ class Detector:
 
     def process(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> list[Detection]:
         """The events found up to the end of `chunk`; see `step`."""
-        return self.step(chunk, rate).events
+        return self._decoder.process(self._posteriors.process(chunk, rate))
 
     def finish(self) -> list[Detection]:
         """The events that half a second of silence after the end brings about; then start anew."""
