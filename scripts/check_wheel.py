@@ -30,7 +30,7 @@ TESTS = (
 )
 """Of the rooms that a plain install uses."""
 
-NEEDED = ("tests", "examples", "web", "README.md", "pyproject.toml")
+NEEDED = ("tests", "docs", "examples", "scripts", "web", "README.md", "pyproject.toml")
 """Files of the repository that these tests look at."""
 
 IN_THE_WHEEL = ("assets/base.onnx", "assets/listener.stream.onnx", "apps/web/index.html", "apps/space_files/app.py")
