@@ -529,7 +529,7 @@ def test_a_source_named_from_the_root(own_archive: Path, tmp_path: Path) -> None
     path = write_sources(tmp_path / "elsewhere")
     path.write_text(path.read_text().replace('folder = "words"', f'folder = "{tmp_path}/elsewhere/words"'))
     data = prepare(own_archive, tmp_path / "out", sources=read_sources(path))
-    assert data.manifest.unreadable == []
+    assert list(data.manifest.unreadable) == []
     assert str(tmp_path / "elsewhere" / "words" / "abbey" / "ann_1.wav") in {clip.file for clip in data.clips}
 
 
