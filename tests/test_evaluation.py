@@ -337,7 +337,7 @@ def test_a_split_is_called_after_its_recordings(prepared: PreparedData) -> None:
     from tiny_kws.evaluation.clip_sets import split_clips
 
     assert split_clips(prepared, "validation").name == "Speech Commands v0.02 validation"
-    own = replace(prepared, manifest={"source": "the recordings in mine", "folder": "mine"})
+    own = replace(prepared, manifest=replace(prepared.manifest, source="the recordings in mine", folder="mine"))
     assert split_clips(own, "validation").name == "mine validation"
 
 
