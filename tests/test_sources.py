@@ -286,7 +286,7 @@ def test_what_the_published_weights_take(shared_data: Path, tmp_path: Path) -> N
     assert found["speech"] == []
     by_folder = {bill.folder: bill for bill in bills[1:]}
     for folder, count in (("near", 6668), ("near_speech", 1600)):  # scripts speak them
-        assert by_folder.pop(folder)["left_out"] == {"the folder is missing": count}
+        assert by_folder.pop(folder).left_out == {"the folder is missing": count}
     assert set(by_folder) == set(folders)
     for folder, bill in by_folder.items():
         listed = len(manifest_of(shared_data, folder))
