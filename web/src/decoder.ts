@@ -29,9 +29,14 @@ export interface Detection {
  */
 export function eventJson(event: Detection, file: string | null = null, time: string | null = null): string {
   const { label, start_s, end_s, confidence } = event;
-  const text = (value: unknown) => (Number.isInteger(value) ? (value as number).toFixed(1) : JSON.stringify(value));
+  const text = (value: unknown) => (Number.isInteger(value) ? (value as number).toFixed(1) : ascii(JSON.stringify(value)));
   const fields = Object.entries({ file, time, label, start_s, end_s, confidence });
   return `{${fields.map(([name, value]) => `"${name}": ${text(value)}`).join(", ")}}`;
+}
+
+/** JSON in ASCII alone, which every terminal and encoding leaves as it is. */
+function ascii(json: string): string {
+  return json.replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /** What the average of a word must reach. */
