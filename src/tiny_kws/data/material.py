@@ -16,8 +16,8 @@ import numpy as np
 from ..audio import Samples, find_sound_files, read_mono
 from ..errors import AudioError, DataError, UsageError
 from .held_out import noise_source, part_of
-from .speech_commands import WORDS_FOLDER
-from .word_folders import SPLITS, composed, has_lists, list_recordings
+from .speech_commands import words_folder
+from .word_folders import SPLITS, composed, list_recordings
 
 CLIP_SPLITS = (*SPLITS, "all")
 HOMOPHONES = {"no": ("know",), "right": ("write", "rite")}
@@ -68,8 +68,7 @@ def list_clips(folder: Path, split: str) -> list[Sound]:
     """
     if split not in CLIP_SPLITS:
         raise UsageError(f"found the split {split!r}, expected one of {', '.join(CLIP_SPLITS)}")
-    below = folder / WORDS_FOLDER
-    folder = below if has_lists(below) and not has_lists(folder) else folder
+    folder = words_folder(folder)
     recordings = list_recordings(folder)
     found = [clip for name, clips in recordings.splits.items() if split in (name, "all") for clip in clips]
     if not found:

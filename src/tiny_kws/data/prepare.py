@@ -44,7 +44,6 @@ from .word_folders import (
     Recordings,
     WordClip,
     clips_in,
-    has_lists,
     list_recordings,
     word_folders,
 )
@@ -183,8 +182,7 @@ def _explain_other_folder(source: Path) -> None:
 
 def _read_words(source: Path, words: Sequence[str], speakers: Path | None, sources: Sources) -> Material:
     """Words of one's own, and the other folders as other words."""
-    below = source / speech_commands.WORDS_FOLDER
-    folder = below if has_lists(below) and not has_lists(source) else source
+    folder = speech_commands.words_folder(source)
     if not folder.is_dir():
         raise DataError(f"{folder}: not found, expected a folder of word folders; check the path")
     recordings = list_recordings(folder, words, speakers)

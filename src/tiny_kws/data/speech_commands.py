@@ -69,11 +69,17 @@ SOURCE = "Google Speech Commands v0.02, P. Warden 2018 (arXiv:1804.03209), CC BY
 SOURCE_LICENCE = "CC BY 4.0"
 
 
+def words_folder(source: Path) -> Path:
+    """The folder of the archive's name below `source` where that alone has the lists, else `source` itself."""
+    below = source / WORDS_FOLDER
+    return below if has_lists(below) and not has_lists(source) else source
+
+
 def find_words_folder(source: Path) -> Path:
     """The folder with the lists: `source` itself or one below it. Raises DataError if neither has them."""
-    for folder in (source, source / WORDS_FOLDER):
-        if has_lists(folder):
-            return folder
+    folder = words_folder(source)
+    if has_lists(folder):
+        return folder
     raise DataError(
         f"{source}: found no validation_list.txt and testing_list.txt, expected the Speech Commands layout; "
         "run `tiny-kws data download` or name the folder that holds the lists"

@@ -13,7 +13,7 @@ import hashlib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -332,10 +332,3 @@ def _move_groups(groups: Mapping[str, Sequence[WordClip]], split_of: dict[str, s
                 heard.subtract((other, split_of[best]) for other in words_of[best])
                 heard.update((other, to) for other in words_of[best])
                 split_of[best], moved = to, True
-
-
-def only(recordings: Recordings, words: Iterable[str]) -> Recordings:
-    """The same, with the clips of `words` alone."""
-    wanted = set(words)
-    splits = {split: [clip for clip in clips if clip.word in wanted] for split, clips in recordings.splits.items()}
-    return replace(recordings, splits=splits)
