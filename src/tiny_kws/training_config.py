@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .config import FeatureConfig
 
@@ -15,6 +15,10 @@ class DSCNNConfig:
     width: int = 160
     n_blocks: int = 4
     dropout: float = 0.2
+
+
+FRAMES_OF_STEM = 2
+"""Frames of features that the streaming network's first layer makes one of."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,24 @@ class CausalCNNConfig:
     dropout: float = 0.0
     n_band_blocks: int = 0
     band_channels: int = 24
+    mixed_frames: int = 1
+    """Frames of 20 ms that are mixed into one, so that the layers over time have fewer of them to look at."""
     pooled_frames: int = 50
-    """Frames that a clip answer is the mean of: the window. Training takes it, and `n_classes`, from the data."""
+    """Frames, after they are mixed, that a clip answer is the mean of: the window.
 
+    Training takes it, and `n_classes`, from the data.
+    """
+
+    @property
+    def frames_per_answer(self) -> int:
+        """Frames of features from one answer to the next."""
+        return FRAMES_OF_STEM * self.mixed_frames
+
+
+TRUNK = CausalCNNConfig(
+    n_classes=64, n_band_blocks=3, band_channels=24, width=152, n_blocks=8, kernel=5, mixed_frames=2, pooled_frames=2
+)
+"""The network whose frames tell any words apart: its answers are vectors, each the mean over 80 ms."""
 
 NetworkConfig = DSCNNConfig | CausalCNNConfig
 """What a network is made of; which one it is of follows from its type."""
@@ -127,6 +146,40 @@ class WindowRecipe(SoundRecipe):
     fluent_share: float = 0.08
     shift_ms: float = 150.0
     """Words lie off the middle of the window by up to so much, but whole within it."""
+
+
+@dataclass(frozen=True)
+class TrunkRecipe:
+    """How the trunk of own words is trained, on running speech whose phones and words are known in time."""
+
+    epochs: int = 36
+    batch_size: int = 32
+    seconds: float = 4.0
+    """Of a row of a batch."""
+    learning_rate: float = 4e-3
+    weight_decay: float = 1e-3
+    warmup_steps: int = 300
+    max_gradient_norm: float = 5.0
+    delay_frames: int = 6
+    """Frames of 10 ms that a phone is told after it was said."""
+    word_weight: float = 1.0
+    """Of telling words, against telling phones."""
+    fewest: int = 3
+    """Words said less often are not told."""
+    word_bins: int = 15
+    """Vectors of 80 ms that a word is told from."""
+    word_size: int = 192
+    word_delay: tuple[int, int] = (8, 24)
+    """Frames of 10 ms after its end at which a word is told, drawn."""
+    clip_share: float = 0.2
+    """Of the rows that hold words said alone."""
+    speeds: tuple[float, float] = (0.88, 1.14)
+    room_share: float = 0.4
+    made_rooms: int = 300
+    noise_share: float = 0.8
+    snr_db: tuple[float, float] = (-5.0, 25.0)
+    varied: SoundRecipe = field(default_factory=lambda: SoundRecipe(masked_bands=12, masked_frames=8))
+    seed: int = 0
 
 
 HARD_NEGATIVES = 384

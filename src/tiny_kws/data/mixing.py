@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from ..audio import Samples
 from ..config import SAMPLE_RATE
@@ -11,6 +12,7 @@ from .spans import frame_power
 LEVEL_FRAME = SAMPLE_RATE // 50  # 20 ms, to measure active levels in
 ACTIVE_DB = 20.0  # below the loudest frame: still active
 FLOOR_DB = -80.0
+ROOM_TAPS = SAMPLE_RATE // 2
 DIRECT = 10 ** (-10 / 20)  # the direct sound is what first comes within 10 dB of a response's largest sample
 
 
@@ -36,6 +38,31 @@ def room_response(audio: Samples) -> Samples:
     response = audio[int(np.argmax(size >= DIRECT * size.max())) :].astype(np.float64)
     scaled: Samples = (response / np.sqrt(np.square(response).sum())).astype(np.float32)
     return scaled
+
+
+def made_room(rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """A room response from statistics, (8000,) with energy 1: direct sound, then noise that decays exponentially.
+
+    Reverberation time 0.12 to 0.9 s, direct-to-reverberant ratio -6 to 10 dB, high frequencies dampened by a draw.
+    After Polack 1988.
+    """
+    t = np.arange(ROOM_TAPS) / SAMPLE_RATE
+    tail = rng.standard_normal(ROOM_TAPS) * 10 ** (-3 * t / rng.uniform(0.12, 0.9))
+    tail *= 0.3 + 0.7 * np.minimum(1.0, t / 0.02)
+    tail[: int(rng.uniform(20, 160))] = 0.0
+    response = tail / np.sqrt(np.square(tail).sum()) * 10 ** (-rng.uniform(-6, 10) / 20)
+    response[0] += 1.0
+    response = np.convolve(response, [1.0, -rng.uniform(0.0, 0.5)])[:ROOM_TAPS]
+    unit: npt.NDArray[np.float32] = (response / np.sqrt(np.square(response).sum())).astype(np.float32)
+    return unit
+
+
+def in_room(audio: Samples, response: Samples) -> Samples:
+    """(samples,) as a room's `response` makes them sound, as long as they are."""
+    length = 1 << (len(audio) + len(response) - 1).bit_length()
+    product = np.fft.rfft(audio, length) * np.fft.rfft(response, length)
+    wet: Samples = np.fft.irfft(product, length)[: len(audio)].astype(np.float32)
+    return wet
 
 
 def faded(audio: Samples, fade_s: float) -> Samples:

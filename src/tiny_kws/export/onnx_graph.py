@@ -331,8 +331,11 @@ class _StreamEmitter(_ClipEmitter):
         if isinstance(layer, nn.Conv2d):
             return super().convolution(before, layer, weight, bias)
         x = self.values[before]
-        if layer.kernel_size == (1,):
-            return str(self.graph.add("Gemm", x, *map(self.graph.constant, (weight[..., 0], bias)), transB=1))
+        if layer.kernel_size == layer.stride:
+            rows = weight.transpose(0, 2, 1).reshape(len(weight), -1)
+            if layer.kernel_size != (1,):
+                x = self.graph.add("Reshape", x, self.graph.constant([-1, rows.shape[1]]))
+            return str(self.graph.add("Gemm", x, *map(self.graph.constant, (rows, bias)), transB=1))
         assert layer.groups == layer.in_channels == layer.out_channels
         assert layer.stride == (1,)
         assert not bias.any()

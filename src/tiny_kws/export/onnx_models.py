@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..artefact.format import METADATA_KEY, Metadata, with_checksum
+from ..config import FeatureConfig
 from ..errors import UsageError
 from ..training.checkpoint import Checkpoint
 from ..training.networks import CausalCNN, Network
@@ -32,6 +33,8 @@ from .onnx_graph import (
 
 MAX_STATE_BYTES = 2**17
 """Of a stream: twice what `base` carries over a window of a second."""
+HALVED_FROM = 1000
+"""Numbers of a weight from which on a trunk stores it in float16."""
 Array = npt.NDArray[Any]
 
 
@@ -94,6 +97,46 @@ def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
     _check_state_size(past, hop)
     outputs = {**_outputs(1, checkpoint), **{f"next_{name}": shape for name, shape in past.shapes.items()}}
     return graph.finish("stream", {"audio": [1, hop], **past.shapes}, outputs)
+
+
+def trunk_graph(network: CausalCNN, config: FeatureConfig, stats: dict[str, float]) -> onnx.ModelProto:
+    """A trunk as one step of a stream: `audio` of a hop, as long as its vectors' mean, to `embedding` (1, size).
+
+    A head is added to it when a word is enrolled (`enrolment.ship`). Large weights are stored in float16.
+    """
+    pooled = network.config.pooled_frames
+    hop = pooled * network.frames_per_answer * config.hop
+    example = torch.zeros(1, 1, config.n_mels, hop // config.hop)
+    body = _Body(network)
+    graph = Graph()
+    past = StreamPast(graph, plan_states([((1, hop), config.n_fft - config.hop), *reaches_of(body, example)]))
+    audio = past.extend("audio", config.n_fft - config.hop)
+    features = emit_front_end(graph, audio, config, stats)
+    frames = emit_network(graph, features, body, example, past)
+    mean = graph.add("ReduceMean", frames, graph.constant([0]))
+    graph.add("Identity", emit_linear(graph, mean, network.fc), name="embedding")
+    past.finish()
+    outputs = {"embedding": [1, network.config.n_classes], **{f"next_{k}": v for k, v in past.shapes.items()}}
+    return halved(graph.finish("stream", {"audio": [1, hop], **past.shapes}, outputs))
+
+
+def halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose weights of over `HALVED_FROM` numbers are stored in float16, and cast when the model is loaded."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    large = [tensor for tensor in copy.graph.initializer if math.prod(tensor.dims) > HALVED_FROM]
+    casts = []
+    for tensor in (t for t in large if t.data_type == onnx.TensorProto.FLOAT):
+        name = tensor.name
+        tensor.CopyFrom(
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), f"{name}/half")
+        )
+        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *copy.graph.node]
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    onnx.checker.check_model(copy, full_check=True)
+    return copy
 
 
 def _check_window(checkpoint: Checkpoint) -> None:

@@ -60,7 +60,7 @@ class Checkpoint:
     @property
     def hop(self) -> int:
         """Samples from one answer of a stream to the next. Raises UsageError for a network that does not stream."""
-        return self.feature_config.hop * self._streaming_model().FRAMES_PER_ANSWER
+        return self.feature_config.hop * self._streaming_model().frames_per_answer
 
     @property
     def look_back(self) -> int:
@@ -219,7 +219,7 @@ def _window_of(raw: Mapping[str, Any], model: Network, feature_config: FeatureCo
     if not shortest <= window <= longest:
         raise ModelError(f"{where}: found a window of {window} samples, expected {shortest} to {longest}")
     if "window" in raw and isinstance(model, CausalCNN):
-        pooled = model.config.pooled_frames * model.FRAMES_PER_ANSWER * feature_config.hop
+        pooled = model.config.pooled_frames * model.frames_per_answer * feature_config.hop
         if window != pooled:
             raise ModelError(f"{where}: found a window of {window} samples, expected {pooled} as its network has")
     return window

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from ..training_config import CausalCNNConfig, DSCNNConfig, NetworkConfig
+from ..training_config import FRAMES_OF_STEM, CausalCNNConfig, DSCNNConfig, NetworkConfig
 from .streaming import Extend, extend_by_zeros
 
 
@@ -113,9 +113,7 @@ class CausalCNN(nn.Module):
     """
 
     STEM_KERNEL = (8, 5)
-    STEM_STRIDE = (4, 2)
-    FRAMES_PER_ANSWER = STEM_STRIDE[1]
-    """Frames of features from one answer of `embed_all` to the next."""
+    STEM_STRIDE = (4, FRAMES_OF_STEM)
 
     def __init__(self, config: CausalCNNConfig | None = None) -> None:
         super().__init__()
@@ -129,20 +127,27 @@ class CausalCNN(nn.Module):
         for i in range(self.config.n_band_blocks):
             self.bands.append(BandBlock(channels, self.config.band_channels, stride=2 if i == 0 else 1))
             channels, rows = self.config.band_channels, rows // 2 if i == 0 else rows
-        self.mix = nn.Conv1d(channels * rows, width, 1, bias=False)
+        mixed = self.config.mixed_frames
+        self.mix = nn.Conv1d(channels * rows, width, mixed, mixed, bias=False)
         self.mix_bn = nn.BatchNorm1d(width)
         self.blocks = nn.ModuleList(CausalBlock(width, self.config.kernel) for _ in range(self.config.n_blocks))
         self.dropout = nn.Dropout(self.config.dropout)
         self.fc = nn.Linear(width, self.config.n_classes)
 
     @property
+    def frames_per_answer(self) -> int:
+        """Frames of features from one answer of `embed_all` to the next."""
+        return self.config.frames_per_answer
+
+    @property
     def look_back_frames(self) -> int:
         """How many frames of features before the window an answer also depends on."""
-        frames = sum(self.config.kernel - 1 for _ in self.blocks) + sum(BandBlock.LOOK_BACK for _ in self.bands)
-        return frames * self.STEM_STRIDE[1] + self.STEM_KERNEL[1] - self.STEM_STRIDE[1]
+        of_blocks = sum(self.config.kernel - 1 for _ in self.blocks) * self.frames_per_answer
+        of_bands = sum(BandBlock.LOOK_BACK for _ in self.bands) * self.STEM_STRIDE[1]
+        return of_blocks + of_bands + self.STEM_KERNEL[1] - self.STEM_STRIDE[1]
 
     def trunk(self, features: Tensor, extend: Extend = extend_by_zeros) -> Tensor:
-        """Activations (batch, width, frames / 2); the number of frames is even."""
+        """Activations (batch, width, answers); the number of frames is a multiple of `frames_per_answer`."""
         x = extend(features, self.STEM_KERNEL[1] - self.STEM_STRIDE[1])
         x = torch.relu_(self.stem_bn(self.stem(x)))
         for block in self.bands:
@@ -161,13 +166,13 @@ class CausalCNN(nn.Module):
         return self.fc(self.dropout(self.embed(features)))  # type: ignore[no-any-return]
 
     def embed_all(self, features: Tensor, extend: Extend = extend_by_zeros) -> Tensor:
-        """The pooled vector at every other frame of a recording or a chunk of a stream, (batch, frames / 2, width)."""
+        """The pooled vector at every answer of a recording or a chunk of a stream, (batch, answers, width)."""
         n_pooled = self.config.pooled_frames
         past = extend(self.trunk(features, extend), n_pooled - 1)
         return nn.functional.avg_pool1d(past, n_pooled, stride=1).transpose(1, 2)
 
     def answer_all(self, features: Tensor) -> Tensor:
-        """Logits at every other frame of a recording, (batch, frames / 2, classes).
+        """Logits at every answer of a recording, (batch, answers, classes).
 
         The same as classifying `embed_all`, but pooled behind the classifier, which costs less. In training a channel
         that dropout drops is dropped throughout the recording.

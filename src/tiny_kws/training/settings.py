@@ -11,7 +11,7 @@ from ..data.prepared import PreparedData
 from ..errors import UsageError
 from ..training_config import DSCNNConfig, NetworkConfig, TrainConfig
 from .checkpoint import DS_CNN, Checkpoint, feature_config_of, load_weights, network_config_of
-from .networks import CausalCNN, Network, shape_of
+from .networks import Network, shape_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def fitted_network(network: NetworkConfig, data: PreparedData, feature_config: F
     """The network for the data's classes and window. Raises UsageError if it cannot take such a window."""
     if isinstance(network, DSCNNConfig):
         return replace(network, n_classes=len(data.vocabulary))
-    hop = feature_config.hop * CausalCNN.FRAMES_PER_ANSWER
+    hop = feature_config.hop * network.frames_per_answer
     if data.window % hop:
         raise UsageError(
             f"{data.folder}: found a window of {data.window} samples, expected a multiple of {hop} "

@@ -174,7 +174,7 @@ class Trainer:
         if streams is not None and not isinstance(self.model, CausalCNN):
             raise UsageError("only the causal network can be trained on streams; train this one on clips")
         teacher = self._teacher_logits if self.teachers else None
-        hop = self.log_mel.config.hop * CausalCNN.FRAMES_PER_ANSWER
+        hop = self.log_mel.config.hop * self.model.frames_per_answer if isinstance(self.model, CausalCNN) else 0
         if windows is not None and streams is not None:
             return MixedObjective(self.data, windows, streams, config, self._features, hop, self.device, teacher)
         if windows is not None:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ...config import SAMPLE_RATE
+from ...data.mixing import ROOM_TAPS, made_room
 from ...data.prepared import Pcm
-
-ROOM_TAPS = SAMPLE_RATE // 2
 
 
 def add_into(audio: Tensor, sound: Tensor, starts: Tensor) -> None:
@@ -67,23 +66,6 @@ def room_spectra(measured: list[npt.NDArray[np.float32]], n_made: int, n_samples
     rooms += [made_room(rng) for _ in range(n_made)]
     spectra: Tensor = torch.fft.rfft(torch.from_numpy(np.stack(rooms)), fast_length(n_samples))
     return spectra
-
-
-def made_room(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A room response from statistics, (8000,) with energy 1: direct sound, then noise that decays exponentially.
-
-    Reverberation time 0.12 to 0.9 s, direct-to-reverberant ratio -6 to 10 dB, high frequencies dampened by a draw.
-    After Polack 1988.
-    """
-    t = np.arange(ROOM_TAPS) / SAMPLE_RATE
-    tail = rng.standard_normal(ROOM_TAPS) * 10 ** (-3 * t / rng.uniform(0.12, 0.9))
-    tail *= 0.3 + 0.7 * np.minimum(1.0, t / 0.02)
-    tail[: int(rng.uniform(20, 160))] = 0.0
-    response = tail / np.sqrt(np.square(tail).sum()) * 10 ** (-rng.uniform(-6, 10) / 20)
-    response[0] += 1.0
-    response = np.convolve(response, [1.0, -rng.uniform(0.0, 0.5)])[:ROOM_TAPS]
-    unit: npt.NDArray[np.float32] = (response / np.sqrt(np.square(response).sum())).astype(np.float32)
-    return unit
 
 
 def fast_length(n_samples: int) -> int:

@@ -1,0 +1,217 @@
+"""Running speech whose phones and words are known in time, and batches of it to train a trunk on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..audio import find_sound_files, read_mono
+from ..config import SAMPLE_RATE
+from ..data.held_out import noise_source, part_of
+from ..data.mixing import room_response
+from ..data.prepared import Pcm, to_pcm
+from ..data.sources import read_sources
+from ..errors import DataError
+from ..training_config import TrunkRecipe
+from .composing.acoustics import active_rms, at_speed, from_db, rms_of, room_spectra
+
+# fmt: off
+PHONES = (
+    "SIL", "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH",
+    "K", "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
+)
+# fmt: on
+"""Of American English in the letters of ARPABET; whatever is no speech is SIL."""
+FRAME = SAMPLE_RATE // 100
+"""Samples of a frame of an alignment, 10 ms."""
+NO_WORD = -1
+ALIGNMENTS = "alignments.jsonl"
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a recording. `start` and `stop` count frames of 10 ms."""
+
+    text: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Recording:
+    """16 kHz samples with the phone of each frame and the words, in order."""
+
+    pcm: Pcm
+    phones: npt.NDArray[np.int8]
+    words: tuple[Word, ...]
+    is_clip: bool
+
+
+def read_aligned(folder: Path, parts: Sequence[int] = (1, 2)) -> list[Recording]:
+    """The recordings of a folder that its alignments.jsonl tells of (`scripts/align_speech.py` writes it).
+
+    Only those of speakers of `parts` (see `data.held_out`). Raises DataError for a folder without alignments.
+    """
+    path = folder / ALIGNMENTS
+    if not path.is_file():
+        raise DataError(f"{folder}: found no {ALIGNMENTS}, expected one; make it by scripts/align_speech.py")
+    with path.open(encoding="utf-8") as lines:
+        entries = [json.loads(line) for line in lines]
+    return [_recording(folder, entry) for entry in entries if part_of(entry["speaker"] or entry["file"]) in parts]
+
+
+def _recording(folder: Path, entry: dict[str, Any]) -> Recording:
+    pcm = to_pcm(read_mono(folder / entry["file"]))
+    phones = np.zeros(len(pcm) // FRAME + 1, np.int8)
+    words = []
+    for text, start, length, parts in entry["words"]:
+        for phone, at, size in parts:
+            phones[at : at + size] = PHONES.index(phone) if phone in PHONES else 0
+        if text[0] not in "<[+":
+            words.append(Word(text, start, start + length))
+    return Recording(pcm, phones, tuple(words), bool(entry.get("clip")))
+
+
+def words_to_tell(recordings: Iterable[Recording], fewest: int) -> list[str]:
+    """The words that are said at least `fewest` times, in alphabetical order."""
+    counts = Counter(word.text for recording in recordings for word in recording.words)
+    return sorted(word for word, count in counts.items() if count >= fewest)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`audio` (rows, samples); `phones` (rows, frames of 10 ms); of every word its row, its last frame, its number."""
+
+    audio: Tensor
+    phones: Tensor
+    rows: Tensor
+    stops: Tensor
+    words: Tensor
+
+
+class SpeechComposer:
+    """Composes rows of running speech and of single words, in rooms and noise. Every draw comes from `rng`."""
+
+    def __init__(
+        self,
+        recordings: Sequence[Recording],
+        vocabulary: Sequence[str],
+        noises: Sequence[Pcm],
+        rooms: Sequence[npt.NDArray[np.float32]],
+        recipe: TrunkRecipe,
+    ) -> None:
+        self.recipe = recipe
+        self.number = {word: i for i, word in enumerate(vocabulary)}
+        self.sentences = [recording for recording in recordings if not recording.is_clip]
+        self.clips = [recording for recording in recordings if recording.is_clip]
+        self.n_samples = round(recipe.seconds * SAMPLE_RATE)
+        lengths = np.array([len(recording.pcm) for recording in self.sentences], float)
+        self._by_length = np.cumsum(lengths) / lengths.sum()
+        self._noises = [np.resize(noise, max(len(noise), self.n_samples)) for noise in noises]
+        lengths = np.array([len(noise) for noise in self._noises], float)
+        self._by_noise = np.cumsum(np.sqrt(lengths)) / np.sqrt(lengths).sum()
+        self._rooms = room_spectra([room_response(room) for room in rooms], recipe.made_rooms, self.n_samples)
+
+    def steps(self) -> int:
+        """Batches of an epoch: about as much sound as there is."""
+        seconds = sum(len(recording.pcm) for recording in (*self.sentences, *self.clips)) / SAMPLE_RATE
+        return max(1, round(seconds / self.recipe.seconds / self.recipe.batch_size))
+
+    def compose(self, rng: np.random.Generator) -> Batch:
+        """A batch as the recipe says."""
+        rows = [self._row(rng) for _ in range(self.recipe.batch_size)]
+        audio = torch.from_numpy(np.stack([samples for samples, _, _ in rows])).float() / 32768
+        words = np.array([(i, *word) for i, (_, _, words) in enumerate(rows) for word in words], np.int64)
+        table = torch.from_numpy(words.reshape(-1, 3))
+        phones = torch.from_numpy(np.stack([phones for _, phones, _ in rows])).long()
+        return Batch(self._in_a_room(audio, rng), phones, table[:, 0], table[:, 1], table[:, 2])
+
+    def _row(self, rng: np.random.Generator) -> tuple[Pcm, npt.NDArray[np.int8], list[tuple[int, int]]]:
+        samples = np.zeros(self.n_samples, np.int16)
+        phones = np.zeros(self.n_samples // FRAME, np.int8)
+        words: list[tuple[int, int]] = []
+        of_clips = bool(self.clips) and rng.random() < self.recipe.clip_share
+        at = int(rng.integers(0, 30))
+        while at < len(phones) - 30:
+            pool = self.clips if of_clips else self.sentences
+            pick = int(rng.integers(len(pool))) if of_clips else int(np.searchsorted(self._by_length, rng.random()))
+            taken = self._lay(pool[min(pick, len(pool) - 1)], at, samples, phones, words, rng)
+            at += taken + int(rng.integers(5, 60))
+        return samples, phones, words
+
+    def _lay(
+        self,
+        recording: Recording,
+        at: int,
+        samples: Pcm,
+        phones: npt.NDArray[np.int8],
+        words: list[tuple[int, int]],
+        rng: np.random.Generator,
+    ) -> int:
+        """Lay a recording, or a stretch of it, into a row from frame `at` on; how many frames it took."""
+        speed = float(rng.uniform(*self.recipe.speeds))
+        room = len(phones) - at
+        needed = int(room * speed) + 1
+        longest = len(recording.pcm) // FRAME
+        first = int(rng.integers(0, max(1, longest - min(longest, needed) + 1)))
+        last = min(longest, first + needed)
+        sound = at_speed(recording.pcm[first * FRAME : last * FRAME], speed)
+        n = min(room, len(sound) // FRAME)
+        gain = 10 ** (float(rng.uniform(-6, 6)) / 20)
+        sound = np.clip(sound[: n * FRAME] * gain, -32768, 32767).astype(np.int16)
+        samples[at * FRAME : (at + n) * FRAME] = sound
+        phones[at : at + n] = recording.phones[first + (np.arange(n) * speed).astype(int)]
+        for word in recording.words:
+            stop = int((word.stop - first) / speed)
+            if word.start >= first and stop <= n and word.text in self.number:
+                words.append((at + stop, self.number[word.text]))
+        return n
+
+    def _in_a_room(self, audio: Tensor, rng: np.random.Generator) -> Tensor:
+        """Rows as they sound in rooms, at drawn levels, under noise."""
+        n, recipe = len(audio), self.recipe
+        chosen = np.flatnonzero(rng.random(n) < recipe.room_share)
+        if len(chosen):
+            spectra = self._rooms[rng.integers(0, len(self._rooms), len(chosen))]
+            length = 2 * (spectra.shape[-1] - 1)
+            wet = torch.fft.irfft(torch.fft.rfft(audio[chosen], length) * spectra, length)[:, : self.n_samples]
+            audio[chosen] = wet
+        level = torch.from_numpy(rng.uniform(-40, -14, (n, 1)).astype(np.float32))
+        audio = audio * (from_db(level) / (active_rms(audio)[:, None] + 1e-5))
+        noise = torch.from_numpy(np.stack([self._noise(rng) for _ in range(n)])).float() / 32768
+        snr = torch.from_numpy(
+            np.where(rng.random((n, 1)) < recipe.noise_share, rng.uniform(*recipe.snr_db, (n, 1)), 60).astype(
+                np.float32
+            )
+        )
+        noise *= from_db(level - snr) / (rms_of(noise)[:, None] + 1e-5)
+        return (audio + noise).clamp_(-1, 1)
+
+    def _noise(self, rng: np.random.Generator) -> Pcm:
+        noise = self._noises[min(int(np.searchsorted(self._by_noise, rng.random())), len(self._noises) - 1)]
+        start = int(rng.integers(0, len(noise) - self.n_samples + 1))
+        return noise[start : start + self.n_samples]
+
+
+def read_free(folder: Path, held_out: bool = False) -> list[Pcm]:
+    """Noises or rooms of a folder that may go into weights free for any use: none that are share-alike."""
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    sources, found = read_sources(), []
+    for path in find_sound_files(folder):
+        name = path.relative_to(folder).as_posix()
+        row = rows.get(name, {})
+        kind = row.get("label", "") if folder.name == "rooms" else noise_source(name)
+        if sources.permits(row.get("licence", "")) and (part_of(kind) == 0) == held_out:
+            found.append(to_pcm(read_mono(path)))
+    return found
