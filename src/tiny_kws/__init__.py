@@ -19,6 +19,7 @@ from .listening.decoder import Detection
 from .listening.detector import Detector
 
 if TYPE_CHECKING:
+    from .enrolment.enroll import combine, enroll
     from .listening.microphone import listen, listen_async
     from .training.features import LogMel, normalize
     from .training.networks import DSCNN, CausalCNN
@@ -40,6 +41,8 @@ __all__ = [
     "StreamModel",
     "UsageError",
     "__version__",
+    "combine",
+    "enroll",
     "listen",
     "listen_async",
     "load",
@@ -49,6 +52,8 @@ __all__ = [
 _LATE = {
     "CausalCNN": "training.networks",
     "DSCNN": "training.networks",
+    "combine": "enrolment.enroll",
+    "enroll": "enrolment.enroll",
     "LogMel": "training.features",
     "normalize": "training.features",
     "listen": "listening.microphone",

@@ -85,6 +85,8 @@ class Metadata:
     """None if not measured."""
     data: dict[str, Any] = field(default_factory=dict)
     """What the training wrote of its data, as it stands in the checkpoint."""
+    own_words: list[dict[str, Any]] = field(default_factory=list)
+    """Of a model made by `tiny-kws enroll`: of each word what it was made from and what is to be expected of it."""
     licence: str = ""
     version: str = ""
     checkpoint_sha256: str = ""

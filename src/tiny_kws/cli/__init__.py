@@ -11,7 +11,7 @@ import sys
 import typer
 
 from ..errors import KwsError, UsageError, install_hint
-from . import clips, data, demo, export, listening, sharing, streams, training
+from . import clips, data, demo, enrolling, export, listening, sharing, streams, training
 from .console import app, complain
 
 EXTRAS = {
@@ -77,4 +77,4 @@ def _end_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-__all__ = ["app", "clips", "data", "demo", "export", "listening", "main", "sharing", "streams", "training"]
+__all__ = ["app", "clips", "data", "demo", "enrolling", "export", "listening", "main", "sharing", "streams", "training"]

@@ -28,7 +28,7 @@ def find_word(audio: Samples) -> tuple[int, int] | None:
     t or p) belong together. The word is the group with the largest sum of decibels over that threshold, so that a word
     counts for more than a click, and lasts 80 ms or more. 20 ms are added on both sides.
     """
-    level_db = 10 * np.log10(frame_power(_without_rumble(audio), FRAME) + 1e-10)
+    level_db = loudness_db(audio)
     if len(level_db) < 10:
         return None
     floor, peak = float(np.percentile(level_db, 10)), float(level_db.max())
@@ -41,6 +41,12 @@ def find_word(audio: Samples) -> tuple[int, int] | None:
     if word[-1] + 1 - word[0] < SHORTEST:
         return None
     return max(0, (int(word[0]) - MARGIN) * FRAME), min(len(audio), (int(word[-1]) + 1 + MARGIN) * FRAME)
+
+
+def loudness_db(audio: Samples) -> npt.NDArray[np.float64]:
+    """Level of the frames of 10 ms of (samples,), dB of full scale, without rumble and with a little pre-emphasis."""
+    level_db: npt.NDArray[np.float64] = 10 * np.log10(frame_power(_without_rumble(audio), FRAME) + 1e-10)
+    return level_db
 
 
 def _without_rumble(audio: Samples) -> Samples:

@@ -1,0 +1,164 @@
+"""How well words of one's own are heard, and whether what was told of them came.
+
+    python benchmarks/own_words.py DATA OUT.json [--draws 5] [--bank FILE]
+
+DATA holds wake_words/ (a manifest.csv with file and label) and the folders of speech of `scripts/make_bank.py`. For
+each word and draw, some recordings are drawn, a model is made of them, and the word's other recordings are heard, as
+they are and in noise at 10 dB. False alarms are counted in the speech of speakers that neither trunk nor bank holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tiny_kws.audio import AudioError, Samples, read_mono
+from tiny_kws.config import SAMPLE_RATE
+from tiny_kws.data.held_out import noise_source, part_of
+from tiny_kws.enrolment.bank import Bank, Trunk, read_bank
+from tiny_kws.enrolment.enroll import learn
+from tiny_kws.enrolment.learn import Heard, hear_variants
+from tiny_kws.enrolment.predict import REFRACTORY_S, SETTLING_S, peaks_of, word_score
+from tiny_kws.enrolment.takes import find_takes
+from tiny_kws.enrolment.vary import as_it_is, in_noise
+from tiny_kws.files import write_json
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+from make_bank import SOURCES, grouped, sound_of
+
+RATES = (10.0, 2.0, 0.5)
+COUNTS = (10, 3)
+SNR_DB = 10.0
+WANTED = 0.5
+
+
+@dataclass
+class Speech:
+    """Vectors of the speakers that were kept apart, by kind."""
+
+    vectors: dict[str, list[np.ndarray]]
+    hop: int
+
+    def hours(self, kind: str) -> float:
+        skipped = round(SETTLING_S * SAMPLE_RATE / self.hop)
+        return sum(len(v) - skipped for v in self.vectors[kind]) * self.hop / SAMPLE_RATE / 3600
+
+    def peaks(self, head: Any, kind: str) -> np.ndarray:
+        skipped, apart = (round(s * SAMPLE_RATE / self.hop) for s in (SETTLING_S, REFRACTORY_S))
+        return np.concatenate([peaks_of(head.score(v)[skipped:], apart) for v in self.vectors[kind]])
+
+
+def speech_apart(trunk: Trunk, data: Path) -> Speech:
+    """What SOURCES hold of speakers that did not go in."""
+    found: dict[str, list[np.ndarray]] = defaultdict(list)
+    for source in SOURCES:
+        for files in grouped(source, data, held_out=True)[0].values():
+            found[source.kind].append(trunk.vectors(sound_of(files)))
+    return Speech(dict(found), trunk.hop)
+
+
+def noises_apart(folder: Path) -> list[Samples]:
+    """Noises that went into neither trunk nor bank."""
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        names = [row["file"] for row in csv.DictReader(file)]
+    return [read_mono(folder / name)[: 60 * SAMPLE_RATE] for name in names if part_of(noise_source(name)) == 0]
+
+
+def word_recordings(folder: Path) -> dict[str, list[Path]]:
+    """By word, those in which a single take is found."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            path = folder / row["file"]
+            try:
+                takes = find_takes(read_mono(path), path.name)
+            except AudioError:
+                continue
+            if len(takes) == 1:
+                found[row["label"]].append(path)
+    return dict(found)
+
+
+def heard_in(trunk: Trunk, paths: list[Path], noises: list[Samples]) -> tuple[list[Heard], list[Heard]]:
+    """Recordings as they are and in noise."""
+    rng = np.random.default_rng(11)
+    takes = [find_takes(read_mono(path), path.name)[0] for path in paths]
+    plain = hear_variants(trunk, [(i, as_it_is(take)) for i, take in enumerate(takes)])
+    drawn = [noises[int(rng.integers(len(noises)))] for _ in takes]
+    noisy = [(i, in_noise(take, noise, SNR_DB, rng)) for i, (take, noise) in enumerate(zip(takes, drawn, strict=True))]
+    return plain, hear_variants(trunk, noisy)
+
+
+def one_draw(
+    word: str, paths: list[Path], count: int, draw: int, bank: Bank, speech: Speech, heard: tuple[list[Heard], ...]
+) -> dict[str, Any]:
+    """Make a model of `count` recordings and try it on the others."""
+    chosen = np.random.default_rng(1000 + draw).permutation(len(paths))[:count]
+    began = time.perf_counter()
+    made = learn(word, [paths[i] for i in chosen], bank, WANTED, seed=draw)
+    seconds = time.perf_counter() - began
+    head = made.own_word.head
+    others = [i for i in range(len(paths)) if i not in set(chosen.tolist())]
+    clean, noisy = (np.array([word_score(head.score(h[i].vectors), h[i].end, bank.hop) for i in others]) for h in heard)
+    peaks = {kind: np.sort(speech.peaks(head, kind))[::-1] for kind in speech.vectors}
+    english = np.sort(np.concatenate([peaks["adults"], peaks["children"]]))[::-1]
+    hours = speech.hours("adults") + speech.hours("children")
+    at = {rate: float(english[int(rate * hours)]) for rate in RATES}
+    told = made.report.chosen
+    return {
+        "word": word,
+        "recordings": count,
+        "draw": draw,
+        "seconds": round(seconds, 2),
+        "missed": {f"{rate:g}": round(float((clean < logit).mean()), 4) for rate, logit in at.items()},
+        "missed_in_noise": {f"{rate:g}": round(float((noisy < logit).mean()), 4) for rate, logit in at.items()},
+        "told": told.to_dict(),
+        "came": {
+            "missed": int((clean < 0).sum()),
+            "missed_in_noise": int((noisy < 0).sum()),
+            "takes": len(others),
+            "alarms": {
+                kind: {"count": int((found >= 0).sum()), "hours": round(speech.hours(kind), 3)}
+                for kind, found in peaks.items()
+            },
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--bank", type=Path)
+    asked = parser.parse_args()
+    bank = read_bank(asked.bank)
+    trunk = Trunk(bank)
+    speech = speech_apart(trunk, asked.data)
+    noises = noises_apart(asked.data / "noise")
+    results = []
+    for word, paths in sorted(word_recordings(asked.data / "wake_words").items()):
+        heard = heard_in(trunk, paths, noises)
+        for count in COUNTS:
+            for draw in range(asked.draws):
+                results.append(one_draw(word, paths, count, draw, bank, speech, heard))
+                missed = results[-1]["missed"]
+                print(
+                    word, count, draw, missed, results[-1]["missed_in_noise"], f"{results[-1]['seconds']} s", flush=True
+                )
+    hours = {kind: round(speech.hours(kind), 2) for kind in speech.vectors}
+    write_json(
+        asked.out, {"trunk_sha256": bank.trunk_sha256, "bank_hours": bank.hours(), "hours": hours, "draws": results}
+    )
+
+
+if __name__ == "__main__":
+    main()

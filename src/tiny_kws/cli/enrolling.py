@@ -1,0 +1,153 @@
+"""Commands that make a model for words of one's own: enroll, combine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import KwsError, UsageError
+from .console import aligned, app, complain, printable
+
+if TYPE_CHECKING:
+    from ..enrolment.enroll import Report
+    from ..enrolment.predict import Alarms, Expected, Misses
+
+TRIES = 5
+"""At one take, before recording is given up."""
+KINDS = {"adults": "adults", "children": "children", "languages": "other languages", "yours": "your own"}
+
+
+@app.command()
+def enroll(
+    word: Annotated[str, typer.Argument(help="The word or phrase, as it is to be called.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RECORDING...]", help="Sound files or folders in which it is said.")
+    ] = None,
+    recordings: Annotated[
+        list[Path] | None, typer.Option("--recordings", help="The same, as an option; may be repeated.")
+    ] = None,
+    record: Annotated[
+        int | None, typer.Option("--record", min=1, max=100, help="Record so many from the microphone first.")
+    ] = None,
+    play: Annotated[bool, typer.Option("--play", help="Play each take of --record back.")] = False,
+    device: Annotated[str | None, typer.Option("--device", help="Number of a microphone, or part of its name.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Artefact to write (default: WORD.onnx).")] = None,
+    false_alarms: Annotated[
+        float, typer.Option("--false-alarms-per-hour", help="Rate in speech that the threshold is chosen for.")
+    ] = 0.5,
+    negatives: Annotated[
+        list[Path] | None,
+        typer.Option("--negatives", help="Sound in which the word is not said, beside the package's; may be repeated."),
+    ] = None,
+    add: Annotated[
+        Path | None, typer.Option("--add", metavar="MODEL", help="Model of enroll whose words the new one joins.")
+    ] = None,
+    bank: Annotated[Path | None, typer.Option("--bank", help="Another bank of speech than the package's.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+) -> None:
+    """Make a model that hears a word of your own from a few recordings, and tell its error rates."""
+    from ..enrolment.enroll import check_word
+    from ..enrolment.enroll import enroll as make
+
+    check_word(word)
+    sources = [*(files or []), *(recordings or [])]
+    if record is not None:
+        folder = Path(f"{word.replace(' ', '-')}-recordings")
+        sources += _record(word, record, folder, device, play)
+    if not sources:
+        raise UsageError("found no recordings, expected files or folders of them, or --record 10")
+    report = make(
+        word,
+        sources,
+        out if out is not None or add is None else add,
+        false_alarms_per_hour=false_alarms,
+        negatives=negatives or (),
+        add_to=add,
+        bank=bank,
+        seed=seed,
+    )
+    if as_json:
+        print(json.dumps(asdict(report), indent=2, default=str))
+    else:
+        print_report(report)
+
+
+@app.command()
+def combine(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Artefacts of enroll.")],
+    out: Annotated[Path, typer.Option("--out", help="Artefact to write.")],
+    bank: Annotated[Path | None, typer.Option("--bank", help="Another bank of speech than the package's.")] = None,
+) -> None:
+    """Put the words of several models of enroll into one, which costs hardly more than one of them."""
+    from ..enrolment.enroll import combine as join
+
+    words = join(models, out, bank)
+    print(f"{printable(str(out))} hears {', '.join(map(printable, words))}.")
+
+
+def print_report(report: Report) -> None:
+    """What was found and what to expect, as paragraphs and a table."""
+    for name, reason in report.passed_over.items():
+        complain(f"{name}: not used: {reason}", 1)
+    for name in report.misfits:
+        complain(f"{name}: does not sound like the others; listen to it, and leave it out if it is another word", 1)
+    print(f"{printable(report.word)}: {report.takes} takes, {report.seconds:.1f} s long\n")
+    kinds = [kind for kind, alarms in report.chosen.alarms.items() if alarms.hours]
+    hours = (f"{KINDS[kind]} ({report.chosen.alarms[kind].hours:.1f} h)" for kind in kinds)
+    rows = [_row(point, kinds, point == report.chosen) for point in report.expected]
+    print(aligned(["threshold", "missed", "at 10 dB SNR", *hours], rows))
+    print(
+        "\nMissed takes, of models made without them; false alarms an hour, of models made without those speakers. In"
+        "\nbrackets 95 % intervals. The model has the threshold with the star."
+    )
+    for note in report.notes:
+        print(f"Note: {printable(note)}.")
+    print(f"\nWritten: {printable(str(report.path))}\nTry it:  tiny-kws listen --model {printable(str(report.path))}")
+
+
+def _row(point: Expected, kinds: list[str], is_chosen: bool) -> list[str]:
+    rates = [_alarms(point.alarms[kind]) for kind in kinds]
+    mark = " *" if is_chosen else ""
+    return [f"{point.threshold:.3f}{mark}", _misses(point.misses), _misses(point.misses_in_noise), *rates]
+
+
+def _misses(misses: Misses | None) -> str:
+    if misses is None:
+        return "not known"
+    low, high = misses.interval
+    return f"{misses.missed} of {misses.takes} ({100 * low:.0f} to {100 * high:.0f} %)"
+
+
+def _alarms(alarms: Alarms) -> str:
+    low, high = alarms.interval
+    return f"{alarms.rate:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _record(word: str, count: int, folder: Path, device: str | None, playback: bool) -> list[Path]:
+    """Record takes into `folder`, asking for each until it is good."""
+    from ..enrolment.record import keep, play, record
+    from .live import libraries_silenced
+
+    kept: list[Path] = []
+    with libraries_silenced():
+        takes = record(device)
+        for number in range(1, count + 1):
+            for _ in range(TRIES):
+                print(f"{number} of {count}: say {printable(word)!r} now", file=sys.stderr, flush=True)
+                take = next(takes)
+                if not take.problem:
+                    break
+                complain(take.problem, 1)
+            else:
+                raise KwsError(f"{number} of {count}: gave up after {TRIES} tries; what was recorded is in {folder}")
+            kept.append(keep(folder, word, take.audio))
+            if playback:
+                play(take.audio)
+    print(f"Recorded {count} takes into {printable(str(folder))}", file=sys.stderr, flush=True)
+    return kept

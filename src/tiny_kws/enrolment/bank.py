@@ -1,0 +1,223 @@
+"""The bank: the trunk, and what a new word must not be mistaken for, as the trunk hears it.
+
+One file, made by `scripts/make_bank.py`: the trunk's graph, its vectors of hours of speech in four bits each, minutes
+of noise and of speech to vary recordings with, how often common words are said, and where all of it comes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile as sf
+
+from ..artefact.runtime import open_session
+from ..audio import Samples
+from ..config import SAMPLE_RATE
+from ..errors import DataError
+from ..files import write_bytes
+from .head import Rows
+
+BANK = Path(__file__).parent.parent / "assets" / "own-words.bank"
+FORMAT = 1
+PARTS = ("trunk.onnx", "vectors.u4", "noises.ogg", "speech.ogg")
+LEVELS = np.array(
+    [-2.73, -2.07, -1.62, -1.26, -0.94, -0.66, -0.39, -0.13, 0.13, 0.39, 0.66, 0.94, 1.26, 1.62, 2.07, 2.73]
+)
+"""What four bits of a vector, which has a mean of 0 and a deviation of 1, stand for (Max 1960)."""
+ADULTS, CHILDREN, LANGUAGES, OWN = "adults", "children", "languages", "yours"
+KINDS = (ADULTS, CHILDREN, LANGUAGES, OWN)
+"""Who speaks in a stretch: adults or children and learners in English, people in other languages; a user's own."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One speaker, or a few, one after another: rows `start` to `stop` of the bank's vectors."""
+
+    kind: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a part of the bank comes from."""
+
+    name: str
+    licence: str
+    attribution: str
+    hours: float
+
+
+@dataclass(frozen=True)
+class Bank:
+    """`vectors` (rows, size) follow each other in steps of `hop` samples; `stretches` says who speaks when.
+
+    `trunk` holds the bytes of an ONNX graph, `words_per_hour` how often words are said in the bank's English.
+    """
+
+    trunk: bytes
+    vectors: Rows
+    stretches: tuple[Stretch, ...]
+    noises: tuple[Samples, ...]
+    speech: tuple[Samples, ...]
+    words_per_hour: Mapping[str, float]
+    origins: tuple[Origin, ...]
+    trunk_facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def hop(self) -> int:
+        """Samples from one vector to the next."""
+        return int(self.trunk_facts["hop"])
+
+    @cached_property
+    def trunk_sha256(self) -> str:
+        """By which heads know the trunk they were made for."""
+        return hashlib.sha256(self.trunk).hexdigest()
+
+    def hours(self, kind: str | None = None) -> float:
+        """Of speech, of one kind or all."""
+        rows = sum(s.stop - s.start for s in self.stretches if kind in (None, s.kind))
+        return rows * self.hop / SAMPLE_RATE / 3600
+
+    @property
+    def kinds(self) -> list[str]:
+        """Those of KINDS that there are."""
+        return [kind for kind in KINDS if any(s.kind == kind for s in self.stretches)]
+
+    def part(self, part: int, parts: int) -> list[Stretch]:
+        """One of `parts` parts of about one size, each with its share of every kind; no speaker is in two."""
+        chosen: list[Stretch] = []
+        for kind in self.kinds:
+            loads = [0] * parts
+            for stretch in sorted((s for s in self.stretches if s.kind == kind), key=lambda s: s.start - s.stop):
+                lightest = loads.index(min(loads))
+                loads[lightest] += stretch.stop - stretch.start
+                if lightest == part:
+                    chosen.append(stretch)
+        return chosen
+
+
+def read_bank(path: Path | None = None) -> Bank:
+    """The bank at `path`, or else the package's own.
+
+    Raises DataError if it is missing, damaged or of another format.
+    """
+    path = path or BANK
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: the bank of speech cannot be read ({error.strerror}), expected the one of the package; install "
+            "tiny-kws again or name another with --bank"
+        ) from error
+    try:
+        facts, parts = _parts(data)
+        return Bank(
+            parts["trunk.onnx"],
+            _unpacked(parts["vectors.u4"], int(facts["trunk"]["size"])),
+            tuple(Stretch(*stretch) for stretch in facts["stretches"]),
+            _sounds(parts["noises.ogg"], facts["noises"]),
+            _sounds(parts["speech.ogg"], facts["speech"]),
+            facts["words_per_hour"],
+            tuple(Origin(**origin) for origin in facts["origins"]),
+            facts["trunk"],
+        )
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, sf.LibsndfileError) as error:
+        raise DataError(
+            f"{path}: is no bank of speech or was damaged ({error}), expected the one of the package; install tiny-kws "
+            "again"
+        ) from error
+
+
+def _parts(data: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What bank.json says and the other files. Raises ValueError where a checksum or the format does not fit."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        facts = json.loads(archive.read("bank.json"))
+        parts = {name: archive.read(name) for name in PARTS}
+    if facts["format"] != FORMAT:
+        raise ValueError(f"its format is {facts['format']}, expected {FORMAT}")
+    for name, content in parts.items():
+        if hashlib.sha256(content).hexdigest() != facts["sha256"][name]:
+            raise ValueError(f"the checksum of {name} does not fit")
+    return facts, parts
+
+
+def write_bank(path: Path, bank: Bank) -> None:
+    """Write `bank`, whole or not at all; its vectors are rounded to four bits, its sounds coded in Opus."""
+    parts = {
+        "trunk.onnx": bank.trunk,
+        "vectors.u4": _packed(bank.vectors),
+        "noises.ogg": _coded(bank.noises),
+        "speech.ogg": _coded(bank.speech),
+    }
+    facts = {
+        "format": FORMAT,
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()},
+        "trunk": dict(bank.trunk_facts),
+        "stretches": [[s.kind, s.start, s.stop] for s in bank.stretches],
+        "noises": [len(sound) for sound in bank.noises],
+        "speech": [len(sound) for sound in bank.speech],
+        "words_per_hour": dict(bank.words_per_hour),
+        "origins": [asdict(origin) for origin in bank.origins],
+    }
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, data in {"bank.json": json.dumps(facts, indent=1).encode(), **parts}.items():
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+    write_bytes(path, content.getvalue())
+
+
+def _packed(vectors: Rows) -> bytes:
+    """Four bits a number: the nearest of LEVELS, two to a byte, column by column, which packs better."""
+    codes = np.searchsorted((LEVELS[1:] + LEVELS[:-1]) / 2, vectors).astype(np.uint8)
+    return np.ascontiguousarray((codes[:, ::2] << 4 | codes[:, 1::2]).T).tobytes()
+
+
+def _unpacked(data: bytes, size: int) -> Rows:
+    pairs = np.frombuffer(data, np.uint8).reshape(size // 2, -1).T
+    vectors = np.empty((len(pairs), size), np.float32)
+    levels = LEVELS.astype(np.float32)
+    vectors[:, ::2], vectors[:, 1::2] = levels[pairs >> 4], levels[pairs & 15]
+    return vectors
+
+
+def _coded(sounds: Sequence[Samples]) -> bytes:
+    content = io.BytesIO()
+    sf.write(content, np.concatenate(sounds), SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=0.95)
+    return content.getvalue()
+
+
+def _sounds(data: bytes, lengths: Sequence[int]) -> tuple[Samples, ...]:
+    audio, _ = sf.read(io.BytesIO(data), dtype="float32")
+    return tuple(np.split(audio, np.cumsum(lengths)[:-1]))
+
+
+class Trunk:
+    """The trunk of a bank, which turns sound into vectors."""
+
+    def __init__(self, bank: Bank) -> None:
+        self.hop = bank.hop
+        self.session = open_session(bank.trunk, 1, "the bank's trunk")
+        self._outputs = [value.name for value in self.session.get_outputs()]
+        self._states = {v.name: v.shape for v in self.session.get_inputs() if v.name != "audio"}
+
+    def vectors(self, audio: Samples) -> npt.NDArray[np.float32]:
+        """One for every whole hop of (samples,), after silence: (hops, size)."""
+        hops = audio[: len(audio) // self.hop * self.hop].reshape(-1, 1, self.hop)
+        feed = {name: np.zeros(shape, np.float32) for name, shape in self._states.items()}
+        found = []
+        for hop in hops:
+            answers = dict(zip(self._outputs, self.session.run(None, {"audio": hop, **feed}), strict=True))
+            feed = {name: answers[f"next_{name}"] for name in feed}
+            found.append(answers["embedding"][0])
+        return np.array(found, np.float32).reshape(len(found), -1)

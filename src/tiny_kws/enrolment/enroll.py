@@ -1,0 +1,279 @@
+"""Recordings of a word to a model that hears it, and a report of what is to be expected of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from ..audio import find_sound_files, read_mono
+from ..config import SAMPLE_RATE
+from ..data.word_folders import composed
+from ..errors import ModelError, UsageError, install_hint
+from ..files import check_writable
+from ..words import NOT_WORDS
+from .bank import OWN, Bank, Stretch, Trunk, read_bank
+from .head import THRESHOLD, Head, OwnWord
+from .learn import Heard, Teacher, hear, hear_variants, n_bins_for
+from .predict import RATES, Evidence, Expected, expected, gather, logit_for, probability
+from .takes import Take, read_takes
+from .vary import Surroundings, in_noise
+
+NOISE_DRAWS = 4
+"""Of noise at 10 dB over each take, to tell misses by."""
+NOISE_SNR_DB = 10.0
+MISFIT_RATE = 10.0
+"""A take that its own word would not find at so many false alarms an hour does not fit the others."""
+LENGTHS = (0.5, 1.8)
+"""A take's length against the median, outside of which it is set aside: half a word, or more than one."""
+SHORT_S = 0.35
+COMMON_PER_HOUR = 0.5
+MOST_TAKES = 2000
+RATE_LIMITS = (0.01, 100.0)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of recordings. `expected` is told by rising threshold; `chosen` is the one that the model has.
+
+    `passed_over` names what was not used, with the reason; `misfits` are recordings that do not sound like the others;
+    `notes` is advice, each one sentence.
+    """
+
+    word: str
+    takes: int
+    seconds: float
+    chosen: Expected
+    expected: tuple[Expected, ...]
+    passed_over: dict[str, str]
+    misfits: tuple[str, ...]
+    notes: tuple[str, ...]
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A word that a head was made for."""
+
+    own_word: OwnWord
+    report: Report
+
+
+def enroll(
+    word: str,
+    recordings: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    false_alarms_per_hour: float = 0.5,
+    negatives: Sequence[str | Path] = (),
+    add_to: str | Path | None = None,
+    bank: str | Path | None = None,
+    seed: int = 0,
+) -> Report:
+    """Make a model that hears `word` from recordings of it, and say what to expect of it before it is used.
+
+    `recordings` are sound files, or folders of them, in any format; each holds the word once, or several times with
+    pauses between. `out` is the artefact to write (default: WORD.onnx; none is written before all is done). `negatives`
+    are files or folders of sound without the word, beside the package's bank. With `add_to` the words of that artefact
+    of `enroll` stay, and the new one comes beside them.
+
+    Raises UsageError for a word or recordings that cannot be used, DataError for a missing or damaged bank, ModelError
+    for an artefact that words cannot be added to.
+    """
+    name = check_word(word)
+    low, high = RATE_LIMITS
+    if not low <= false_alarms_per_hour <= high:
+        raise UsageError(f"found {false_alarms_per_hour!r} false alarms per hour, expected {low:g} to {high:g}")
+    export = _export()
+    path = Path(out) if out is not None else Path(f"{name.replace(' ', '-')}.onnx")
+    check_writable(path)
+    ground = read_bank(Path(bank) if bank else None)
+    others = export.read_words(Path(add_to), ground) if add_to else []
+    if name in [other.word for other in others]:
+        raise UsageError(f"{add_to}: hears {name!r} already, expected another word; make it anew without --add")
+    made = learn(
+        name,
+        [recordings] if isinstance(recordings, (str, Path)) else recordings,
+        ground,
+        false_alarms_per_hour,
+        negatives,
+        seed,
+    )
+    export.write_model(path, ground, [*others, made.own_word])
+    return replace(made.report, path=path)
+
+
+def combine(models: Sequence[str | Path], out: str | Path, bank: str | Path | None = None) -> list[str]:
+    """Write one artefact of the words of several of `enroll`; the words that it hears.
+
+    Raises UsageError for fewer than two or a word that is in two, ModelError for an artefact of another kind or trunk.
+    """
+    if len(models) < 2:
+        raise UsageError(f"found {len(models)} model to combine, expected two or more")
+    export = _export()
+    check_writable(Path(out))
+    ground = read_bank(Path(bank) if bank else None)
+    words = [word for model in models for word in export.read_words(Path(model), ground)]
+    export.write_model(Path(out), ground, words)
+    return [word.word for word in words]
+
+
+def check_word(word: str) -> str:
+    """`word` as a label. Raises UsageError if it is empty, a single letter, or means something else."""
+    name = " ".join(composed(word).split())
+    if not any(letter.isalnum() for letter in name):
+        raise UsageError(f"found the word {word!r}, expected one with letters in it")
+    if len(name) == 1:
+        raise UsageError(f"found the word {word!r}, expected more than one letter: it is too short to be told")
+    if name in NOT_WORDS:
+        raise UsageError(f"found the word {word!r}, which is what everything else is called; expected another name")
+    if not name.isprintable() or any(sign in name for sign in ",/\\"):
+        raise UsageError(f"found the word {word!r}, expected no commas, slashes or signs that cannot be seen")
+    return name
+
+
+def learn(
+    word: str,
+    recordings: Sequence[str | Path],
+    bank: Bank,
+    false_alarms_per_hour: float,
+    negatives: Sequence[str | Path] = (),
+    seed: int = 0,
+) -> Enrolled:
+    """The head of a word and its report; nothing is written."""
+    found = read_takes(recordings)
+    takes, passed_over = _of_usual_length(found.takes)
+    passed_over = {**found.passed_over, **passed_over}
+    if not takes:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(passed_over.items())[:3])
+        raise UsageError(f"found no take of {word!r} in the recordings ({reasons}), expected the word said aloud")
+    if len(takes) > MOST_TAKES:
+        raise UsageError(f"found {len(takes)} takes of {word!r}, expected at most {MOST_TAKES}; leave some out")
+    rng = np.random.default_rng(seed)
+    trunk = Trunk(bank)
+    bank = _with_negatives(bank, trunk, negatives)
+    heard = hear(trunk, takes, Surroundings(bank.noises, bank.speech), rng)
+    teacher = Teacher(bank, n_bins_for(takes, bank.hop / SAMPLE_RATE), rng)
+    head = teacher.final(heard)
+    evidence = gather(bank, teacher, heard, heard[: len(takes)], _in_noise(trunk, takes, bank, rng))
+    logit = logit_for(evidence, false_alarms_per_hour)
+    misfits = _misfits(takes, evidence)
+    points = [
+        _shifted(expected(evidence, at), at - logit)
+        for at in sorted({logit_for(evidence, rate) for rate in (*RATES, false_alarms_per_hour)})
+    ]
+    chosen = next(point for point in points if point.threshold == THRESHOLD)
+    report = Report(
+        word,
+        len(takes),
+        float(np.median([take.seconds for take in takes])),
+        chosen,
+        tuple(points),
+        passed_over,
+        misfits,
+        tuple(_notes(word, takes, chosen, bank)),
+    )
+    own_word = OwnWord(word, Head(head.weights, head.bias - logit), THRESHOLD, _facts(report, bank, teacher.n_bins))
+    return Enrolled(own_word, report)
+
+
+def _of_usual_length(takes: Sequence[Take]) -> tuple[list[Take], dict[str, str]]:
+    """Takes about as long as most, and why the others are none."""
+    if len(takes) < 3:
+        return list(takes), {}
+    median = float(np.median([take.seconds for take in takes]))
+    low, high = (limit * median for limit in LENGTHS)
+    kept = [take for take in takes if low <= take.seconds <= high]
+    odd = {
+        take.name: f"a take of {take.seconds:.2f} s at {take.start / SAMPLE_RATE:.1f} s, where most last {median:.2f} s"
+        for take in takes
+        if not low <= take.seconds <= high
+    }
+    return kept, odd
+
+
+def _with_negatives(bank: Bank, trunk: Trunk, negatives: Sequence[str | Path]) -> Bank:
+    """The bank with a user's own hours in it."""
+    files: list[Path] = []
+    for path in map(Path, negatives):
+        if not path.exists():
+            raise UsageError(f"{path}: found no such file or folder, expected sound without the word")
+        found = find_sound_files(path) if path.is_dir() else [path]
+        if not found:
+            raise UsageError(f"{path}: found no sound files in it, expected sound without the word")
+        files += found
+    vectors, stretches = [bank.vectors], list(bank.stretches)
+    at = len(bank.vectors)
+    for file in files:
+        found_vectors = trunk.vectors(read_mono(file))
+        vectors.append(found_vectors)
+        stretches.append(Stretch(OWN, at, at + len(found_vectors)))
+        at += len(found_vectors)
+    return replace(bank, vectors=np.concatenate(vectors), stretches=tuple(stretches)) if files else bank
+
+
+def _in_noise(trunk: Trunk, takes: Sequence[Take], bank: Bank, rng: np.random.Generator) -> list[Heard]:
+    jobs = [
+        (i, in_noise(take, bank.noises[int(rng.integers(len(bank.noises)))], NOISE_SNR_DB, rng))
+        for i, take in enumerate(takes)
+        for _ in range(NOISE_DRAWS)
+    ]
+    return hear_variants(trunk, jobs)
+
+
+def _misfits(takes: Sequence[Take], evidence: Evidence) -> tuple[str, ...]:
+    """Recordings that heads made without them do not take for the word. Raises UsageError if they are most."""
+    at = logit_for(evidence, MISFIT_RATE)
+    names = [take.name for take, logit in zip(takes, evidence.clean, strict=True) if logit < at]
+    if len(takes) > 3 and len(names) > len(takes) / 2:
+        raise UsageError(
+            f"{len(names)} of {len(takes)} recordings do not sound like the others, expected one word in all of them; "
+            "listen to them and leave out what is another"
+        )
+    return tuple(dict.fromkeys(names))
+
+
+def _shifted(point: Expected, logit: float) -> Expected:
+    """The same with the threshold that it has once the bias is such that a logit of 0 is the chosen one."""
+    return replace(point, threshold=round(probability(logit), 6))
+
+
+def _notes(word: str, takes: Sequence[Take], chosen: Expected, bank: Bank) -> list[str]:
+    notes = []
+    said = bank.words_per_hour.get(word.casefold(), 0.0)
+    if said >= COMMON_PER_HOUR:
+        notes.append(f"{word!r} is a common word, said {said:.0f} times in an hour of speech: it will fire when it is")
+    if float(np.median([take.seconds for take in takes])) < SHORT_S:
+        notes.append("the word is short: one of three syllables or more, or a phrase, is told apart far better")
+    clipped = sum(take.is_clipped for take in takes)
+    if clipped:
+        notes.append(f"{clipped} of {len(takes)} takes are clipped: record farther away or turn the microphone down")
+    if len(takes) < 5:
+        notes.append(f"{len(takes)} takes say little about other times and people: ten or more are better")
+    if chosen.misses and chosen.misses.rate > 0.3:
+        notes.append("the word is often missed at this rate of false alarms: more recordings or a longer word help")
+    return notes
+
+
+def _facts(report: Report, bank: Bank, n_bins: int) -> dict[str, object]:
+    """What stands of a word in its artefact."""
+    return {
+        "word": report.word,
+        "takes": report.takes,
+        "bins": n_bins,
+        "trunk_sha256": bank.trunk_sha256,
+        "threshold": THRESHOLD,
+        "expected": [point.to_dict() for point in report.expected],
+    }
+
+
+def _export() -> ModuleType:
+    """The room that writes artefacts. Raises ModelError where the extra that it needs is not installed."""
+    try:
+        from ..export import own_words  # noqa: PLC0415  (needs an extra)
+    except ImportError as error:
+        raise ModelError(f"own words need onnx, which is not installed; {install_hint('enroll')}") from error
+    return own_words

@@ -1,0 +1,195 @@
+"""What is to be expected of a word before it is used: misses and false alarms, each on what the head was not made from.
+
+The takes and the bank's speakers are divided over the same parts. The head of each part is trained without them: it is
+asked about its takes, and every score of the bank's speech comes from the one head that did not know the speaker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config import SAMPLE_RATE
+from ..evaluation.clips import wilson_interval
+from ..evaluation.rates import poisson_interval
+from .bank import ADULTS, CHILDREN, Bank
+from .head import Rows
+from .learn import LAG, Heard, Teacher
+
+PARTS = 10
+"""Into which takes and bank are divided, at most; at least two."""
+REFRACTORY_S = 0.7
+"""Between two false alarms, at least."""
+SETTLING_S = 1.0
+"""Of a speaker in the bank, before which nothing is counted: the sound before is another's."""
+ENGLISH = (ADULTS, CHILDREN)
+"""Whose false alarms a threshold is chosen by."""
+EARLY_S, LATE_S = 0.15, 0.6
+"""How long before a word's end, and after it, an event is it."""
+RATES = (0.1, 0.5, 2.0)
+"""False alarms an hour at which a model's misses are told, beside those that were asked for."""
+
+
+@dataclass(frozen=True)
+class Misses:
+    """Of so many takes, with a 95 % interval (Wilson)."""
+
+    missed: int
+    takes: int
+    interval: tuple[float, float]
+
+    @property
+    def rate(self) -> float:
+        """The share that was missed."""
+        return self.missed / self.takes
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """False alarms in so many hours, with the 95 % interval of their rate an hour (Poisson)."""
+
+    count: int
+    hours: float
+    interval: tuple[float, float]
+
+    @property
+    def rate(self) -> float:
+        """False alarms an hour."""
+        return self.count / self.hours
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is to be expected at a threshold: misses as recorded and in noise at 10 dB, false alarms by who speaks."""
+
+    threshold: float
+    misses: Misses | None
+    misses_in_noise: Misses | None
+    alarms: Mapping[str, Alarms]
+
+    @property
+    def alarms_per_hour(self) -> float:
+        """Of all English speech in the bank."""
+        count, hours = _english(self.alarms)
+        return count / hours
+
+    def to_dict(self) -> dict[str, object]:
+        """As it stands in an artefact."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Logits from heads that did not know them: of every take, of every take in noise, of the bank's peaks by kind.
+
+    `clean` (takes,), `noisy` (takes, draws), `peaks` sorted from the highest; `hours` are those of the peaks.
+    """
+
+    clean: npt.NDArray[np.float64]
+    noisy: npt.NDArray[np.float64]
+    peaks: Mapping[str, npt.NDArray[np.float64]]
+    hours: Mapping[str, float]
+
+
+def gather(
+    bank: Bank, teacher: Teacher, heard: Sequence[Heard], plain: Sequence[Heard], noisy: Sequence[Heard]
+) -> Evidence:
+    """Train a head for each part and ask it about what it did not know.
+
+    `heard` are all examples, `plain` each take as it was recorded, `noisy` takes in noise. With a single take there is
+    none to leave out, and only the bank is divided.
+    """
+    n_takes = len(plain)
+    parts = int(np.clip(n_takes, 2, PARTS))
+    teacher.divide(parts)
+    clean = np.full(n_takes, np.nan)
+    in_noise: list[list[float]] = [[] for _ in range(n_takes)]
+    peaks: dict[str, list[Rows]] = {kind: [] for kind in bank.kinds}
+    hours = dict.fromkeys(bank.kinds, 0.0)
+    for part in range(parts):
+        head = teacher.without(part, [one for one in heard if n_takes == 1 or one.take % parts != part])
+        for one in plain if n_takes > 1 else ():
+            if one.take % parts == part:
+                clean[one.take] = word_score(head.score(one.vectors), one.end, bank.hop)
+        for one in noisy if n_takes > 1 else ():
+            if one.take % parts == part:
+                in_noise[one.take].append(word_score(head.score(one.vectors), one.end, bank.hop))
+        for stretch in bank.part(part, parts):
+            scores = head.score(bank.vectors[stretch.start : stretch.stop])[_hops(SETTLING_S, bank.hop) :]
+            peaks[stretch.kind].append(peaks_of(scores, _hops(REFRACTORY_S, bank.hop)))
+            hours[stretch.kind] += len(scores) * bank.hop / SAMPLE_RATE / 3600
+    return Evidence(
+        clean,
+        np.array([row for row in in_noise if row]),
+        {kind: np.sort(np.concatenate([*found, np.zeros(0, np.float32)]))[::-1] for kind, found in peaks.items()},
+        hours,
+    )
+
+
+def word_score(scores: Rows, end: float, hop: int) -> float:
+    """The highest logit about the end of a word; scores by hops, `end` in hops."""
+    first = max(0, int(end - EARLY_S * SAMPLE_RATE / hop))
+    last = int(end + (LAG[1] + LATE_S) * SAMPLE_RATE / hop) + 1
+    return float(scores[first:last].max(initial=-np.inf))
+
+
+def peaks_of(scores: Rows, apart: int) -> Rows:
+    """The scores (n,) that none within `apart` hops is above.
+
+    >>> peaks_of(np.array([0, 3, 1, 2, 0, 5], np.float32), 2)
+    array([3., 5.], dtype=float32)
+    """
+    if not len(scores):
+        return scores
+    padded = np.pad(scores, apart, constant_values=-np.inf)
+    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * apart + 1).max(1)
+    highest: Rows = scores[scores == around]
+    return highest
+
+
+def logit_for(evidence: Evidence, alarms_per_hour: float) -> float:
+    """The lowest logit at which the bank's English speech brings no more false alarms an hour than asked for."""
+    scores = np.sort(np.concatenate([evidence.peaks[kind] for kind in ENGLISH if kind in evidence.peaks]))[::-1]
+    hours = sum(evidence.hours.get(kind, 0.0) for kind in ENGLISH)
+    allowed = int(alarms_per_hour * hours)
+    if allowed >= len(scores):
+        return float(scores[-1])
+    return float(scores[allowed]) + 1e-6
+
+
+def expected(evidence: Evidence, logit: float) -> Expected:
+    """What is to be expected where an event takes this logit."""
+    clean = evidence.clean[np.isfinite(evidence.clean)]
+    noisy = (evidence.noisy < logit).mean(1) if len(evidence.noisy) else np.zeros(0)
+    return Expected(
+        probability(logit),
+        _misses(int((clean < logit).sum()), len(clean)),
+        _misses(round(float(noisy.sum())), len(noisy)),
+        {kind: _alarms(int((found >= logit).sum()), evidence.hours[kind]) for kind, found in evidence.peaks.items()},
+    )
+
+
+def probability(logit: float) -> float:
+    """Of a word of this logit, where there is no other."""
+    return float(1 / (1 + np.exp(-logit)))
+
+
+def _misses(missed: int, takes: int) -> Misses | None:
+    return Misses(missed, takes, wilson_interval(missed, takes)) if takes else None
+
+
+def _alarms(count: int, hours: float) -> Alarms:
+    low, high = poisson_interval(count)
+    return Alarms(count, hours, (low / hours, high / hours)) if hours else Alarms(0, 0.0, (0.0, np.inf))
+
+
+def _english(alarms: Mapping[str, Alarms]) -> tuple[int, float]:
+    english = [alarms[kind] for kind in ENGLISH if kind in alarms]
+    return sum(one.count for one in english), sum(one.hours for one in english)
+
+
+def _hops(seconds: float, hop: int) -> int:
+    return round(seconds * SAMPLE_RATE / hop)

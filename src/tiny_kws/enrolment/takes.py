@@ -1,0 +1,131 @@
+"""Where a word is said in recordings of it: silence around it, several takes in one file with pauses between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..audio import Samples, find_sound_files, read_mono
+from ..config import SAMPLE_RATE
+from ..data.spans import FRAME, loudness_db
+from ..errors import AudioError, UsageError
+
+PAUSE = 35
+"""Frames of 10 ms of silence that part two takes."""
+SHORTEST, LONGEST = 12, 160
+"""Frames of a take."""
+RANGE_DB = 32.0
+"""A take's frames below its loudest one."""
+FLOOR_MARGIN_DB, FLOOR_SHARE = 6.0, 0.3
+"""How far over the noise a take's frames are: so many decibels, and so much of the way to the loudest."""
+QUIETEST_DB = -65.0
+LEAST_RANGE_DB = 12.0
+"""Between the noise and the loudest frame of a take."""
+CLIPPED = 0.985
+CLIPPED_SHARE = 0.002
+"""Of a take's samples at full scale; above it is called clipped."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """A word said once. `audio` is the recording it is part of, (samples,); `start` and `stop` count samples in it."""
+
+    name: str
+    audio: Samples
+    start: int
+    stop: int
+
+    @property
+    def seconds(self) -> float:
+        """How long the word lasts."""
+        return (self.stop - self.start) / SAMPLE_RATE
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether more than two in a thousand of its samples are at full scale."""
+        return bool(np.mean(np.abs(self.audio[self.start : self.stop]) >= CLIPPED) > CLIPPED_SHARE)
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What was found in recordings, and why nothing was found in some: their names with a reason."""
+
+    takes: tuple[Take, ...]
+    passed_over: dict[str, str]
+
+
+def read_takes(recordings: Sequence[str | Path]) -> Takes:
+    """The takes in files, and in all sound files of folders.
+
+    Raises UsageError if there is nothing to read; a file that cannot be read, or in which no word is found, is passed
+    over with the reason.
+    """
+    takes: list[Take] = []
+    passed_over: dict[str, str] = {}
+    for path in _files(recordings):
+        try:
+            found = find_takes(read_mono(path), path.name)
+        except AudioError as error:
+            passed_over[path.name] = str(error)
+            continue
+        takes += found
+        if not found:
+            passed_over[path.name] = "holds no word: nothing stands out of the silence or the noise"
+    return Takes(tuple(takes), passed_over)
+
+
+def _files(recordings: Sequence[str | Path]) -> list[Path]:
+    files: list[Path] = []
+    for recording in map(Path, recordings):
+        if not recording.exists():
+            raise UsageError(f"{recording}: found no such file or folder, expected recordings of the word")
+        found = find_sound_files(recording) if recording.is_dir() else [recording]
+        if not found:
+            raise UsageError(f"{recording}: found no sound files in it, expected recordings of the word")
+        files += found
+    if not files:
+        raise UsageError("found no recordings, expected files or folders of them")
+    return files
+
+
+def find_takes(audio: Samples, name: str) -> list[Take]:
+    """The takes in one recording (samples,), in order of time.
+
+    A frame of 10 ms is loud if it is within 32 dB of the loudest near it and stands out of the noise (the quietest
+    tenth of the frames). Loud frames with less than 350 ms between them are one take; what is shorter than 120 ms is a
+    click. A single stretch that is longer than 1.6 s is searched again with shorter pauses.
+    """
+    level_db = loudness_db(audio)
+    if len(level_db) < SHORTEST or level_db.max() < QUIETEST_DB:
+        return []
+    floor = float(np.percentile(level_db, 10))
+    if level_db.max() - floor < LEAST_RANGE_DB:
+        return []
+    groups = _groups(level_db, floor, PAUSE)
+    loudest = max((float(level_db[a:b].max()) for a, b in groups), default=0.0)
+    words = [
+        (a, b)
+        for a, b in groups
+        if SHORTEST <= b - a <= LONGEST and level_db[a:b].max() > max(loudest - 25, floor + LEAST_RANGE_DB)
+    ]
+    return [Take(name, audio, max(0, a - 2) * FRAME, min(len(audio), (b + 2) * FRAME)) for a, b in words]
+
+
+def _groups(level_db: npt.NDArray[np.float64], floor: float, pause: int) -> list[tuple[int, int]]:
+    """Stretches of loud frames, (first, behind the last)."""
+    peak = float(level_db.max())
+    threshold = max(peak - RANGE_DB, floor + max(FLOOR_MARGIN_DB, FLOOR_SHARE * (peak - floor)))
+    loud = np.flatnonzero(level_db > threshold)
+    parts = np.split(loud, np.flatnonzero(np.diff(loud) > pause) + 1)
+    groups: list[tuple[int, int]] = []
+    for part in parts:
+        first, behind = int(part[0]), int(part[-1]) + 1
+        if behind - first > LONGEST and pause > 12:
+            groups += [(first + a, first + b) for a, b in _groups(level_db[first:behind], floor, pause - 8)]
+        else:
+            groups.append((first, behind))
+    return groups

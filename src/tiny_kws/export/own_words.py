@@ -1,0 +1,142 @@
+"""Heads on a trunk, as an artefact like any other: one graph from sound to the probabilities of all its words."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from .. import __version__
+from ..artefact.format import METADATA_KEY, Metadata, Stats, parse_metadata, read_artefact, with_checksum
+from ..config import SAMPLE_RATE, DetectorConfig
+from ..enrolment.bank import Bank
+from ..enrolment.head import THRESHOLD, Head, OwnWord, Rows
+from ..errors import ModelError, UsageError
+from ..files import write_bytes
+from ..words import UNKNOWN
+
+ARCHITECTURE = "causal-cnn"
+WEIGHTS, BIAS, STATE = "heads/weights", "heads/bias", "state_vectors"
+LICENCE = "MIT"
+
+
+def write_model(path: Path, bank: Bank, words: Sequence[OwnWord]) -> None:
+    """Write an artefact that hears `words`; whole or not at all. Raises UsageError for two of one name."""
+    names = [word.word for word in words]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"{path}: found the word {twice[0]!r} twice, expected different words; leave one out")
+    model = _graph(bank, words)
+    metadata = _metadata(bank, words, path.name.removesuffix(".onnx").removesuffix(".stream"))
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, metadata.to_json()
+    write_bytes(path, with_checksum(model.SerializeToString()))
+
+
+def read_words(path: Path, bank: Bank) -> list[OwnWord]:
+    """The words of an artefact of `write_model`. Raises ModelError for any other, or one of another trunk."""
+    model = onnx.load_model_from_string(read_artefact(path))
+    metadata = parse_metadata({entry.key: entry.value for entry in model.metadata_props}, str(path))
+    if not metadata.own_words:
+        raise ModelError(f"{path}: holds no words of one's own, expected a file of `tiny-kws enroll`")
+    found = metadata.own_words[0].get("trunk_sha256")
+    if found != bank.trunk_sha256:
+        raise ModelError(
+            f"{path}: was made with another trunk ({str(found)[:12]}), expected {bank.trunk_sha256[:12]}; enroll its "
+            "words again"
+        )
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    size = int(bank.trunk_facts["size"])
+    thresholds = metadata.detector["thresholds"]
+    return [
+        OwnWord(
+            facts["word"],
+            Head(weights.reshape(-1, size)[-int(facts["bins"]) :], float(bias)),
+            thresholds[facts["word"]],
+            facts,
+        )
+        for facts, weights, bias in zip(metadata.own_words, tensors[WEIGHTS], tensors[BIAS], strict=True)
+    ]
+
+
+def _graph(bank: Bank, words: Sequence[OwnWord]) -> onnx.ModelProto:
+    """The trunk's graph with the heads behind it: the latest vectors, a linear layer, softmax against a logit of 0."""
+    model = onnx.load_model_from_string(bank.trunk)
+    graph, size = model.graph, int(bank.trunk_facts["size"])
+    bins = max(len(word.head.weights) for word in words)
+    weights = np.stack([_padded(word.head, bins) for word in words])
+    constants: dict[str, npt.NDArray[Any]] = {
+        WEIGHTS: weights.reshape(len(words), -1),
+        BIAS: np.array([word.head.bias for word in words], np.float32),
+        "heads/row": np.array([1, -1], np.int64),
+        "heads/first": np.array([1], np.int64),
+        "heads/last": np.array([bins], np.int64),
+        "heads/axis": np.array([0], np.int64),
+        "heads/unknown": np.zeros((1, 1), np.float32),
+    }
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    graph.node.extend(
+        [
+            helper.make_node("Concat", [STATE, "embedding"], ["heads/latest"], axis=0),
+            helper.make_node("Slice", ["heads/latest", "heads/first", "heads/last", "heads/axis"], [f"next_{STATE}"]),
+            helper.make_node("Reshape", ["heads/latest", "heads/row"], ["heads/window"]),
+            helper.make_node("Gemm", ["heads/window", WEIGHTS, BIAS], ["heads/logits"], transB=1),
+            helper.make_node("Concat", ["heads/unknown", "heads/logits"], ["heads/all"], axis=1),
+            helper.make_node("Softmax", ["heads/all"], ["probabilities"], axis=-1),
+        ]
+    )
+
+    def value(name: str, shape: list[int]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    graph.input.append(value(STATE, [bins - 1, size]))
+    graph.output.append(value(f"next_{STATE}", [bins - 1, size]))
+    graph.output.insert(0, value("probabilities", [1, len(words) + 1]))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _padded(head: Head, bins: int) -> Rows:
+    """A head's weights with zeros for what is longer ago than it looks."""
+    return np.pad(head.weights, ((bins - len(head.weights), 0), (0, 0)))
+
+
+def _metadata(bank: Bank, words: Sequence[OwnWord], name: str) -> Metadata:
+    facts = bank.trunk_facts
+    bins = max(len(word.head.weights) for word in words)
+    weights = len(words) * (bins * int(facts["size"]) + 1)
+    detector = DetectorConfig(
+        threshold=THRESHOLD,
+        thresholds={word.word: word.threshold for word in words},
+        smoothing_ms=0,
+        min_duration_ms=0,
+    )
+    heads = b"".join(word.head.weights.tobytes() + np.float32(word.head.bias).tobytes() for word in words)
+    return Metadata(
+        name=name,
+        architecture=ARCHITECTURE,
+        labels=[UNKNOWN, *(word.word for word in words)],
+        parameters=int(facts["parameters"]) + weights,
+        macs=int(facts["macs"]) + round(weights * SAMPLE_RATE / bank.hop),
+        stats=Stats(**facts["stats"]),
+        model_config=dict(facts["model_config"]),
+        feature_config=dict(facts["feature_config"]),
+        kind="stream",
+        window=bins * bank.hop,
+        hop=bank.hop,
+        look_back=int(facts["look_back"]),
+        detector=asdict(detector),
+        data={"source": "; ".join(f"{origin.name} ({origin.licence})" for origin in bank.origins)},
+        licence=LICENCE,
+        version=__version__,
+        checkpoint_sha256=hashlib.sha256(bank.trunk + heads).hexdigest(),
+        own_words=[dict(word.facts) for word in words],
+    )
