@@ -23,7 +23,18 @@ HEAVY = ("training", "export")
 """Packages whose rooms need torch."""
 
 PLAIN = [path for path in ROOMS if path.relative_to(PACKAGE).parts[0] not in HEAVY]
-EXTRA = ("torch", "onnx", "matplotlib", "tensorboard", "filelock", "scipy", "librosa", "gradio", "huggingface_hub")
+EXTRA = (
+    "av",
+    "filelock",
+    "gradio",
+    "huggingface_hub",
+    "librosa",
+    "matplotlib",
+    "onnx",
+    "scipy",
+    "tensorboard",
+    "torch",
+)
 """What the plain install lacks."""
 
 SPECTRUM = {"fft", "rfft", "stft", "istft", "mel", "mfcc", "dct", "hann", "hanning", "hamming", "spectrogram"}

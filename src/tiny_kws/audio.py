@@ -1,6 +1,6 @@
 """Sound in: files, byte streams and arrays to 16 kHz mono float32, and windows of it.
 
-Integers are scaled to [-1, 1) first, channels averaged next, the mean resampled last (soxr, high quality).
+Integers are scaled to [-1, 1) first, channels mixed next, the mix resampled last (soxr, high quality).
 Files are decoded in blocks, so their length does not matter to memory.
 """
 
@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import closing
 from io import BufferedIOBase
 from numbers import Real
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
-import soundfile as sf
 import soxr
 
 from .config import CLIP_SAMPLES, SAMPLE_RATE
+from .decoding import Source, decode
 from .errors import AudioError
+from .media import Block
 
 Samples = npt.NDArray[np.float32]
-Source = str | os.PathLike[str] | BinaryIO
 
 SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
 """What counts as a sound file when a folder is walked; a file named outright may have any suffix."""
@@ -34,15 +32,8 @@ SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".ai
 MIN_RATE, MAX_RATE = 1_000, 768_000
 MAX_LEVEL = 100.0  # 40 dB over full scale: louder floats are on another scale, such as that of 16-bit integers
 MAX_CHANNELS = 64  # of an array; more means that its axes are swapped
-BLOCK_SECONDS = 1  # what is lost before a place where a file is damaged
-BLOCK_VALUES = 2**22  # frames x channels read at once, at most: 16 MiB of float32
 SEARCH_STEP = SAMPLE_RATE // 100  # the loudest window is looked for in steps of 10 ms
 PIPE_BYTES = 2**16  # of raw samples taken at once, at most
-NO_FRAME = 7  # SFE_BAD_FILE of libsndfile
-SEARCH_BYTES = 2**20  # of a file searched at once
-MAX_HEAD = 40  # bytes, over the length of what these two match
-_OGG_PAGE = re.compile(rb"OggS\0(.)", re.DOTALL)
-_MP3_HEAD = re.compile(rb"\xff[\xe2-\xff]..\0{9,32}(?:Xing|Info)", re.DOTALL)  # a frame that tells the file's length
 _CONTAINER = re.compile(rb"RIFF|RF64|fLaC|OggS|ID3|FORM|\.snd|caff")
 
 
@@ -70,41 +61,50 @@ def stream_mono(source: Source) -> Iterator[Samples]:
     """Decode a sound file, or a binary stream from its start, to blocks of 16 kHz mono float32.
 
     WAV, FLAC, OGG, MP3 and whatever else libsndfile knows by its content, of any rate from 1 kHz, depth and channel
-    count. A WAV whose header gives no length or a wrong one, as written to a pipe, is read to its end.
+    count; through PyAV or ffmpeg, where there is one, also M4A, WebM, AMR and what else phones and browsers record. A
+    WAV whose header gives no length or a wrong one, as written to a pipe, is read to its end; files joined end to end
+    are heard one after the other. Of one that was cut short what is left is heard, and a warning logged.
     Raises AudioError if it is missing, empty, not sound, damaged, or holds samples that are not numbers.
     """
     name = name_of(source)
-    with _open(source, name) as file:
-        check_rate(file.samplerate, name)
-        resampler = None if file.samplerate == SAMPLE_RATE else soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1)
-        n_frames = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_VALUES // file.channels))
-        position = 0
-        while True:
-            start_s = position / file.samplerate
-            try:
-                block = file.read(n_frames, dtype="float32", always_2d=True)
-            except sf.LibsndfileError as error:
-                raise AudioError(
-                    f"{name}: damaged after {start_s:.2f} s ({_reason(error)}); "
-                    "expected a whole sound file, so fetch or record it again"
-                ) from error
-            check_finite(block, name, start_s)
-            mono = mix_down(block)
-            position += len(mono)
-            if resampler is None:
-                yield mono
-            else:
-                yield resampler.resample_chunk(mono, last=len(mono) == 0)
-            if len(mono) == 0:
-                break
-        joined = _starts_again(Path(os.fsdecode(file.name)), file.format)
-    if position == 0:
+    with closing(decode(source, name)) as blocks:
+        yield from _to_mono(blocks, name)
+
+
+def _to_mono(blocks: Iterable[Block], name: str) -> Iterator[Samples]:
+    """Blocks of any rate and number of channels, which may change on the way, to 16 kHz mono."""
+    converter, start_s = None, 0.0
+    for rate, values in blocks:
+        if converter is None or (converter.rate, converter.channels) != (rate, values.shape[1]):
+            check_rate(rate, name)
+            if converter is not None:
+                yield converter.finish()
+            converter = _MonoConverter(rate, values.shape[1])
+        scaled = _scale(values)
+        check_finite(scaled, name, start_s)
+        start_s += len(scaled) / rate
+        yield converter.push(scaled)
+    if converter is None or start_s == 0:
         raise AudioError(f"{name}: holds no samples, expected some sound; fetch or record it again")
-    if joined:
-        raise AudioError(
-            f"{name}: holds another recording after {position / file.samplerate:.2f} s (files joined end to end), "
-            "expected one; only the first was heard, so split it or convert it to WAV"
-        )
+    yield converter.finish()
+
+
+class _MonoConverter:
+    """A stream of scaled samples, (frames, channels) at `rate` Hz, to 16 kHz mono."""
+
+    def __init__(self, rate: float, channels: int) -> None:
+        self.rate, self.channels = rate, channels
+        self._resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1)
+
+    def push(self, values: npt.NDArray[np.floating]) -> Samples:
+        """What is ready with these."""
+        mono = mix_down(values)
+        return mono if self._resampler is None else self._resampler.resample_chunk(mono)
+
+    def finish(self) -> Samples:
+        """What is left at the end."""
+        none = np.zeros(0, np.float32)
+        return none if self._resampler is None else self._resampler.resample_chunk(none, last=True)
 
 
 class Converter:
@@ -138,7 +138,7 @@ class Converter:
     def reset(self) -> None:
         """Begin a new stream of the same kind."""
         self._n_frames, self._rest = 0, b""
-        self._resampler = None if self.rate == SAMPLE_RATE else soxr.ResampleStream(self.rate, SAMPLE_RATE, 1)
+        self._mono = _MonoConverter(self.rate, self.channels)
 
     def push(self, chunk: npt.ArrayLike) -> Samples:
         """What of the stream is ready with `chunk`, (frames,) or (frames, channels); types as in `from_array`.
@@ -154,8 +154,7 @@ class Converter:
         scaled = _scale(values)
         check_finite(scaled, self.name, self._n_frames / self.rate)
         self._n_frames += len(scaled)
-        mono = mix_down(scaled)
-        return mono if self._resampler is None else self._resampler.resample_chunk(mono)
+        return self._mono.push(scaled)
 
     def push_bytes(self, data: bytes) -> Samples:
         """The same of raw bytes: little-endian samples of `sample_type`, channels interleaved; part of one may wait."""
@@ -173,8 +172,7 @@ class Converter:
 
     def finish(self) -> Samples:
         """What is left at the end of the stream; then a new one may begin."""
-        none = np.zeros(0, np.float32)
-        left = none if self._resampler is None else self._resampler.resample_chunk(none, last=True)
+        left = self._mono.finish()
         self.reset()
         return left
 
@@ -347,125 +345,3 @@ def _scale(values: npt.NDArray[Any]) -> npt.NDArray[np.floating]:
     if np.issubdtype(values.dtype, np.floating):
         return values
     raise AudioError(f"audio has type {values.dtype}, expected int8, int16, int32, uint8 or floats; convert it")
-
-
-class _ForwardFile(sf.SoundFile):  # type: ignore[misc]
-    """A sound file read from start to end: soundfile's seek after each read has libmpg123 complain on stderr."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-@contextmanager
-def _open(source: Source, name: str) -> Iterator[sf.SoundFile]:
-    with ExitStack() as stack:
-        path = _on_disk(source, name, stack)
-        if path.stat().st_size == 0:
-            raise AudioError(f"{name}: is empty (0 bytes), expected a sound file; fetch or record it again")
-        expected = "expected a WAV, FLAC, OGG or MP3 file"
-        try:
-            # bytes, as soundfile cannot encode names that are not Unicode; on Windows all are
-            file = stack.enter_context(_ForwardFile(path if os.name == "nt" else os.fsencode(path)))
-        except sf.LibsndfileError as error:
-            raise AudioError(f"{name}: found no sound in it ({_reason(error)}), {expected}") from error
-        if _is_guess(file.format, path):
-            raise AudioError(f"{name}: found no sound in it (Format not recognised), {expected}")
-        yield file
-
-
-def _on_disk(source: Source, name: str, stack: ExitStack) -> Path:
-    """A source as a path, since libsndfile would swallow a Ctrl-C when it calls back into Python for bytes.
-
-    The path of a copy that goes with `stack` if the source has none, or cannot be decoded as it lies there.
-    """
-    try:
-        if isinstance(source, (str, os.PathLike)):
-            path = Path(os.fsdecode(source))
-            stream: BinaryIO = stack.enter_context(_open_bytes(path, name))
-            if stream.seekable() and path.suffix.lower() != ".raw" and not _unfinished_size(stream):
-                return path
-        else:
-            stream = source
-        return _copy(stream, stack.enter_context(TemporaryDirectory(prefix="tiny-kws-")))
-    except (OSError, TypeError, ValueError) as error:
-        raise AudioError(f"{name}: cannot be read ({_reason(error)}), expected a readable sound file") from error
-
-
-def _open_bytes(path: Path, name: str) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except FileNotFoundError as error:
-        raise AudioError(f"{name}: not found, expected a sound file; check the path") from error
-    except IsADirectoryError as error:
-        raise AudioError(f"{name}: is a folder, expected a sound file") from error
-
-
-def _copy(stream: BinaryIO, folder: str) -> Path:
-    """Copy a stream into `folder`; a WAV whose data size was left at 0 gets the one that stands for unknown."""
-    if stream.seekable():
-        stream.seek(0)
-    path = Path(folder, "sound")
-    with path.open("w+b") as copy:
-        shutil.copyfileobj(stream, copy)
-        if position := _unfinished_size(copy):
-            copy.seek(position)
-            copy.write(b"\xff\xff\xff\xff")
-    return path
-
-
-def _unfinished_size(stream: BinaryIO) -> int:
-    """Where a WAV's data size stands if it is 0 although sound follows, as in one piped or cut short; 0 if not."""
-    n_bytes = stream.seek(0, os.SEEK_END)
-    stream.seek(0)
-    if not re.fullmatch(rb"RIFF....WAVE", stream.read(12), re.DOTALL):
-        return 0
-    position = 12
-    for _ in range(64):  # chunks before the data: a handful
-        stream.seek(position)
-        chunk, size = _chunk_header(stream)
-        if chunk == b"data":
-            following, following_size = _chunk_header(stream)
-            is_chunk = re.fullmatch(rb"[ -~]{4}", following) and position + 16 + following_size <= n_bytes
-            return position + 4 if size == 0 and following and not is_chunk else 0
-        position += 8 + size + size % 2
-    return 0
-
-
-def _chunk_header(stream: BinaryIO) -> tuple[bytes, int]:
-    return stream.read(4), int.from_bytes(stream.read(4), "little")
-
-
-def _is_guess(sound_format: str, path: Path) -> bool:
-    """Whether libsndfile did not know the content, went by the suffix and will decode anything."""
-    with path.open("rb") as file:
-        head = file.read(3)
-    is_mp3 = head == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
-    return sound_format == "RAW" or (sound_format == "MP3" and not is_mp3)
-
-
-def _starts_again(path: Path, sound_format: str) -> bool:
-    """Whether an Ogg or MP3 file is several, joined end to end; libsndfile reads the first and does not say so."""
-    pattern = {"OGG": _OGG_PAGE, "MP3": _MP3_HEAD}.get(sound_format)
-    begun, rest = False, b""
-    with path.open("rb") as file:
-        while pattern and (block := file.read(SEARCH_BYTES)):
-            block = rest + block
-            end = 0
-            for match in pattern.finditer(block):
-                is_first = sound_format == "MP3" or match[1][0] & 2  # the flag of the first page of a stream
-                if is_first and begun:
-                    return True
-                begun = begun or sound_format == "MP3" or not is_first  # an Ogg may begin with several streams at once
-                end = match.end()
-            rest = block[max(end, len(block) - MAX_HEAD) :]
-    return False
-
-
-def _reason(error: Exception) -> str:
-    """What a library says went wrong, on one line."""
-    if isinstance(error, sf.LibsndfileError):
-        # of an MP3 without a whole frame libsndfile says, beside the point, that the file does not exist
-        text = "no whole frame" if error.code == NO_FRAME else error.error_string
-    else:
-        text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split()).rstrip(".")

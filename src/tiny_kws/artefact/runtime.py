@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from ..audio import Source, Window, from_array, from_chunk, is_source, most_energetic_window, name_of, read_window
+from ..audio import Window, from_array, from_chunk, is_source, most_energetic_window, name_of, read_window
 from ..config import SAMPLE_RATE, DetectorConfig
+from ..decoding import Source
 from ..errors import AudioError, KwsError, ModelError, UsageError
 from .ends import NEXT, check_ends, ends_of, explained
 from .format import Metadata, parse_metadata, read_artefact

@@ -5,8 +5,11 @@ Exit status: 0 all went well, 1 a job or one of its files failed, 2 the command 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -29,7 +32,8 @@ def main() -> None:
     """Run the command line and exit: an error is one line on standard error."""
     _print_any_name()
     try:
-        status = _run()
+        with _warnings_told():
+            status = _run()
     except UsageError as error:
         status = complain(str(error), 2)
     except KwsError as error:
@@ -52,6 +56,23 @@ def main() -> None:
             raise
         status = complain(f"{error.format_message().splitlines()[0].rstrip('.')}. See `tiny-kws --help`.", 2)
     sys.exit(status)
+
+
+class _Complaints(logging.Handler):
+    """Prints what the rooms warn of, each as one line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage(), 0)
+
+
+@contextmanager
+def _warnings_told() -> Iterator[None]:
+    logger, handler = logging.getLogger("tiny_kws"), _Complaints(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _print_any_name() -> None:

@@ -14,7 +14,8 @@ from rich.cells import cell_len
 
 from .. import __version__
 from ..artefact.store import DEFAULT_MODELS
-from ..audio import Source, find_sound_files
+from ..audio import find_sound_files
+from ..decoding import Source
 from ..errors import KwsError, UsageError
 from ..words import is_word, label_of
 

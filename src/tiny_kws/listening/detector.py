@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from ..artefact.format import Metadata
 from ..artefact.runtime import Classifier, Probabilities, SlidingWindow, Stream, StreamModel, open_model
-from ..audio import Samples, Source, from_array, is_source, stream_mono
+from ..audio import Samples, from_array, is_source, stream_mono
 from ..config import SAMPLE_RATE, DetectorConfig, from_mapping
+from ..decoding import Source
 from ..errors import AudioError, ModelError, UsageError
 from ..files import write_json
 from .decoder import Averages, Decoder, Detection, check_config
