@@ -895,3 +895,73 @@ def test_a_converter_of_no_stream(rate: int, channels: int) -> None:
     """A rate or a number of channels that nothing is recorded with is an error at once."""
     with pytest.raises(AudioError):
         Converter(rate, channels)
+
+
+def speechlike(n_samples: int, seed: int = 0) -> np.ndarray:
+    """Bursts and pauses, (samples,)."""
+    bursts = np.sin(2 * np.pi * np.arange(n_samples) / 9_000).clip(0, None) ** 2
+    return 5 * noise(n_samples, seed) * bursts
+
+
+class TestChannelsThatCancel:
+    """Of a balanced microphone at a stereo input one channel is the other inverted: their mean is silence."""
+
+    SOUND = speechlike(60_000)
+    HISS = 0.001 * np.stack([noise(60_000, 1), noise(60_000, 2)], axis=1)
+
+    def assert_heard(self, found: np.ndarray, expected: np.ndarray, lost: int = 200) -> None:
+        """All but what comes before the first decision, either way up."""
+        n = min(len(found), len(expected))
+        assert abs(len(found) - len(expected)) <= 1
+        same = np.sign(np.dot(found[:n], expected[:n])) * found[lost:n]
+        assert np.sqrt(np.mean(np.square(same - expected[lost:n]))) < 0.02 * np.sqrt(np.mean(np.square(expected)))
+
+    @pytest.mark.parametrize("second", [-1.0, -0.9, -0.7, -1.3])
+    @pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+    def test_inverted(self, second, rate, tmp_path):
+        """What one channel holds is heard: of an array, a file, and raw samples."""
+        values = np.stack([self.SOUND, second * self.SOUND], axis=1) + self.HISS
+        values /= np.abs(values).max()
+        expected = from_array(values[:, 0], rate)
+        sf.write(tmp_path / "a.wav", values, rate, "FLOAT")
+        self.assert_heard(from_array(values, rate), expected)
+        self.assert_heard(read_mono(tmp_path / "a.wav"), expected)
+        raw = np.concatenate(list(stream_pcm(io.BytesIO(pcm16(values).tobytes()), rate, 2)))
+        self.assert_heard(raw, expected)
+
+    @pytest.mark.parametrize("channels", [2, 4])
+    @settings(no_limits, max_examples=30)
+    @given(sizes=st.lists(st.integers(1, 5_000), min_size=1, max_size=6))
+    def test_any_division(self, channels, sizes):
+        """However a stream is divided into chunks the mix is the same to the last bit, and none of it waits."""
+        signs = np.tile([1.0, -1.0], channels // 2)
+        values = self.SOUND[:, None] * signs + np.tile(self.HISS, channels // 2)
+        values[20_000:40_000] = noise(20_000 * channels).reshape(-1, channels)
+        converter, found, at = Converter(channels=channels), [], 0
+        while at < len(values):
+            for size in sizes:
+                found.append(converter.push(values[at : at + size]))
+                assert len(found[-1]) == len(values[at : at + size])
+                at += size
+        np.testing.assert_array_equal(np.concatenate(found), from_array(values, 16_000))
+
+    @pytest.mark.parametrize("second", [1.0, 0.5, 0.0, -0.3])
+    def test_others_are_averaged(self, second):
+        """Channels that do not cancel are averaged, one that is silent or of the other polarity but fainter too."""
+        values = np.stack([self.SOUND, second * self.SOUND], axis=1).astype(np.float32)
+        np.testing.assert_allclose(from_array(values, 16_000), values.mean(axis=1), atol=1e-7)
+
+    @pytest.mark.parametrize("channels", [2, 3, 8])
+    def test_strangers_are_averaged(self, channels):
+        """So are channels that have nothing in common, faint beginning or not."""
+        values = np.stack([speechlike(60_000, seed) for seed in range(channels)], axis=1).astype(np.float32)
+        values[:30_000] *= 0.001
+        np.testing.assert_allclose(from_array(values, 16_000), values.mean(axis=1), atol=1e-7)
+
+    def test_that_begin_to_cancel(self):
+        """Where channels begin to cancel, or end to, is found within half a second."""
+        values = np.stack([self.SOUND, self.SOUND], axis=1)
+        values[20_000:40_000, 1] *= -1
+        found = from_array(values, 16_000)
+        for start, end in ((0, 20_000), (28_000, 40_000), (48_000, 60_000)):
+            np.testing.assert_allclose(found[start:end], self.SOUND[start:end], atol=1e-3)

@@ -32,6 +32,10 @@ SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".ai
 MIN_RATE, MAX_RATE = 1_000, 768_000
 MAX_LEVEL = 100.0  # 40 dB over full scale: louder floats are on another scale, such as that of 16-bit integers
 MAX_CHANNELS = 64  # of an array; more means that its axes are swapped
+MIX_FRAMES = 64  # for which it is decided together how channels are mixed
+MIX_MEMORY = 64  # times as many frames before, by which it is decided
+CANCELLED = 0.25  # of what the mean of channels that have nothing in common would hold: less, and they cancel
+MIX_BLOCK = 2**16  # frames of an array that are mixed at once
 SEARCH_STEP = SAMPLE_RATE // 100  # the loudest window is looked for in steps of 10 ms
 PIPE_BYTES = 2**16  # of raw samples taken at once, at most
 _CONTAINER = re.compile(rb"RIFF|RF64|fLaC|OggS|ID3|FORM|\.snd|caff")
@@ -89,16 +93,53 @@ def _to_mono(blocks: Iterable[Block], name: str) -> Iterator[Samples]:
     yield converter.finish()
 
 
+class _Mixer:
+    """Channels of a stream, (frames, channels), to one: their mean, or one of them where they cancel in the mean.
+
+    They do so where one is the other inverted, as of a balanced microphone at a stereo input. Every 64 frames it is
+    decided anew, by those before, so that nothing waits and how the stream is divided into chunks makes no difference.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._unfinished = np.zeros((0, channels + 1))  # the channels and their mean since the last decision
+        self._energies = np.zeros((MIX_MEMORY, channels + 1))
+
+    def push(self, values: npt.NDArray[np.floating]) -> Samples:
+        """The mix of these frames."""
+        if values.shape[1] == 1:
+            return np.ascontiguousarray(values[:, 0], dtype=np.float32)
+        mean = values.mean(axis=1, dtype=np.float64)
+        held = np.concatenate([self._unfinished, np.column_stack([values, mean])])
+        n_steps = len(held) // MIX_FRAMES
+        steps = held[: n_steps * MIX_FRAMES].reshape(n_steps, MIX_FRAMES, held.shape[1])
+        energies = np.concatenate([self._energies, np.einsum("sfc,sfc->sc", steps, steps)])
+        recent = np.lib.stride_tricks.sliding_window_view(energies, MIX_MEMORY, axis=0).sum(axis=-1)
+        n_before = len(self._unfinished)
+        chosen = np.repeat(_choose(recent), MIX_FRAMES)[n_before : len(held)]
+        self._unfinished, self._energies = held[n_steps * MIX_FRAMES :].copy(), energies[-MIX_MEMORY:].copy()
+        mixed = mean if (chosen == values.shape[1]).all() else held[n_before + np.arange(len(chosen)), chosen]
+        return np.ascontiguousarray(mixed, dtype=np.float32)
+
+
+def _choose(energies: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Which column to take, by the energies (steps, channels and mean): the mean, or else the first loud channel."""
+    channels, mean = energies[:, :-1], energies[:, -1]
+    n_channels = channels.shape[1]
+    first_loud: npt.NDArray[np.intp] = (channels >= channels.max(axis=1, keepdims=True) / 2).argmax(axis=1)
+    return np.where(mean * n_channels < CANCELLED * channels.mean(axis=1), first_loud, n_channels)
+
+
 class _MonoConverter:
     """A stream of scaled samples, (frames, channels) at `rate` Hz, to 16 kHz mono."""
 
     def __init__(self, rate: float, channels: int) -> None:
         self.rate, self.channels = rate, channels
+        self._mixer = _Mixer(channels)
         self._resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1)
 
     def push(self, values: npt.NDArray[np.floating]) -> Samples:
         """What is ready with these."""
-        mono = mix_down(values)
+        mono = self._mixer.push(values)
         return mono if self._resampler is None else self._resampler.resample_chunk(mono)
 
     def finish(self) -> Samples:
@@ -248,10 +289,11 @@ def from_chunk(chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> Samples:
 
 
 def mix_down(audio: npt.NDArray[np.floating]) -> Samples:
-    """(samples,) or (samples, channels) to the mean over the channels, (samples,) float32."""
-    if audio.ndim == 2:
-        audio = audio[:, 0] if audio.shape[1] == 1 else audio.mean(axis=1, dtype=np.float64)
-    return np.ascontiguousarray(audio, dtype=np.float32)
+    """(samples,) or (samples, channels) to one channel, (samples,) float32: the mean, unless the channels cancel."""
+    if audio.ndim == 1:
+        return np.ascontiguousarray(audio, dtype=np.float32)
+    mixer = _Mixer(audio.shape[1])
+    return np.concatenate([mixer.push(audio[i : i + MIX_BLOCK]) for i in range(0, len(audio), MIX_BLOCK)])
 
 
 def one_second(audio: Samples) -> Samples:
