@@ -630,6 +630,45 @@ class TestFindSoundFiles:
             (tmp_path / name).touch()
         assert find_sound_files(tmp_path) == sorted(tmp_path / name for name in names)
 
+    def test_hidden(self, tmp_path):
+        """Hidden files and folders, such as a Mac leaves behind, hold no sound."""
+        names = ["a.wav", "._a.wav", ".b.flac", ".trash/c.wav", "d/.git/e.wav", "d/f.wav"]
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        assert find_sound_files(tmp_path) == [tmp_path / "a.wav", tmp_path / "d" / "f.wav"]
+
+    @pytest.mark.parametrize(
+        "kind", sorted(sf.available_formats().keys() & {"W64", "CAF", "RF64", "AIFF", "AU", "WAV"})
+    )
+    def test_what_is_read_when_it_is_named(self, kind, tmp_path):
+        """What a name alone says to be sound, is found in a folder."""
+        path = tmp_path / f"sound.{kind.lower()}"
+        sf.write(path, noise(100), 16_000, format=kind)
+        assert find_sound_files(tmp_path) == [path]
+
+    def test_a_folder_that_cannot_be_read(self, tmp_path, monkeypatch):
+        """A folder below that cannot be read is told of, and the others are walked; or it raises."""
+        for name in ("a/b.wav", "locked/c.wav", "z.wav"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        scandir = os.scandir
+
+        def refusing(path: Any) -> Any:
+            if os.fspath(path).endswith("locked"):
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refusing)
+        told: list[str] = []
+        found = find_sound_files(tmp_path, lambda folder, error: told.append(f"{folder} {error}"))
+        assert found == [tmp_path / "a" / "b.wav", tmp_path / "z.wav"]
+        locked = tmp_path / "locked"
+        assert len(told) == 1
+        assert told[0].startswith(f"{locked} {locked}: cannot be read (Permission denied), passed over")
+        with pytest.raises(AudioError, match="Permission denied"):
+            find_sound_files(tmp_path)
+
     def test_none(self, tmp_path):
         """A folder without sound files, or that is not one, is named."""
         (tmp_path / "notes.txt").touch()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from io import BufferedIOBase
 from numbers import Real
@@ -21,12 +21,16 @@ import soxr
 
 from .config import CLIP_SAMPLES, SAMPLE_RATE
 from .decoding import Source, decode
-from .errors import AudioError
+from .errors import AudioError, KwsError
 from .media import Block
 
 Samples = npt.NDArray[np.float32]
 
-SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
+SOUND_SUFFIXES = {
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".w64", ".rf64"),
+    *(".caf", ".m4a", ".m4b", ".mp4", ".mov", ".aac", ".3gp", ".webm", ".weba", ".mka", ".mkv", ".amr", ".wma", ".wmv"),
+    *(".ac3", ".wv", ".ape", ".tta", ".spx", ".flv"),
+}
 """What counts as a sound file when a folder is walked; a file named outright may have any suffix."""
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
@@ -333,15 +337,42 @@ def most_energetic_window(blocks: Iterable[Samples], n_samples: int = CLIP_SAMPL
     return Window(best, best_start / SAMPLE_RATE)
 
 
-def find_sound_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """The sound files below `folder`, sorted. Raises AudioError if there are none."""
+def is_sound_name(name: str) -> bool:
+    """Whether a file of this name counts as sound when a folder is walked: by its suffix, and if it is not hidden.
+
+    >>> [is_sound_name(name) for name in ("a.WAV", "memo.m4a", "._a.wav", "notes.txt")]
+    [True, True, False, False]
+    """
+    return not name.startswith(".") and Path(name).suffix.lower() in SOUND_SUFFIXES
+
+
+def find_sound_files(
+    folder: str | os.PathLike[str], on_error: Callable[[str, KwsError], None] | None = None
+) -> list[Path]:
+    """The sound files below `folder`, sorted; hidden files and folders hold none.
+
+    `on_error(folder, error)` is told of folders below that cannot be read; without it they raise. Raises AudioError if
+    there are no sound files.
+    """
     name, folder = name_of(folder), Path(folder)
     if not folder.is_dir():
         raise AudioError(f"{name}: not found, expected a folder of sound files; check the path")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES and p.is_file())
+    unreadable: list[OSError] = []
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder, onerror=unreadable.append):
+        folders[:] = [below for below in folders if not below.startswith(".")]
+        found += [path for path in (Path(parent, file) for file in files if is_sound_name(file)) if path.is_file()]
+    for error in unreadable:
+        below = name_of(error.filename)
+        problem = (
+            f"{below}: cannot be read ({error.strerror}), passed over with all that is in it; check who may read it"
+        )
+        if on_error is None:
+            raise AudioError(problem) from error
+        on_error(below, AudioError(problem))
     if not found:
         raise AudioError(f"{name}: found no sound files in this folder, expected {' '.join(sorted(SOUND_SUFFIXES))}")
-    return found
+    return sorted(found)
 
 
 def check_rate(rate: float, name: str) -> None:

@@ -123,7 +123,7 @@ def parse_words(text: str | None, labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def gather(paths: list[str], report: Callable[[str, KwsError], None]) -> list[Source]:
-    """The sources that the arguments name, folders walked."""
+    """The sources that the arguments name, folders walked; `report` is told of those that cannot be read."""
     sources: list[Source] = []
     for path in paths:
         if path == "-":
@@ -134,7 +134,7 @@ def gather(paths: list[str], report: Callable[[str, KwsError], None]) -> list[So
             sources.append(sys.stdin.buffer)
         elif os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises on a name too long)
             try:
-                sources += find_sound_files(Path(path))
+                sources += find_sound_files(Path(path), report)
             except KwsError as error:
                 report(path, error)
         else:

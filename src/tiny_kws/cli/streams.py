@@ -271,7 +271,10 @@ def calibrate_room(
         failed += 1
         complain(str(error), 1)
 
-    files = [file for path in room for file in (find_sound_files(path) if path.is_dir() else [path])]
+    def report_below(_: str, error: KwsError) -> None:
+        report(error)
+
+    files = [file for path in room for file in (find_sound_files(path, report_below) if path.is_dir() else [path])]
     with progress_bar("listening to the room") as progress:
         quiet = streams.posteriors_of(
             loaded,

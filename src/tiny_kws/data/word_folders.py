@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from ..audio import SOUND_SUFFIXES
+from ..audio import is_sound_name
 from ..errors import DataError, UsageError
 from ..words import SILENCE, UNKNOWN
 
@@ -123,11 +123,7 @@ def _twins(names: Iterable[str]) -> list[str]:
 
 def clips_in(folder: Path) -> list[Path]:
     """The sound files below a word's folder, sorted; hidden ones are none."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SOUND_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    return sorted(path for path in folder.rglob("*") if is_sound_name(path.name) and path.is_file())
 
 
 def list_recordings(folder: Path, words: Sequence[str] = (), speakers: Path | None = None) -> Recordings:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..artefact.runtime import Classifier, Probabilities, StreamModel
-from ..audio import SOUND_SUFFIXES, find_sound_files
+from ..audio import find_sound_files, is_sound_name
 from ..config import DetectorConfig
 from ..errors import AudioError, DataError, KwsError
 from ..json_form import INLINE
@@ -118,7 +118,7 @@ def _examples_of_folder(
     path: Path, model: StreamModel | Classifier, config: DetectorConfig, on_error: Callable[[KwsError], None]
 ) -> list[Posteriors]:
     heard = []
-    loose = [file for file in path.iterdir() if file.suffix.lower() in SOUND_SUFFIXES]
+    loose = [file for file in path.iterdir() if is_sound_name(file.name)]
     if loose:
         on_error(DataError(f"{loose[0]}: lies in no folder named after its word, expected {path}/LABEL/*.wav"))
     for folder in sorted(folder for folder in path.iterdir() if folder.is_dir()):
