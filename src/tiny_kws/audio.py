@@ -33,6 +33,9 @@ SOUND_SUFFIXES = {
 }
 """What counts as a sound file when a folder is walked; a file named outright may have any suffix."""
 
+OTHER_SUFFIXES = {".avi", ".dff", ".dsf", ".dss", ".ds2", ".mpc", ".mpeg", ".mpg", ".qcp", ".ra", ".rm", ".ts", ".vob"}
+"""What holds sound that is not read: to be counted when a folder is walked, and converted."""
+
 MIN_RATE, MAX_RATE = 1_000, 768_000
 MAX_LEVEL = 100.0  # 40 dB over full scale: louder floats are on another scale, such as that of 16-bit integers
 MAX_CHANNELS = 64  # of an array; more means that its axes are swapped
@@ -343,7 +346,12 @@ def is_sound_name(name: str) -> bool:
     >>> [is_sound_name(name) for name in ("a.WAV", "memo.m4a", "._a.wav", "notes.txt")]
     [True, True, False, False]
     """
-    return not name.startswith(".") and Path(name).suffix.lower() in SOUND_SUFFIXES
+    return _suffix(name) in SOUND_SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    """In small letters; empty of a hidden file."""
+    return "" if name.startswith(".") else Path(name).suffix.lower()
 
 
 def find_sound_files(
@@ -351,25 +359,28 @@ def find_sound_files(
 ) -> list[Path]:
     """The sound files below `folder`, sorted; hidden files and folders hold none.
 
-    `on_error(folder, error)` is told of folders below that cannot be read; without it they raise. Raises AudioError if
-    there are no sound files.
+    `on_error(folder, error)` is told of folders below that cannot be read, which raise without it, and of how many
+    files of formats that are not read there are. Raises AudioError if there are no sound files.
     """
     name, folder = name_of(folder), Path(folder)
     if not folder.is_dir():
         raise AudioError(f"{name}: not found, expected a folder of sound files; check the path")
     unreadable: list[OSError] = []
     found: list[Path] = []
+    others: list[str] = []
     for parent, folders, files in os.walk(folder, onerror=unreadable.append):
         folders[:] = [below for below in folders if not below.startswith(".")]
         found += [path for path in (Path(parent, file) for file in files if is_sound_name(file)) if path.is_file()]
+        others += [suffix for file in files if (suffix := _suffix(file)) in OTHER_SUFFIXES]
     for error in unreadable:
         below = name_of(error.filename)
-        problem = (
-            f"{below}: cannot be read ({error.strerror}), passed over with all that is in it; check who may read it"
-        )
+        problem = AudioError(f"{below}: cannot be read ({error.strerror}), passed over with all that is in it")
         if on_error is None:
-            raise AudioError(problem) from error
-        on_error(below, AudioError(problem))
+            raise problem from error
+        on_error(below, problem)
+    if others and on_error is not None:
+        kinds = " ".join(sorted(set(others)))
+        on_error(name, AudioError(f"{name}: passed over {len(others)} files of other formats ({kinds}); convert them"))
     if not found:
         raise AudioError(f"{name}: found no sound files in this folder, expected {' '.join(sorted(SOUND_SUFFIXES))}")
     return sorted(found)
