@@ -462,7 +462,7 @@ class TestNames:
 
 
 class TestFromArray:
-    @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
+    @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, ">i2", ">i4", "<i2"])
     def test_integers(self, dtype):
         """Signed integers span [-1, 1)."""
         limits = np.iinfo(dtype)
@@ -536,6 +536,28 @@ class TestFromArray:
             from_array(values, 16_000)
         assert found in str(caught.value)
         assert str(caught.value).isprintable()
+
+    @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+    @pytest.mark.parametrize("take", [lambda x: from_array(x, 16_000), audio.from_chunk, lambda x: Converter().push(x)])
+    def test_bytes(self, kind, take):
+        """Bytes may be anything: it is said how to say what they are."""
+        with pytest.raises(AudioError, match=r'audio is \w+, expected .*np.frombuffer\(data, "<i2"\)'):
+            take(kind(pcm16(tone(1_000)).tobytes()))
+
+    def test_a_view_that_knows_its_type(self):
+        """A view of numbers is as good as an array of them."""
+        values = pcm16(tone(1_000))
+        np.testing.assert_array_equal(from_array(memoryview(values), 16_000), from_array(values, 16_000))
+
+    @pytest.mark.parametrize("take", [lambda x: from_array(x, 16_000), audio.from_chunk, lambda x: Converter().push(x)])
+    def test_tensors(self, take):
+        """A tensor is as good as an array, or it is said how to make one of it."""
+        torch = pytest.importorskip("torch", reason="the plain install has no torch")
+        plain = torch.from_numpy(noise(1_000))
+        np.testing.assert_array_equal(take(plain), plain.numpy())
+        for tensor in (plain.clone().requires_grad_(), plain.bfloat16(), plain.to("meta")):
+            with pytest.raises(AudioError, match=r"audio is Tensor .* pass tensor.detach\(\)"):
+                take(tensor)
 
     @pytest.mark.parametrize("rate", [0, -16_000, 999, 10**9, float("nan"), float("inf"), True])
     def test_impossible_rate(self, rate):

@@ -403,10 +403,21 @@ def check_finite(audio: npt.NDArray[np.floating], name: str, start_s: float) -> 
 
 
 def _as_array(audio: npt.ArrayLike) -> npt.NDArray[Any]:
+    if isinstance(audio, (bytes, bytearray)) or (isinstance(audio, memoryview) and audio.itemsize == 1):
+        raise AudioError(
+            f"audio is {type(audio).__name__}, which do not say what they hold, expected an array of samples; for raw "
+            'ones of 16 bits pass np.frombuffer(data, "<i2"), for a sound file io.BytesIO(data)'
+        )
     try:
         return np.asarray(audio)
     except ValueError as error:
         raise AudioError("audio is ragged, expected an array of (samples,) or (samples, channels)") from error
+    except (TypeError, RuntimeError) as error:  # tensors with gradients, on a GPU, or of types that numpy has not
+        reason = " ".join(str(error).split())
+        raise AudioError(
+            f"audio is {type(audio).__name__} and no array ({reason}), expected one; of a tensor pass "
+            "tensor.detach().cpu().float().numpy()"
+        ) from error
 
 
 def _sample_type(name: npt.DTypeLike, stream: str) -> np.dtype[Any]:
@@ -424,7 +435,7 @@ def _sample_type(name: npt.DTypeLike, stream: str) -> np.dtype[Any]:
 def _scale(values: npt.NDArray[Any]) -> npt.NDArray[np.floating]:
     if values.dtype == np.uint8:
         return (values.astype(np.float32) - 128.0) / 128.0
-    if values.dtype in (np.int8, np.int16, np.int32):
+    if values.dtype.newbyteorder("=") in (np.int8, np.int16, np.int32):
         return values.astype(np.float64) / 2.0 ** (8 * values.itemsize - 1)
     if np.issubdtype(values.dtype, np.floating):
         return values

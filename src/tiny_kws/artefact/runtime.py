@@ -90,7 +90,7 @@ class Classifier(_Model):
         """
         try:
             batch = np.ascontiguousarray(windows, np.float32)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise AudioError(f"windows are no numbers in rows of one length ({error})") from error
         if batch.ndim != 2 or batch.shape[1] != self.window:
             raise AudioError(f"windows have shape {batch.shape}, expected (batch, {self.window}) for {self.path}")
