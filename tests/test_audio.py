@@ -808,6 +808,23 @@ class TestRawSamples:
                 heard += len(next(blocks))
                 assert heard >= n_sent - 1_600
 
+    @pytest.mark.parametrize("order", ["le", "be"])
+    @pytest.mark.parametrize("kind", ["s8", "u8", "s16", "s24", "s32", "f32", "f64"])
+    def test_formats(self, kind, order):
+        """Raw samples of each format, however the bytes come, are the sound that they were made of."""
+        values = np.round(noise(3_000) * 127) / 128
+        bits = int(kind[1:])
+        if kind[0] == "f":
+            content = values.astype(f">f{bits // 8}" if order == "be" else f"<f{bits // 8}").tobytes()
+        else:
+            whole = (values * 2.0 ** (bits - 1)).astype(np.int64) + (128 if kind == "u8" else 0)
+            little = order == "le"
+            content = b"".join(int(x).to_bytes(bits // 8, "little" if little else "big", signed=x < 0) for x in whole)
+        name = kind if bits == 8 else kind + order
+        for sizes in ([1], [3, 1_000], [10**6]):
+            found = np.concatenate(list(stream_pcm(Trickle(content, sizes), sample_type=name)))
+            np.testing.assert_array_equal(found, values.astype(np.float32))
+
     def test_silent_half_channels(self):
         """Channels are averaged."""
         values = np.stack([np.full(100, 0.5), np.zeros(100)], axis=1)

@@ -325,6 +325,23 @@ def test_a_pipe_that_ends_amid_a_sample(
     assert len(track.read_text().splitlines()) == len(expected)
 
 
+@pytest.mark.parametrize("name", ["f32be", "F32_BE"])
+def test_raw_samples_of_another_format(run: Run, name: str) -> None:
+    """`--format` says what the raw samples are, as ffmpeg or ALSA call it."""
+    raw = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(">f4").tobytes()
+    done = run("detect", "-", "--format", name, "--rate", "8000", stdin=raw)
+    assert (done.status, done.err) == (0, "")
+    done = run("detect", "-", "--format", name, stdin=raw[:-1])
+    assert (done.status, "32 bits for each of 1 channels" in done.err) == (1, True)
+
+
+def test_a_format_that_there_is_not(run: Run) -> None:
+    """Another format is a wrong use, and those that there are are named."""
+    done = run("detect", "-", "--format", "mp3", stdin=b"")
+    assert done.status == 2
+    assert "--format: found 'mp3', expected one of s8, u8, s16le" in done.err
+
+
 @pytest.mark.parametrize(
     ("stdin", "reason"), [(b"", "standard input: is empty"), (test_cli.wav_bytes(), "found a sound file")]
 )

@@ -45,7 +45,22 @@ CANCELLED = 0.25  # of what the mean of channels that have nothing in common wou
 MIX_BLOCK = 2**16  # frames of an array that are mixed at once
 SEARCH_STEP = SAMPLE_RATE // 100  # the loudest window is looked for in steps of 10 ms
 PIPE_BYTES = 2**16  # of raw samples taken at once, at most
-_CONTAINER = re.compile(rb"RIFF|RF64|fLaC|OggS|ID3|FORM|\.snd|caff")
+RAW_FORMATS = {
+    "s8": "i1",
+    "u8": "u1",
+    "s16le": "<i2",
+    "s16be": ">i2",
+    "s24le": "<i4",
+    "s24be": ">i4",
+    "s32le": "<i4",
+    "s32be": ">i4",
+    "f32le": "<f4",
+    "f32be": ">f4",
+    "f64le": "<f8",
+    "f64be": ">f8",
+}
+"""How ffmpeg and others call raw samples, and as what they are taken; those of 24 bits fill three bytes."""
+_CONTAINER = re.compile(rb"RIFF|RF64|fLaC|OggS|ID3|FORM|\.snd|caff|....ftyp|\x1aE\xdf\xa3|#!AMR", re.DOTALL)
 
 
 class Window(NamedTuple):
@@ -160,7 +175,7 @@ class Converter:
 
     For what comes as it is recorded: microphones, pipes, connections. However the sound is divided into chunks, the
     samples that come out are the same. `name` is what errors call the stream, `sample_type` says what raw bytes hold:
-    int8, int16, int32, uint8 or a type of float.
+    int8, int16, int32, uint8 or a type of float, little-endian unless it is big-endian, or a name of `RAW_FORMATS`.
     Raises AudioError for a rate, a number of channels or a type that nothing is recorded with.
 
     >>> converter = Converter(rate=48000, channels=2)
@@ -180,7 +195,8 @@ class Converter:
             raise AudioError(f"{name}: has {channels} channels, expected 1 to {MAX_CHANNELS}")
         self.rate, self.channels, self.name = rate, channels, name
         self._sample_type = _sample_type(sample_type, name)
-        self._frame_bytes = channels * self._sample_type.itemsize
+        self._sample_bytes = 3 if str(sample_type) in ("s24le", "s24be") else self._sample_type.itemsize
+        self.frame_bytes = channels * self._sample_bytes
         self.reset()
 
     def reset(self) -> None:
@@ -205,13 +221,21 @@ class Converter:
         return self._mono.push(scaled)
 
     def push_bytes(self, data: bytes) -> Samples:
-        """The same of raw bytes: little-endian samples of `sample_type`, channels interleaved; part of one may wait."""
+        """The same of raw bytes: samples of `sample_type`, channels interleaved; part of one may wait."""
         data = self._rest + data
-        n_whole = len(data) - len(data) % self._frame_bytes
-        samples = np.frombuffer(data[:n_whole], self._sample_type.newbyteorder("<")).astype(self._sample_type)
-        ready = self.push(samples.reshape(-1, self.channels))
+        n_whole = len(data) - len(data) % self.frame_bytes
+        ready = self.push(self._samples(data[:n_whole]).reshape(-1, self.channels))
         self._rest = data[n_whole:]
         return ready
+
+    def _samples(self, data: bytes) -> npt.NDArray[Any]:
+        full, used = self._sample_type.itemsize, self._sample_bytes
+        if used == full:
+            return np.frombuffer(data, self._sample_type)
+        samples = np.zeros((len(data) // used, full), np.uint8)
+        first = 0 if self._sample_type.str[0] == ">" else full - used  # the lowest bits are missing
+        samples[:, first : first + used] = np.frombuffer(data, np.uint8).reshape(-1, used)
+        return samples.view(self._sample_type)
 
     @property
     def n_waiting_bytes(self) -> int:
@@ -225,15 +249,17 @@ class Converter:
         return left
 
 
-def stream_pcm(stream: BufferedIOBase, rate: int = SAMPLE_RATE, channels: int = 1) -> Iterator[Samples]:
-    """Raw 16-bit little-endian samples, channels interleaved, to blocks of 16 kHz mono float32 as they come.
+def stream_pcm(
+    stream: BufferedIOBase, rate: int = SAMPLE_RATE, channels: int = 1, sample_type: npt.DTypeLike = "s16le"
+) -> Iterator[Samples]:
+    """Raw samples, channels interleaved, to blocks of 16 kHz mono float32 as they come.
 
     What a pipe holds is given at once, without waiting for more; another rate costs up to 0.1 s in the resampler.
-    Raises AudioError for a rate out of range or a sound file in place of raw samples, and at the end, after all the
-    sound, if there was none or the last sample is not whole.
+    `sample_type` is as for `Converter`. Raises AudioError for a rate or type out of range, or a sound file in place of
+    raw samples, and at the end, after all the sound, if there was none or the last sample is not whole.
     """
     name = name_of(stream)  # type: ignore[arg-type]
-    converter, n_bytes = Converter(rate, channels, name), 0
+    converter, n_bytes = Converter(rate, channels, name, sample_type), 0
     while data := stream.read1(PIPE_BYTES):
         if n_bytes == 0 and _CONTAINER.match(data):
             raise AudioError(f"{name}: found a sound file, expected raw samples; name the file, or pipe its samples")
@@ -243,10 +269,10 @@ def stream_pcm(stream: BufferedIOBase, rate: int = SAMPLE_RATE, channels: int = 
     if len(left):
         yield left
     if rest:
-        frame_bytes = 2 * channels
         raise AudioError(
-            f"{name}: ends amid a sample ({n_bytes} bytes), expected a multiple of {frame_bytes}, 16 bits for each of "
-            f"{channels} channels; check the program that wrote it"
+            f"{name}: ends amid a sample ({n_bytes} bytes), expected a multiple of {converter.frame_bytes}, "
+            f"{8 * converter.frame_bytes // channels} bits for each of {channels} channels; check the program that "
+            "wrote it"
         )
     if n_bytes == 0:
         raise AudioError(f"{name}: is empty (0 bytes), expected raw samples; check the program that writes them")
@@ -423,11 +449,13 @@ def _as_array(audio: npt.ArrayLike) -> npt.NDArray[Any]:
 def _sample_type(name: npt.DTypeLike, stream: str) -> np.dtype[Any]:
     """The type of samples that `name` is. Raises AudioError, naming the `stream`, if sound does not come in it."""
     try:
-        sample_type = np.dtype(name)
+        sample_type = np.dtype(RAW_FORMATS.get(name, name) if isinstance(name, str) else name)
+        sample_type = sample_type if sample_type.str[0] == ">" else sample_type.newbyteorder("<")
         _scale(np.zeros(0, sample_type))
     except (TypeError, AudioError) as error:
         raise AudioError(
-            f"{stream}: has samples of type {name!r}, expected int8, int16, int32, uint8 or floats"
+            f"{stream}: has samples of type {name!r}, expected int8, int16, int32, uint8 or floats, or one of "
+            f"{', '.join(RAW_FORMATS)}"
         ) from error
     return sample_type
 

@@ -16,7 +16,7 @@ import typer
 
 from ..artefact.runtime import Classifier, StreamModel, open_model
 from ..artefact.store import DEFAULT_MODELS
-from ..audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, Samples, name_of, stream_mono, stream_pcm
+from ..audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, RAW_FORMATS, Samples, name_of, stream_mono, stream_pcm
 from ..config import SAMPLE_RATE, DetectorConfig
 from ..errors import KwsError, UsageError
 from ..files import check_writable, write_bytes
@@ -58,7 +58,7 @@ def detector_config(
 def detect(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Sound files or folders; - is raw 16-bit little-endian sound on stdin."),
+        typer.Argument(metavar="PATH...", help="Sound files or folders; - is raw sound on stdin, as --format says."),
     ],
     model: StreamModelOption = None,
     config: ConfigOption = None,
@@ -71,6 +71,9 @@ def detect(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw the one recording as PNG: waveform, probabilities, events.")
     ] = None,
+    raw_format: Annotated[
+        str, typer.Option("--format", help="Of the sound on stdin: u8, s16le, s16be, s24le, s32le, f32le, f64le, ...")
+    ] = "s16le",
     rate: Annotated[
         int, typer.Option("--rate", min=MIN_RATE, max=MAX_RATE, help="Of the sound on stdin, in Hz.")
     ] = SAMPLE_RATE,
@@ -79,6 +82,7 @@ def detect(
     ] = 1,
 ) -> None:
     """Find words in recordings of any length; each is printed as it is heard, with the second it was heard in."""
+    sample_type = _sample_type(raw_format)
     loaded = open_model(model)
     detector = Detector(loaded, detector_config(loaded, config, threshold, words))
     failed = False
@@ -95,7 +99,10 @@ def detect(
     show = _show_json if as_json else _table([name_of(source) for source in sources], detector.words)
     for source in sources:
         name, n_events = name_of(source), 0
-        blocks = stream_pcm(source, rate, channels) if isinstance(source, BufferedIOBase) else stream_mono(source)
+        if isinstance(source, BufferedIOBase):
+            blocks = stream_pcm(source, rate, channels, sample_type)
+        else:
+            blocks = stream_mono(source)
         try:
             for block, step in detector.steps(blocks):
                 outputs.add(block, step)
@@ -110,6 +117,14 @@ def detect(
             outputs.save(name)
     if failed:
         raise typer.Exit(1)
+
+
+def _sample_type(name: str) -> str:
+    """A name of `RAW_FORMATS`, also as ALSA writes it. Raises UsageError for another."""
+    found = name.lower().replace("_", "")
+    if found not in RAW_FORMATS:
+        raise UsageError(f"--format: found {name!r}, expected one of {', '.join(RAW_FORMATS)}")
+    return found
 
 
 def _show_json(name: str, event: Detection | None) -> None:
