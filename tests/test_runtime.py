@@ -17,7 +17,7 @@ import soundfile as sf
 
 from tiny_kws.artefact.runtime import BATCH_CLIPS, DECODE_AHEAD, Classifier, SlidingWindow, open_session
 from tiny_kws.artefact.store import DEFAULT_MODELS, bundled_models
-from tiny_kws.audio import read_window
+from tiny_kws.audio import from_array, read_window
 from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.errors import AudioError, KwsError, ModelError, UsageError
@@ -238,6 +238,64 @@ def test_the_window_is_the_models(phrases: Classifier, tmp_path: Path) -> None:
         assert list(result.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-3)
         assert tuple(result.probabilities) == phrases.labels
         assert phrases.labels[int(expected.argmax())] == result.label
+
+
+@pytest.mark.parametrize("later_s", [0.3, 1.2, 3.0])
+@pytest.mark.parametrize("padding_s", [1, 40])
+def test_a_click_is_not_louder_than_a_word(later_s: float, padding_s: int) -> None:
+    """A burst of 25 ms, louder than the word before it, does not have the word missed, in a long recording either."""
+    rng = np.random.default_rng(0)
+    sound = rng.normal(0, 1e-4, (2 * padding_s + 4) * SAMPLE_RATE)
+    word, _ = sf.read(Path(__file__).parents[1] / "examples" / "yes.wav")
+    begin = padding_s * SAMPLE_RATE
+    sound[begin : begin + len(word)] += 0.3 * word
+    burst = begin + len(word) + round(later_s * SAMPLE_RATE)
+    sound[burst : burst + SAMPLE_RATE // 40] = rng.uniform(-1, 1, SAMPLE_RATE // 40)
+    heard = Classifier().classify(sound)
+    assert (heard.label, heard.probability > 0.95) == ("yes", True)
+    assert padding_s - 1 < heard.start_s < padding_s + 1
+
+
+def test_the_most_energetic_window_stays_where_it_holds_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another window counts only if no word is heard in the most energetic one, and over 0.95 in the other."""
+    classifier = Classifier()
+    sound = np.random.default_rng(0).normal(0, 0.01, 4 * SAMPLE_RATE)
+    sound[2 * SAMPLE_RATE + 800 : 3 * SAMPLE_RATE + 800] *= 10
+    yes, silence = (classifier.labels.index(label) for label in ("yes", "silence"))
+
+    def answering(first: int, p_word: float) -> Any:
+        def probabilities(windows: npt.ArrayLike) -> npt.NDArray[np.float32]:
+            rows = np.zeros((len(np.asarray(windows)), len(classifier.labels)), np.float32)
+            rows[:, silence], rows[-1, yes] = 0.1, p_word
+            rows[0, first] = 0.8 if len(rows) > 1 else 1.0
+            return rows
+
+        return probabilities
+
+    for first, p_word, start_s in ((yes, 0.99, 2.05), (silence, 0.94, 2.05), (silence, 0.96, 3.0)):
+        monkeypatch.setattr(classifier, "probabilities", answering(first, p_word))
+        assert classifier.choose_window([from_array(sound, SAMPLE_RATE)]).start_s == pytest.approx(start_s)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 1.1, 7.3, 60.0, 600.0])
+def test_the_cost_is_bounded(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording up to a second costs one window, a longer one four a second, a long one no more than 130."""
+    classifier = Classifier()
+    batches: list[int] = []
+
+    def counting(windows: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        batches.append(len(np.asarray(windows)))
+        return np.zeros((batches[-1], len(classifier.labels)), np.float32)
+
+    monkeypatch.setattr(classifier, "probabilities", counting)
+    sound = np.random.default_rng(0).normal(0, 0.01, round(seconds * SAMPLE_RATE)).astype(np.float32)
+    blocks = np.split(sound, range(10_000, len(sound), 10_000))
+    window = classifier.choose_window(blocks)
+    whole = classifier.choose_window([sound])
+    assert window.start_s == whole.start_s
+    assert max(batches, default=0) <= 32
+    expected = 0 if seconds <= 1 else min(130, 2 + int((seconds - 1) / 0.25) + 1)
+    assert sum(batches) == 2 * expected
 
 
 def test_a_short_recording_is_filled_up_to_the_window(phrases: Classifier) -> None:

@@ -136,7 +136,7 @@ def test_artefacts_beside_the_app_come_alone(tmp_path: Path, models: dict[str, M
 
 @pytest.mark.parametrize(("window", "span"), [(16_000, "second"), (24_000, "1.5 seconds"), (32_000, "2 seconds")])
 def test_a_window_is_called_by_its_length(window: int, span: str, models: dict[str, Model]) -> None:
-    """What the loudest part of a recording is called follows from the network's window."""
+    """What the part of a recording is called that is classified follows from the network's window."""
     model = Model(cast(Classifier, SimpleNamespace(window=window)), models["listener"].listener)
     assert model.span == span
 

@@ -6,9 +6,10 @@ Files are decoded in blocks, so their length does not matter to memory.
 
 from __future__ import annotations
 
+import heapq
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from io import BufferedIOBase
 from numbers import Real
@@ -44,6 +45,8 @@ MIX_MEMORY = 64  # times as many frames before, by which it is decided
 CANCELLED = 0.25  # of what the mean of channels that have nothing in common would hold: less, and they cancel
 MIX_BLOCK = 2**16  # frames of an array that are mixed at once
 SEARCH_STEP = SAMPLE_RATE // 100  # the loudest window is looked for in steps of 10 ms
+HOP = SAMPLE_RATE // 4  # from one window to be classified to the next
+MAX_WINDOWS = 128  # of a recording that are classified: those of half a minute, or the loudest of a longer one
 PIPE_BYTES = 2**16  # of raw samples taken at once, at most
 RAW_FORMATS = {
     "s8": "i1",
@@ -83,7 +86,7 @@ def name_of(source: Source) -> str:
     return name if name and name.isprintable() else repr(name)
 
 
-def stream_mono(source: Source) -> Iterator[Samples]:
+def stream_mono(source: Source) -> Generator[Samples, None, None]:
     """Decode a sound file, or a binary stream from its start, to blocks of 16 kHz mono float32.
 
     WAV, FLAC, OGG, MP3 and whatever else libsndfile knows by its content, of any rate from 1 kHz, depth and channel
@@ -283,8 +286,58 @@ def read_mono(source: Source) -> Samples:
     return np.concatenate(list(stream_mono(source)))
 
 
+def windows_to_classify(blocks: Iterable[Samples], n_samples: int = CLIP_SAMPLES) -> list[Window]:
+    """The windows of a recording in which its word may be, the most energetic one first; just that if it is no longer.
+
+    They begin every quarter of a second, and one ends with the recording. Of a long one the 128 loudest are kept, by
+    the mean amplitude, in which a click counts little.
+    """
+    pool = _LoudWindows(n_samples)
+    return [most_energetic_window(pool.passing(blocks), n_samples), *pool.windows()]
+
+
+class _LoudWindows:
+    def __init__(self, n_samples: int) -> None:
+        self._n_samples = n_samples
+        self._held = self._last = np.zeros(0, np.float32)
+        self._start = self._n_heard = 0
+        self._kept: list[tuple[float, int, Samples]] = []
+
+    def passing(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        """Give the blocks on as they are."""
+        for block in blocks:
+            self._held = np.concatenate([self._held, block])
+            self._last = np.concatenate([self._last, block])[-self._n_samples :].copy()
+            self._n_heard += len(block)
+            while len(self._held) >= self._n_samples:
+                self._keep(self._start, self._held[: self._n_samples])
+                self._held = self._held[HOP:]
+                self._start += HOP
+            yield block
+
+    def _keep(self, start: int, window: Samples) -> None:
+        steps = window[: len(window) // SEARCH_STEP * SEARCH_STEP].reshape(-1, SEARCH_STEP)
+        loudness = float(np.sqrt(np.square(steps, dtype=np.float64).mean(axis=1)).mean())
+        entry = (loudness, -start, window.copy())
+        heapq.heappush(self._kept, entry) if len(self._kept) < MAX_WINDOWS else heapq.heappushpop(self._kept, entry)
+
+    def windows(self) -> list[Window]:
+        """Those that are kept, in the order of time; none of a recording that is no longer than one."""
+        if self._n_heard <= self._n_samples:
+            return []
+        last = Window(self._last, (self._n_heard - self._n_samples) / SAMPLE_RATE)
+        return [
+            *(Window(samples, -start / SAMPLE_RATE) for _, start, samples in sorted(self._kept, key=_by_time)),
+            last,
+        ]
+
+
+def _by_time(entry: tuple[float, int, Samples]) -> int:
+    return -entry[1]
+
+
 def read_window(source: Source, n_samples: int = CLIP_SAMPLES) -> Window:
-    """The window of a sound file to classify; see `most_energetic_window`. Raises AudioError as `stream_mono` does."""
+    """The most energetic window of a sound file. Raises AudioError as `stream_mono` does."""
     return most_energetic_window(stream_mono(source), n_samples)
 
 

@@ -19,7 +19,7 @@ import soundfile as sf
 from ..artefact.format import SUFFIXES
 from ..artefact.runtime import Classifier, StreamModel
 from ..artefact.store import DEFAULT_MODELS, bundled_models, find_model
-from ..audio import Samples, most_energetic_window, read_mono, stream_mono
+from ..audio import Samples, read_mono, stream_mono
 from ..config import SAMPLE_RATE
 from ..errors import KwsError
 from ..evaluation.timeline import DetectionPlot
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
 MAX_S = 3600  # of a recording that are heard
-AROUND_S = 5.0  # before and after the loudest second that the log-mel shows
+AROUND_S = 5.0  # before and after the second that is classified, what the log-mel shows
 TOP = 5
 KEPT_S = 3600  # a recording is deleted so long after it came
 MAX_FILE_BYTES = 2**30
@@ -66,9 +66,9 @@ class Model:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is in a recording: the likeliest labels of its loudest second, the words in all of it, pictures (PNG).
+    """What is in a recording: the likeliest labels of one second, the words in all of it, pictures (PNG).
 
-    `span` is how long that second is, if it is none.
+    That second is the one that `Classifier.choose_window` chooses; `span` is how long it is, if it is none.
     """
 
     top: dict[str, float]
@@ -113,15 +113,15 @@ def analyse(
         heard_s += len(block) / SAMPLE_RATE
         progress(f"heard {heard_s // 60:.0f}:{heard_s % 60:02.0f}")
     n_window = model.classifier.window
-    loudest = most_energetic_window(first_hour(stream_mono(recording)), n_window)
-    result = model.classifier.classify(loudest.samples)
+    chosen = model.classifier.choose_window(first_hour(stream_mono(recording)))
+    result = model.classifier.classify(chosen.samples)
     timeline, close_up = folder / "timeline.png", folder / "log_mel.png"
     plot.save(recording.name, events, timeline)
-    shown_s = max(0.0, loudest.start_s - AROUND_S)
-    shown = part_of(stream_mono(recording), shown_s, loudest.start_s + n_window / SAMPLE_RATE + AROUND_S)
-    marked_s = (loudest.start_s, loudest.start_s + min(len(shown), n_window) / SAMPLE_RATE)
+    shown_s = max(0.0, chosen.start_s - AROUND_S)
+    shown = part_of(stream_mono(recording), shown_s, chosen.start_s + n_window / SAMPLE_RATE + AROUND_S)
+    marked_s = (chosen.start_s, chosen.start_s + min(len(shown), n_window) / SAMPLE_RATE)
     draw_close_up(shown, shown_s, marked_s, close_up)
-    return Analysis(dict(result.top(TOP)), loudest.start_s, model.span, events, close_up, timeline)
+    return Analysis(dict(result.top(TOP)), chosen.start_s, model.span, events, close_up, timeline)
 
 
 def first_hour(blocks: Iterable[Samples], notify: Notify = lambda message: None) -> Iterator[Samples]:
@@ -173,7 +173,7 @@ def build(folder: Path | None = None) -> Any:
                 )
                 gradio.Examples([[str(path)] for path in _examples()], [recording], cache_examples=False)
             with gradio.Column(scale=3):
-                label = gradio.Label(num_top_classes=TOP, label=f"The loudest {first.span}")
+                label = gradio.Label(num_top_classes=TOP, label=f"The {first.span} with the word")
                 close_up = gradio.Image(label="Log-mel around it", show_label=False, format="png", buttons=[], **shown)
         summary = gradio.Markdown()
         timeline = gradio.Image(label="Words in all of it", show_label=False, format="png", buttons=zoom, **shown)
@@ -267,7 +267,7 @@ def _summary(heard: Analysis) -> str:
     label, probability = next(iter(heard.top.items()))
     n = len(heard.events)
     found = f"{n} detection{'' if n == 1 else 's'} in all of it"
-    return f"In the loudest {heard.span}, from {heard.start_s:.2f} s: **{label}** ({probability:.2f}). {found}."
+    return f"In the {heard.span} from {heard.start_s:.2f} s: **{label}** ({probability:.2f}). {found}."
 
 
 def _examples() -> list[Path]:

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from ..audio import Window, from_array, from_chunk, is_source, most_energetic_window, name_of, read_window
+from ..audio import Samples, Window, from_array, from_chunk, is_source, name_of, stream_mono, windows_to_classify
 from ..config import SAMPLE_RATE, DetectorConfig
 from ..decoding import Source
 from ..errors import AudioError, KwsError, ModelError, UsageError
+from ..words import is_word
 from .ends import NEXT, check_ends, ends_of, explained
 from .format import Metadata, parse_metadata, read_artefact
 from .store import find_model
@@ -25,6 +27,7 @@ from .store import find_model
 Probabilities = npt.NDArray[np.float32]
 BATCH_CLIPS = 32
 DECODE_AHEAD = BATCH_CLIPS
+CERTAIN = 0.95  # of a word, to be heard elsewhere than in the most energetic window: at less, other words become one
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Classifier(_Model):
         return self.session.run(["probabilities"], {"audio": batch})[0]  # type: ignore[no-any-return]
 
     def classify(self, audio: Source | npt.ArrayLike, rate: int = SAMPLE_RATE) -> Classification:
-        """Classify a sound file, or samples at `rate` Hz; of a longer recording its most energetic window.
+        """Classify a sound file, or samples at `rate` Hz; of a longer recording one window, see `choose_window`.
 
         Raises AudioError if it cannot be read; see `tiny_kws.audio.from_array` for what arrays may hold.
 
@@ -138,10 +141,26 @@ class Classifier(_Model):
         if windows:
             yield from self._classify_windows(windows)
 
+    def choose_window(self, blocks: Iterable[Samples]) -> Window:
+        """The window to classify of a recording that comes in blocks, each (samples,) float32 at 16 kHz.
+
+        It is the most energetic one, unless the network hears no word there and is certain of one elsewhere: a click
+        may be louder than a word. Of a long recording at most 130 windows are heard, so that it costs no more.
+        """
+        windows = windows_to_classify(blocks, self.window)
+        if len(windows) == 1:
+            return windows[0]
+        batches = (windows[i : i + BATCH_CLIPS] for i in range(0, len(windows), BATCH_CLIPS))
+        rows = np.concatenate([self.probabilities(np.stack([one.samples for one in batch])) for batch in batches])
+        certainty = np.where([is_word(self.labels[best]) for best in rows.argmax(axis=1)], rows.max(axis=1), 0.0)
+        best = int(certainty.argmax())
+        return windows[best] if certainty[0] == 0.0 and certainty[best] >= CERTAIN else windows[0]
+
     def _decode(self, audio: Any, rate: int) -> Window:
         if is_source(audio):
-            return read_window(audio, self.window)
-        return most_energetic_window([from_array(audio, rate)], self.window)
+            with closing(stream_mono(audio)) as blocks:
+                return self.choose_window(blocks)
+        return self.choose_window([from_array(audio, rate)])
 
     def _classify_windows(self, windows: list[tuple[str, Window]]) -> Iterator[Classification]:
         batch = self.probabilities(np.stack([window.samples for _, window in windows]))

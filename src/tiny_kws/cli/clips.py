@@ -33,7 +33,7 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of inference.")] = os.cpu_count() or 1,
 ) -> None:
-    """Say which word is in each recording: label, probability, and where its loudest part begins."""
+    """Say which word is in each recording: label, probability, and where the part that was heard begins."""
     from ..artefact.runtime import Classifier
 
     classifier = Classifier(model, threads)

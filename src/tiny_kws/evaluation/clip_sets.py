@@ -40,7 +40,7 @@ def _name_of(data: PreparedData) -> str:
 def folder_clips(folder: Path, labels: Collection[str], window: int) -> tuple[ClipSet, list[str]]:
     """A folder laid out as the official test archive, to measure on, and what is to be said of unreadable clips in it.
 
-    Of a clip longer than `window` samples the loudest part counts, as where a model classifies it. Raises DataError if
+    Of a clip longer than `window` samples the loudest part counts, for every model the same. Raises DataError if
     a label has no clips, or none can be read.
     """
     windows: list[Samples] = []
