@@ -9,9 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -767,23 +769,92 @@ def test_a_reader_that_has_had_enough(artefact: Path, sounds: Path, options: lis
     assert (done.status, done.err) == (1, "")
 
 
+@contextmanager
+def copying(artefact: Path, folder: Path, is_named: bool) -> Iterator[subprocess.Popen[bytes]]:
+    """`tiny-kws classify` amid the copying of an open pipe, by its name or as standard input, to a file in `folder`."""
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    command = command_line("classify", pipe if is_named else "-", "--model", artefact)
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, env={**environment(), "TMPDIR": str(scratch)}) as process:  # type: ignore[call-overload]
+        try:
+            with pipe.open("wb") if is_named else nullcontext(process.stdin) as sink:
+                sink.write(bytes(2**20))  # more than a pipe holds: once it is gone, the command is reading
+                sink.flush()
+                yield process
+        finally:
+            process.kill()
+    assert list(scratch.iterdir()) == []
+
+
 @unix_only
-def test_interrupting(artefact: Path) -> None:
-    """Ctrl-C while sound is awaited is one line and status 130."""
-    with subprocess.Popen(
-        command_line("classify", "-", "--model", artefact),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-    ) as process:
-        assert process.stdin is not None
-        process.stdin.write(bytes(2**20))  # more than a pipe holds: once it is gone, the command is reading
-        process.stdin.flush()
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=300)
-    assert (process.returncode, out) == (130, b"")
-    assert err.decode().split("\n") in (["tiny-kws: interrupted", ""], ["", "tiny-kws: interrupted", ""])
+@pytest.mark.parametrize("is_named", [True, False], ids=["pipe", "stdin"])
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [
+        (signal.SIGINT, 130, "tiny-kws: interrupted"),
+        (signal.SIGTERM, 143, "tiny-kws: ended by SIGTERM"),
+        (getattr(signal, "SIGHUP", signal.SIGTERM), 129, "tiny-kws: ended by SIGHUP"),
+    ],
+    ids=["SIGINT", "SIGTERM", "SIGHUP"],
+)
+def test_ending_while_sound_is_awaited(
+    artefact: Path, tmp_path: Path, is_named: bool, number: int, status: int, said: str
+) -> None:
+    """One signal ends a command whose pipe stays open: one line, its status, and no copy of the recording left."""
+    with copying(artefact, tmp_path, is_named) as process:
+        process.send_signal(number)
+        assert process.wait(timeout=60) == status
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert (process.stdout.read(), process.stderr.read().decode().strip()) == (b"", said)
+
+
+@unix_only
+def test_a_signal_that_is_ignored_stays_so(artefact: Path, tmp_path: Path) -> None:
+    """Under `nohup`, where SIGHUP is ignored, it does not end the command."""
+    with ignoring(signal.SIGHUP), copying(artefact, tmp_path, is_named=False) as process:
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+
+
+@contextmanager
+def ignoring(number: int) -> Iterator[None]:
+    """What is started meanwhile ignores a signal."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def test_ctrl_c_amid_long_recordings(artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who leaves the answers waits for a block of a recording that is being decoded, not for its end."""
+    path = tmp_path / "long.wav"
+    sf.write(path, np.zeros(16_000), 16_000)
+    began, blocks = Event(), []
+
+    def endless(_: Any) -> Iterator[Any]:
+        while True:
+            began.set()
+            blocks.append(None)
+            yield np.zeros(160, np.float32)
+
+    monkeypatch.setattr("tiny_kws.artefact.runtime.stream_mono", endless)
+
+    def leave() -> Iterator[Path]:
+        yield path
+        began.wait(60)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(Classifier(artefact).classify_many(leave()))
+    assert blocks
 
 
 def test_interrupting_a_classification(run: Run, artefact: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:

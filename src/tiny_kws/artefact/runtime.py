@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -115,7 +119,7 @@ class Classifier(_Model):
         >>> Classifier().classify(np.zeros(16000)).label
         'silence'
         """
-        return next(self._classify_windows([(_name(audio), self._decode(audio, rate))]))
+        return next(self._classify_windows([(_name(audio), self._decode(rate, Event(), audio))]))
 
     def classify_many(
         self,
@@ -125,12 +129,13 @@ class Classifier(_Model):
     ) -> Iterator[Classification]:
         """Classify many, in order, as they are decoded; decoding runs in threads and inference in batches of 32.
 
+        Streams and pipes are read in the calling thread, which Ctrl-C interrupts while it waits for them.
         `on_error(source, error)` is told of those that cannot be read, which are then skipped; without it they raise.
         """
         windows: list[tuple[str, Window]] = []
-        for name, decoded in _decode_ahead(audios, lambda audio: self._decode(audio, rate)):
+        for name, decoded in _decode_ahead(audios, partial(self._decode, rate)):
             try:
-                windows.append((name, decoded.result()))
+                windows.append((name, decoded()))
             except KwsError as error:
                 if on_error is None:
                     raise
@@ -156,11 +161,11 @@ class Classifier(_Model):
         best = int(certainty.argmax())
         return windows[best] if certainty[0] == 0.0 and certainty[best] >= CERTAIN else windows[0]
 
-    def _decode(self, audio: Any, rate: int) -> Window:
-        if is_source(audio):
-            with closing(stream_mono(audio)) as blocks:
-                return self.choose_window(blocks)
-        return self.choose_window([from_array(audio, rate)])
+    def _decode(self, rate: int, stopped: Event, audio: Any) -> Window:
+        if not is_source(audio):
+            return self.choose_window([from_array(audio, rate)])
+        with closing(stream_mono(audio)) as blocks:
+            return self.choose_window(takewhile(lambda _: not stopped.is_set(), blocks))
 
     def _classify_windows(self, windows: list[tuple[str, Window]]) -> Iterator[Classification]:
         batch = self.probabilities(np.stack([window.samples for _, window in windows]))
@@ -332,17 +337,35 @@ def _name(audio: Any) -> str:
     return name_of(audio) if is_source(audio) else "audio"
 
 
-def _decode_ahead(audios: Iterable[Any], decode: Callable[[Any], Window]) -> Iterator[tuple[str, Future[Window]]]:
-    """Decode in threads, a bounded number ahead, and give the results in order."""
-    pending: deque[tuple[str, Future[Window]]] = deque()
+def _decode_ahead(
+    audios: Iterable[Any], decode: Callable[[Event, Any], Window]
+) -> Iterator[tuple[str, Callable[[], Window]]]:
+    """Decode in threads, a bounded number ahead; in order, what gives each window or raises what went wrong.
+
+    `decode` is told by an event, as long as a recording may be, when nobody waits for it any more.
+    """
+    pending: deque[tuple[str, Callable[[], Window]]] = deque()
+    stopped = Event()
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         try:
             for audio in audios:
-                pending.append((_name(audio), pool.submit(decode, audio)))
+                job = partial(decode, stopped, audio)
+                pending.append((_name(audio), job if _may_wait(audio) else pool.submit(job).result))
                 if len(pending) >= DECODE_AHEAD:
                     yield pending.popleft()
             while pending:
                 yield pending.popleft()
         finally:
-            for _, future in pending:
-                future.cancel()
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _may_wait(audio: Any) -> bool:
+    """Whether reading may wait for whoever writes: a thread that does cannot be interrupted, and ends only with it."""
+    if not isinstance(audio, (str, os.PathLike)):
+        return is_source(audio)
+    try:
+        mode = Path(os.fsdecode(audio)).stat().st_mode
+    except (OSError, ValueError):  # not there, no name at all: decoding says so
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
 import typer
 
@@ -32,12 +34,10 @@ def main() -> None:
     """Run the command line and exit: an error is one line on standard error."""
     _print_any_name()
     try:
-        with _warnings_told():
+        with _warnings_told(), _endings_raised():
             status = _run()
-    except UsageError as error:
-        status = complain(str(error), 2)
     except KwsError as error:
-        status = complain(str(error), 1)
+        status = complain(str(error), 2 if isinstance(error, UsageError) else 1)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("tiny_kws"):
             raise
@@ -45,6 +45,8 @@ def main() -> None:
         status = complain(f"this command needs {error.name}, which is not installed; {install_hint(extra)}", 1)
     except (KeyboardInterrupt, typer.Abort):
         status = complain("interrupted", 130)
+    except _Ended as ended:
+        status = ended.explain()
     except BrokenPipeError:  # the reader, `head` for one, has had enough
         _end_output()
         status = 1
@@ -73,6 +75,43 @@ def _warnings_told() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+class _Ended(BaseException):
+    """A signal asked this process to end."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def explain(self) -> int:
+        """Say so, where the terminal is not gone, and give the status."""
+        with suppress(OSError):
+            complain(f"ended by {self.number.name}", 128 + self.number)
+        _end_output()
+        return 128 + self.number
+
+
+@contextmanager
+def _endings_raised() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP leave no half-written file and no copy behind, as Ctrl-C does; a second one ends at once.
+
+    Who had one of them ignored, as nohup does, keeps it so.
+    """
+
+    def end(number: int, _: Any) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)
+        raise _Ended(signal.Signals(number))
+
+    names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    taken = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    try:
+        for number in taken:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _print_any_name() -> None:
