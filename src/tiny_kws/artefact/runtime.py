@@ -13,7 +13,7 @@ from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,10 @@ from ..errors import AudioError, KwsError, ModelError, UsageError
 from ..words import is_word
 from .ends import NEXT, check_ends, ends_of, explained
 from .format import Metadata, parse_metadata, read_artefact
-from .store import find_model
+from .store import find_model, lasting_name
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Probabilities = npt.NDArray[np.float32]
 BATCH_CLIPS = 32
@@ -53,12 +56,16 @@ class Classification:
 
 
 class _Model:
-    """An artefact of one `kind`, loaded, held against its metadata and tried out once."""
+    """An artefact of one `kind`, loaded, held against its metadata and tried out once.
+
+    Pickled it is its file's name, and is loaded from there again; a deep copy is the model itself: nothing changes it.
+    """
 
     kind = ""
 
     def __init__(self, path: str | Path | None = None, threads: int = 1) -> None:
         self.path = find_model(path, self.kind)
+        self.threads = threads
         self.session, self.metadata = _open(self.path, threads)
         self.labels = tuple(self.metadata.labels)
         if self.metadata.kind != self.kind:
@@ -67,6 +74,13 @@ class _Model:
         check_ends(self.ends, self.metadata, str(self.path))
         with explained(str(self.path), "run"):
             self._try()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        checksum = self.metadata.artefact_sha256
+        return _load_again, (type(self), lasting_name(self.path, self.kind), self.threads, checksum)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self
 
     @property
     def window(self) -> int:
@@ -78,8 +92,16 @@ class _Model:
         raise NotImplementedError
 
 
+def _load_again(kind: type[_Model], name: str, threads: int, checksum: str) -> _Model:
+    """A model that was pickled. Raises ModelError if its file now holds another, and as loading it does."""
+    model = kind(name, threads)
+    if model.metadata.artefact_sha256 != checksum:
+        raise ModelError(f"{model.path}: holds another model than when it was pickled, expected the same; load it anew")
+    return model
+
+
 class Classifier(_Model):
-    """Classifies windows of sound with a clip artefact. Safe to share between threads.
+    """Classifies windows of sound with a clip artefact. Safe to share between threads; pickled, its file is read again.
 
     `path` is an artefact or the name of a bundled model (default: the package's own); `threads` are onnxruntime's.
     Raises ModelError if the artefact is missing, foreign, altered, of a newer format, or unlike its metadata.
@@ -176,7 +198,7 @@ class Classifier(_Model):
 
 
 class StreamModel(_Model):
-    """A stream artefact, loaded once for any number of streams, in any number of threads.
+    """A stream artefact, loaded once for any number of streams, in any number of threads; pickled as `Classifier` is.
 
     `path` is an artefact of `tiny-kws export --stream`; `threads` are onnxruntime's, and one is fastest.
     Raises ModelError as `Classifier` does.
@@ -200,7 +222,7 @@ class StreamModel(_Model):
 class Stream:
     """One stream of sound: chunks of any length in, class probabilities out, one row for each whole hop.
 
-    Before its start lies silence. One thread at a time may feed it.
+    Before its start lies silence. One thread at a time may feed it. Copied or pickled, it goes on from where it was.
     """
 
     def __init__(self, model: StreamModel) -> None:
@@ -216,6 +238,24 @@ class Stream:
         self._states = [{name: np.zeros(shape, np.float32) for name, shape in states.items()} for _ in range(2)]
         self._bindings = [self._bind(read, written) for read, written in (self._states, self._states[::-1])]
         self._turn = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What the next answers depend on."""
+        return {
+            "model": self.model,
+            "hop": self._hop[0, : self._filled],
+            "states": self._states[self._turn],
+            "embedding": self._embedding,
+        }
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        """Go on from there, with arrays of its own: those that come may be read-only memory that processes share."""
+        self.__init__(kept["model"])  # type: ignore[misc]
+        self._filled = len(kept["hop"])
+        self._hop[0, : self._filled] = kept["hop"]
+        self._embedding[:] = kept["embedding"]
+        for name, values in kept["states"].items():
+            self._states[self._turn][name][:] = values
 
     @property
     def embedding(self) -> npt.NDArray[np.float32]:

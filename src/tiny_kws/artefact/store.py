@@ -46,6 +46,12 @@ def find_model(name_or_path: str | Path | None, *kinds: str) -> Path:
     return path
 
 
+def lasting_name(path: Path, kind: str) -> str:
+    """What `find_model` finds a model's file by from any folder, and in another installation if it is bundled."""
+    is_bundled = path.resolve().parent == Path(str(_assets())).resolve()
+    return path.name.removesuffix(SUFFIXES[kind]) if is_bundled else str(path.resolve())
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()

@@ -44,6 +44,8 @@ class Detector:
     `model` is an artefact's path, the name of a bundled model (default: the package's streaming one), or a loaded
     StreamModel or Classifier; a clip artefact slides over the sound. `config` replaces the defaults that the artefact
     carries. The same samples give the same events, however they are divided into chunks and whenever they come.
+    It can be copied and pickled, into other processes too, and goes on there from where it was; the model is then read
+    again from its file, or shared by a deep copy.
     Raises ModelError as loading the artefact does, UsageError for settings that make no sense.
 
     >>> Detector().process(np.zeros(32000))
