@@ -16,6 +16,9 @@ from tiny_kws.audio import read_mono
 from tiny_kws.config import SAMPLE_RATE
 from tiny_kws.listening.decoder import Decoder
 from tiny_kws.listening.session import QUIET_DB, Block, Session, Status
+from tiny_kws.words import is_word
+
+from .helpers import validation_sample
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LABELS = ("silence", "unknown", "beep")
@@ -129,11 +132,54 @@ def test_time_goes_on_where_sound_was_lost() -> None:
 
 
 def test_what_follows_lost_sound_is_heard_from_silence() -> None:
-    """Halves of a beep on both sides of a gap make no event: each is too short."""
+    """Halves of a beep on both sides of a gap of over 0.2 s make no event: each is too short."""
     half = beep(before_s=0.0, after_s=0.0)[: 2 * HOP]
     together, apart = Listened(), Listened()
     assert len(together.give(half, HOP) + together.give(half, HOP)) == 1
-    assert apart.give(half, HOP) + apart.give(half, HOP, dropped=16) == []
+    assert apart.give(half, HOP) + apart.give(half, HOP, dropped=3201) == []
+
+
+@pytest.mark.parametrize("rate", [SAMPLE_RATE, 48000])
+def test_what_was_heard_goes_on_over_a_short_gap(rate: int) -> None:
+    """A hop of a beep, a gap of two, another hop: an event at its time, as if nothing were lost."""
+    hop = HOP * rate // SAMPLE_RATE
+    sound = np.stack([beep(rate, before_s=0.0, after_s=0.5)] * 2, axis=1)
+    whole, holed = Listened(rate), Listened(rate)
+    (expected,) = whole.give(sound, hop)
+    (event,) = holed.give(sound[:hop], hop) + holed.give(sound[3 * hop :], hop, dropped=2 * hop)
+    assert event == expected
+    assert holed.session.time_s == pytest.approx(whole.session.time_s)
+    assert holed.problems == ["0.08 s of sound were lost: what is done on events takes too long; going on"]
+
+
+def test_a_computer_that_is_too_slow_is_told_every_five_seconds() -> None:
+    """Half a minute of which every second block is lost: some lines, which together tell all that was lost."""
+    listened = Listened()
+    for _ in range(750):
+        listened.give(np.full(320, 0.01), 320, dropped=320)
+    listened.give(np.full(6 * SAMPLE_RATE, 0.01))
+    times = [status.time_s for status in listened.told if status.problem]
+    assert min(np.diff(times)) >= 5.0
+    assert sum(float(problem.split()[0]) for problem in listened.problems) == pytest.approx(15.0, abs=0.2)
+
+
+@pytest.mark.data
+def test_words_are_heard_though_every_second_block_is_lost(shared_data: Path) -> None:
+    """Where a computer is half as fast as the sound, half of the words that the whole holds are heard, or more."""
+    clips = [clip for label, clip in validation_sample(shared_data) if is_word(label)]
+    sound = np.concatenate([np.pad(clip, (0, SAMPLE_RATE // 2)) for clip in clips])
+    sound += np.random.default_rng(0).normal(0, 1e-3, len(sound)).astype(np.float32)
+    detector = Detector()
+    expected = list(detector.detect(sound))
+    session, heard = Session(detector), []
+    for start in range(HOP, len(sound), 2 * HOP):
+        heard += session.process(Block(sound[start : start + HOP, None], start / SAMPLE_RATE, dropped=HOP))
+    again = [
+        event
+        for event in expected
+        if any(one.label == event.label and abs(one.end_s - event.end_s) < 0.5 for one in heard)
+    ]
+    assert len(again) > len(expected) / 2 > 25
 
 
 def test_a_suspended_computer_is_noticed() -> None:

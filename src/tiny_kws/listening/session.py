@@ -16,6 +16,8 @@ from .decoder import Detection
 from .detector import Detector
 
 GAP_S = 1.0  # without sound, and what follows is no longer the same piece of it
+BRIDGED_S = 0.2  # of lost sound that the sound before it is repeated over; beyond, that helps no more than silence
+REPEATED_S = 0.02  # of the sound before it
 REPORT_S = 5.0  # a trouble that comes with every block is reported so often
 BEFORE = SAMPLE_RATE  # samples of sound that are kept before an event's
 SILENT_S = 10.0  # of digital silence from the start, and it is said
@@ -56,8 +58,10 @@ OnStatus = Callable[[Status], None]
 class Session:
     """Blocks of sound from a device to events; knows no device.
 
-    `on_status` is told of every block and every problem. Sound that was lost in its midst, a second or more without
-    any, or samples that are not numbers set the detector back to its start; time goes on.
+    `on_status` is told of every block and every problem, of one that goes on every five seconds. Where up to 0.2 s of
+    sound were lost, what was heard before is repeated: most words of which every second 40 ms are missing are then
+    heard, and hardly one with silence there. More lost sound, a second or more without any, or samples that are not
+    numbers set the detector back to its start; time goes on.
     """
 
     def __init__(self, detector: Detector, on_status: OnStatus | None = None) -> None:
@@ -69,6 +73,7 @@ class Session:
         self._last_s: float | None = None  # when the last block came
         self._reported: dict[str, float] = {}
         self._overflows = 0
+        self._lost_s = 0.0  # that nobody was told of yet
         self._is_silent = True
         self.begin(SAMPLE_RATE)
 
@@ -84,27 +89,45 @@ class Session:
         self._converter: Converter | None = None
         self._recent: Samples = np.zeros(0, np.float32)
         self._n_samples = 0  # samples of this piece at 16 kHz
+        self._repeated: npt.NDArray[np.float32] | None = None  # (frames, channels), over what is lost next
         self.detector.reset()
 
     def process(self, block: Block) -> list[Detection]:
         """Events found up to the end of `block`."""
-        self._account_for_gap(block)
-        self._frames += len(block.samples)
-        self.time_s = self._piece_s + self._frames / self.rate
+        n_bridged = self._account_for_gap(block)
         try:
-            events = self._detect(block.samples)
+            events = [] if n_bridged == 0 else self._hear(self._bridge(n_bridged))
+            events += self._hear(block.samples)
         except AudioError as error:
             self._report_seldom("samples", str(error))
             self._start_piece(0.0)
             return []
+        self._repeated = block.samples[-round(REPEATED_S * self.rate) :]
         self._on_status(self._status)
+        self._report_losses(block)
+        self._check_for_silence()
+        return events
+
+    def _bridge(self, n_frames: int) -> npt.NDArray[np.float32]:
+        assert self._repeated is not None
+        return np.resize(self._repeated, (n_frames, self._repeated.shape[1]))
+
+    def _hear(self, samples: npt.NDArray[np.float32]) -> list[Detection]:
+        self._frames += len(samples)
+        self.time_s = self._piece_s + self._frames / self.rate
+        return self._detect(samples)
+
+    def _report_losses(self, block: Block) -> None:
         if block.overflow:
             self._overflows += 1
             lost = f"some sound was lost by the device (overflows: {self._overflows}); is the computer too busy?"
             if self._report_seldom("overflow", lost):
                 self._overflows = 0
-        self._check_for_silence()
-        return events
+        if self._lost_s:
+            found = f"{self._lost_s:.1f} s" if self._lost_s >= 1 else f"{self._lost_s:.2f} s"
+            lost = f"{found} of sound were lost: what is done on events takes too long; going on"
+            if self._report_seldom("lost", lost):
+                self._lost_s = 0.0
 
     def sound_of(self, event: Detection) -> Samples:
         """The sound that `event`, of the last block, rests on and a second before it; 16 kHz mono, less at a start."""
@@ -123,8 +146,11 @@ class Session:
         self.report(problem)
         return True
 
-    def _account_for_gap(self, block: Block) -> None:
-        """Begin a new piece of sound where this block does not follow the one before."""
+    def _account_for_gap(self, block: Block) -> int:
+        """Begin a new piece of sound where this block does not follow the one before.
+
+        Gives the frames that are to be bridged between them instead.
+        """
         gap_s = 0.0
         if self._last_s is not None:
             gap_s = max(0.0, block.time_s - self._last_s - len(block.samples) / self.rate)
@@ -135,11 +161,14 @@ class Session:
             self.report(f"there is sound again, after {gap_s:.1f} s without")
         elif gap_s > GAP_S and not block.dropped:
             self._start_piece(gap_s)
-            self.report(f"no sound came for {gap_s:.1f} s (was the computer asleep?); going on")
+            self._report_seldom("gap", f"no sound came for {gap_s:.1f} s (was the computer asleep?); going on")
         elif block.dropped:
             lost_s = max(block.dropped / self.rate, gap_s if gap_s > GAP_S else 0.0)
+            self._lost_s += lost_s
+            if lost_s <= BRIDGED_S and self._repeated is not None:
+                return block.dropped
             self._start_piece(lost_s)
-            self.report(f"{lost_s:.1f} s of sound were lost: what is done on events takes too long; going on")
+        return 0
 
     def _detect(self, samples: npt.NDArray[np.float32]) -> list[Detection]:
         if self._converter is None:
