@@ -751,8 +751,32 @@ def test_a_full_disk_behind_standard_output(artefact: Path, args: list[str]) -> 
     """Output that cannot be written is one line and status 1."""
     with Path("/dev/full").open("wb") as full:
         done = run_apart(args[0], *([artefact] if args[0] == "info" else []), *args[1:], stdout=full)
-    assert done.status == 1
-    assert "No space left" in done.complaint
+    assert (done.status, done.complaint) == (
+        1,
+        "tiny-kws: standard output: cannot be written (No space left on device); free space or choose another place, "
+        "then try again",
+    )
+
+
+@pytest.mark.parametrize(
+    "args", [["classify", ""], ["detect", ""], ["info", ""], ["classify", "examples", "--model", ""]]
+)
+def test_an_empty_name(run: Run, args: list[str]) -> None:
+    """What an unset variable leaves is no name of anything, and least of all the default."""
+    done = run(*args)
+    assert (done.status, done.out) == (2, "")
+    assert "found an empty name, expected a" in done.complaint
+
+
+def test_a_damaged_mp3(artefact: Path, tmp_path: Path) -> None:
+    """What the decoder prints by itself about damage does not stand among the errors."""
+    sound = (Path(__file__).parents[1] / "examples" / "stop.mp3").read_bytes()
+    half = len(sound) // 2
+    (tmp_path / "some.mp3").write_bytes(sound[:half] + bytes(300) + sound[half + 100 :])
+    (tmp_path / "all.mp3").write_bytes(sound[:half] + b"RIFF" * 1200)
+    done = run_apart("classify", tmp_path / "some.mp3", tmp_path / "all.mp3", "--model", artefact)
+    assert (done.status, len(done.out.splitlines())) == (1, 2)
+    assert "all.mp3: damaged" in done.complaint
 
 
 # Interruptions

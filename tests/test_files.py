@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tiny_kws.files import cannot_write, check_writable, sha256_of, whole_file, 
 from .conftest import full_disk, kill_in_the_middle
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
-ONE_LINE = r"^[^\n]+: cannot be written \([^\n]+\); free space or choose another place, then try again$"
+ONE_LINE = r"^[^\n]+: cannot be written \([^\n]+\); ([a-z ]+, or |free space or |)choose another place, then try again$"
 
 KILLED_FILE = """
 import sys, time
@@ -108,6 +109,35 @@ def test_a_killed_write_leaves_no_new_file(tmp_path: Path) -> None:
     """SIGKILL in the middle of a new file leaves nothing by its name."""
     kill_in_the_middle(KILLED_FILE, tmp_path / "file")
     assert visible(tmp_path) == []
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    """The next run that writes the folder removes what is there of it; what is others' stays."""
+    path = tmp_path / "folder"
+    kill_in_the_middle(KILLED_FOLDER, path)
+    (left,) = tmp_path.iterdir()
+    (tmp_path / ".other.0a1b2c3d").mkdir()
+    (tmp_path / ".folder.0a1b2c3d").mkdir()  # without a lock it may be anyone's
+    with whole_folder(path) as folder:
+        assert not left.exists()
+        (folder / "part").write_bytes(b"whole")
+    assert sorted(found.name for found in tmp_path.iterdir()) == [".folder.0a1b2c3d", ".other.0a1b2c3d", "folder"]
+    assert [found.name for found in path.iterdir()] == ["part"]
+
+
+def test_a_folder_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
+    """Two runs that write the same folder do not take it from each other; the second to end fails."""
+    path = tmp_path / "folder"
+    with ExitStack() as slower:
+        first = slower.enter_context(whole_folder(path))
+        (first / "part").write_bytes(b"first")
+        with whole_folder(path) as second:
+            (second / "part").write_bytes(b"second")
+        assert (first / "part").read_bytes() == b"first"
+        with pytest.raises(KwsError, match="cannot be written"):
+            slower.close()
+    assert [found.name for found in tmp_path.iterdir()] == ["folder"]
+    assert (path / "part").read_bytes() == b"second"
 
 
 def test_a_full_disk_leaves_the_earlier_file(tmp_path: Path) -> None:
@@ -267,6 +297,24 @@ def test_what_is_said_of_a_failed_write() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free space or choose another place"),
+        (errno.EFBIG, "free space or choose another place"),
+        (errno.EACCES, "let this user write there, or choose another place"),
+        (errno.EROFS, "let this user write there, or choose another place"),
+        (errno.ENOTDIR, "choose another place"),
+    ],
+)
+def test_what_to_do_about_a_failed_write(number: int, advice: str) -> None:
+    """Space helps a full disk, permission where it is missing, and neither elsewhere."""
+    reason = os.strerror(number)
+    assert str(cannot_write("here", OSError(number, reason))) == (
+        f"here: cannot be written ({reason}); {advice}, then try again"
+    )
+
+
 def test_the_umask_is_never_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To ask for the umask is to set it, for every thread: files and folders are written without."""
 
@@ -305,7 +353,7 @@ def test_check_writable_says_what_the_system_says(tmp_path: Path, monkeypatch: p
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
     monkeypatch.setattr(os, "open", read_only)
-    with pytest.raises(KwsError, match=ONE_LINE):
+    with pytest.raises(KwsError, match=r"out\.png: cannot be written \(Read-only file system\); let this user write"):
         check_writable(tmp_path / "out.png")
     assert list(tmp_path.iterdir()) == []
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -44,14 +46,21 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder that appears at `path`, which must not exist, when the block ends well; otherwise no trace of it.
 
+    What a killed run left of it, under a hidden name, is removed first.
     Raises KwsError if it cannot be written or something is already there.
     """
     beside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         beside = _name_beside(path)
         beside.mkdir()
-        yield beside
+        lock = beside / LOCK_FILE
+        with _held(lock):
+            yield beside
+            with suppress(PermissionError):  # Windows removes nothing that is open
+                lock.unlink()
+        lock.unlink(missing_ok=True)
         beside.rename(path)
     except BaseException as error:
         if beside is not None:
@@ -78,11 +87,23 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
 
 
-def cannot_write(path: Path, error: OSError) -> KwsError:
-    """What to say of a write that failed."""
-    return KwsError(
-        f"{path}: cannot be written ({error.strerror or error}); free space or choose another place, then try again"
-    )
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no EDQUOT
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed for lack of space, or for a limit on it."""
+    return error.errno in _FULL
+
+
+def cannot_write(path: Path | str, error: OSError) -> KwsError:
+    """What to say of a write that failed: whether there is no space, no permission, or something else is wrong."""
+    advice = "choose another place, then try again"
+    if is_full(error):
+        advice = f"free space or {advice}"
+    elif error.errno in _FORBIDDEN:
+        advice = f"let this user write there, or {advice}"
+    return KwsError(f"{path}: cannot be written ({error.strerror or error}); {advice}")
 
 
 def _digest(file: BinaryIO) -> str:
@@ -123,6 +144,11 @@ def _name_beside(path: Path) -> Path:
     return path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}")
 
 
+def _is_beside(name: str, path: Path) -> bool:
+    """Whether `name` is one of those that `_name_beside` gives."""
+    return re.fullmatch(re.escape(f".{path.name[:50]}.") + "[0-9a-f]{8}", name) is not None
+
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -137,7 +163,44 @@ else:
 
 
 LOCK_FILE = ".lock"
-"""The empty file that carries the lock. It stays behind: removing it would let two runs lock two different files."""
+"""The empty file that carries the lock of a folder.
+
+In one that is held again and again it stays behind: removing it would let two runs lock two different files."""
+
+
+@contextmanager
+def _held(lock: Path) -> Iterator[None]:
+    """Show by a lock that somebody works here, while the process lives; where the file system has none, nothing."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with suppress(OSError):
+            _take(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the hidden folders beside `path` that nobody works in any more."""
+    with suppress(PermissionError):  # a folder may be written to and not read
+        for beside in path.parent.iterdir():
+            if _is_beside(beside.name, path) and _is_abandoned(beside / LOCK_FILE):
+                shutil.rmtree(beside, ignore_errors=True)
+
+
+def _is_abandoned(lock: Path) -> bool:
+    """Whether there is a lock, and nobody holds it."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        _take(descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, UsageError
 from .format import SUFFIXES
 from .hub import fetch
 
@@ -30,9 +30,11 @@ def bundled_files() -> list[Path]:
 def find_model(name_or_path: str | Path | None, *kinds: str) -> Path:
     """The file of a model: the default of the first of `kinds`, a bundled one by name, one on the Hub, or a path.
 
-    Raises ModelError if there is none, KwsError as `tiny_kws.artefact.hub.fetch` does.
+    Raises ModelError if there is none, UsageError for an empty name, KwsError as `tiny_kws.artefact.hub.fetch` does.
     """
     kinds = kinds or tuple(SUFFIXES)
+    if name_or_path == "":
+        raise UsageError("found an empty name, expected a model's; is a variable not set?")
     name = str(name_or_path or DEFAULT_MODELS[kinds[0]])
     if name.startswith("hf://"):
         return fetch(name, *kinds)

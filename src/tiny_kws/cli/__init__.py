@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import typer
 
 from ..errors import KwsError, UsageError, install_hint
+from ..files import cannot_write, is_full
 from . import clips, data, demo, enrolling, export, listening, sharing, streams, training
 from .console import app, complain
 
@@ -50,9 +51,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader, `head` for one, has had enough
         _end_output()
         status = 1
-    except OSError as error:  # a full disk behind standard output, a name too long, a folder that may not be entered
-        _end_output()
-        status = complain(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), 1)
+    except OSError as error:
+        status = _explain_trouble(error)
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's own: an unknown option, a missing argument
             raise
@@ -75,6 +75,14 @@ def _warnings_told() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+def _explain_trouble(error: OSError) -> int:
+    """What the system refuses: standard output on a full disk, a name too long, a folder that may not be entered."""
+    _end_output()
+    if error.filename is None and is_full(error):
+        return complain(str(cannot_write("standard output", error)), 1)
+    return complain(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), 1)
 
 
 class _Ended(BaseException):

@@ -15,7 +15,17 @@ from ..artefact.format import Metadata, Validation
 from ..artefact.store import DEFAULT_MODELS, bundled_files, find_model
 from ..audio import name_of
 from ..errors import KwsError, UsageError
-from .console import PROGRESS_FROM, ModelOption, app, complain, gather, print_blocks, printable, progress_bar
+from .console import (
+    PROGRESS_FROM,
+    ModelOption,
+    app,
+    complain,
+    gather,
+    libraries_silenced,
+    print_blocks,
+    printable,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from ..artefact.runtime import Classification
@@ -26,6 +36,7 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@libraries_silenced()
 def classify(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Sound files or folders; - is a WAV on stdin.")],
     model: ModelOption = None,
@@ -143,6 +154,7 @@ def _describe(path: Path) -> Metadata:
 
 
 @app.command()
+@libraries_silenced()
 def evaluate(
     model: Annotated[str, typer.Argument(help="An artefact, a checkpoint, a bundled model's name, or hf://USER/NAME.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics.json, predictions.csv and figures.")],

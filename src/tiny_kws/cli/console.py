@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 from rich.cells import cell_len
@@ -126,6 +126,8 @@ def gather(paths: list[str], report: Callable[[str, KwsError], None]) -> list[So
     """The sources that the arguments name, folders walked; `report` is told of those that cannot be read."""
     sources: list[Source] = []
     for path in paths:
+        if not path:
+            raise UsageError("found an empty name, expected a sound file or a folder; is a variable not set?")
         if path == "-":
             if sys.stdin is None:
                 raise UsageError("standard input (-) is closed, expected a sound on it")
@@ -154,6 +156,30 @@ def progress_bar(what: str, shown: bool = True) -> Iterator[Progress]:
     with Bar(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def libraries_silenced() -> Iterator[None]:
+    """Keep libraries that write there by themselves from standard error; what Python prints gets there.
+
+    ALSA and PortAudio do, and libmpg123 of every damaged MP3. For commands alone, whose process is their own: around a
+    single call it would also take from other threads what they print meanwhile.
+    """
+    before: TextIO | None = sys.stderr
+    is_replaced = before is not sys.__stderr__
+    if before is None or is_replaced:
+        yield
+        return
+    with ExitStack() as stack:
+        kept = os.dup(2)
+        stack.callback(os.close, kept)
+        sys.stderr = stack.enter_context(os.fdopen(os.dup(kept), "w", 1, before.encoding, before.errors))
+        stack.callback(setattr, sys, "stderr", before)
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, nothing)
+        os.dup2(nothing, 2)
+        stack.callback(os.dup2, kept, 2)
+        yield
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from ..data.word_folders import parse_words
 from ..training_config import CLIPS_PER_SHARD, PrepareConfig
-from .console import complain, data_app, printable, progress_bar
+from .console import complain, data_app, libraries_silenced, printable, progress_bar
 
 if TYPE_CHECKING:
     from ..data.manifest import Bill
@@ -30,6 +30,7 @@ def data_download(
 
 
 @data_app.command("prepare")
+@libraries_silenced()
 def data_prepare(
     source: Annotated[
         Path, typer.Argument(help="Folder of Speech Commands, or, with --words, any folder of word folders.")

@@ -23,7 +23,7 @@ from ..files import check_writable, write_bytes
 from ..listening.decoder import Detection
 from ..listening.detector import Detector, Step, config_of, read_config
 from ..words import is_word
-from .console import app, complain, gather, padded, parse_words, printable, width_of
+from .console import app, complain, gather, libraries_silenced, padded, parse_words, printable, width_of
 
 StreamModelOption = Annotated[
     str | None,
@@ -55,6 +55,7 @@ def detector_config(
 
 
 @app.command()
+@libraries_silenced()
 def detect(
     paths: Annotated[
         list[str],
@@ -216,7 +217,7 @@ def listen(
     from ..listening.actions import Commands, Recordings
     from ..listening.microphone import Listener
     from ..listening.microphone import list_devices as find_devices
-    from .live import LiveLine, libraries_silenced, print_devices, print_event
+    from .live import LiveLine, print_devices, print_event
 
     if list_devices:
         print_devices(find_devices())

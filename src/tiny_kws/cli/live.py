@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import datetime
-from typing import TextIO
 
 from rich.cells import set_cell_size
 
@@ -75,23 +71,3 @@ class LiveLine:
         """Print a problem as a line of its own."""
         self.clear()
         complain(problem, 1)
-
-
-@contextmanager
-def libraries_silenced() -> Iterator[None]:
-    """Keep ALSA and PortAudio, which write there by themselves, from standard error; what Python prints gets there."""
-    before: TextIO | None = sys.stderr
-    is_replaced = before is not sys.__stderr__
-    if before is None or is_replaced:
-        yield
-        return
-    with ExitStack() as stack:
-        kept = os.dup(2)
-        stack.callback(os.close, kept)
-        sys.stderr = stack.enter_context(os.fdopen(os.dup(kept), "w", 1, before.encoding, before.errors))
-        stack.callback(setattr, sys, "stderr", before)
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        stack.callback(os.close, nothing)
-        os.dup2(nothing, 2)
-        stack.callback(os.dup2, kept, 2)
-        yield

@@ -17,7 +17,7 @@ from ..errors import KwsError, UsageError
 from ..files import check_writable, sha256_of, write_json
 from ..listening.detector import write_config
 from ..words import is_word
-from .console import app, complain, print_blocks, progress_bar
+from .console import app, complain, libraries_silenced, print_blocks, progress_bar
 from .listening import ConfigOption, StreamModelOption, WordsOption, detector_config
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class PresetName(str, Enum):
 
 
 @app.command("make-stream")
+@libraries_silenced()
 def make_stream(
     out: Annotated[Path, typer.Argument(help="New folder for recordings, manifests and stream.json.")],
     clips: Annotated[Path, typer.Option("--clips", help="Folder of word folders: WORD/SPEAKER_nohash_0.wav.")],
@@ -126,6 +127,7 @@ class RuleName(str, Enum):
 
 
 @app.command("evaluate-stream")
+@libraries_silenced()
 def evaluate_stream(
     model: Annotated[str, typer.Argument(help="An .onnx artefact, or the name of a bundled model.")],
     manifest: Annotated[Path, typer.Option("--manifest", help="Labelled words, JSON lines; as of `make-stream`.")],
@@ -241,6 +243,7 @@ def _save_config(path: Path, model: StreamModel | Classifier, settings: Detector
 
 
 @app.command("calibrate")
+@libraries_silenced()
 def calibrate_room(
     room: Annotated[
         list[Path],
