@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,9 +32,10 @@ class Repository:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
-    def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
-        """Add a commit with `files` besides those of the one before; gives its hash."""
+    def commit(self, files: dict[str, bytes], branch: str = "main", deleted: Collection[str] = ()) -> str:
+        """Add a commit with `files` besides those of the one before that are not `deleted`; gives its hash."""
         before = self.commits.get(self.refs.get(branch, ""), {})
+        before = {name: data for name, data in before.items() if name not in deleted}
         oid = hashlib.sha1(f"{len(self.commits)}{sorted(files)}".encode()).hexdigest()
         self.commits[oid] = {**before, **files}
         self.refs[branch] = oid
@@ -79,8 +80,10 @@ class Handler(BaseHTTPRequestHandler):
             self.tell_info(*match.groups())
         elif match := re.fullmatch(r"/objects/([0-9a-f]{64})", path):
             self.answer(200, self.server.objects[match[1]])
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self.resolve(*match.groups())
+        elif match := re.fullmatch(r"/api/(model|space)s/([^/]+/[^/]+)/tree/(.+)", path):
+            self.tell_tree(*match.groups())
+        elif match := re.fullmatch(r"/(spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self.resolve("space" if match[1] else "model", match[2], match[3], match[4])
         else:
             self.answer(404, b"")
 
@@ -140,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
         return {"oid": wanted["oid"], "size": wanted["size"], **({} if known else {"actions": place})}
 
     def commit(self, kind: str, name: str, branch: str) -> None:
-        files = {}
+        files, deleted = {}, []
         for line in self.body.splitlines():
             entry = json.loads(line)
             value = entry["value"]
@@ -148,7 +151,9 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
                 files[value["path"]] = self.server.objects[value["oid"]]
-        oid = self.server.repositories[kind, name].commit(files, branch)
+            elif entry["key"] == "deletedFile":
+                deleted.append(value["path"])
+        oid = self.server.repositories[kind, name].commit(files, branch, deleted)
         url = f"{self.server.url}/{'spaces/' if kind == 'space' else ''}{name}/commit/{oid}"
         self.answer_json({"success": True, "commitOid": oid, "commitUrl": url})
 
@@ -164,8 +169,18 @@ class Handler(BaseHTTPRequestHandler):
         blob = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
         return {"rfilename": name, "size": len(data), "blobId": blob, **({"lfs": lfs} if name.endswith(IS_LFS) else {})}
 
-    def resolve(self, name: str, revision: str, file: str) -> None:
-        found = self.look_up("model", name, revision)
+    def tell_tree(self, kind: str, name: str, revision: str) -> None:
+        if found := self.look_up(kind, name, revision):
+            repository, oid = found
+            files = [self.file_info(file, data) for file, data in repository.commits[oid].items()]
+            for one in files:
+                one |= {"type": "file", "path": one["rfilename"], "oid": one["blobId"]}
+                if "lfs" in one:
+                    one["lfs"]["oid"] = one["lfs"]["sha256"]
+            self.answer_json(files)
+
+    def resolve(self, kind: str, name: str, revision: str, file: str) -> None:
+        found = self.look_up(kind, name, revision)
         if not found:
             return
         repository, oid = found

@@ -308,6 +308,22 @@ def test_pushed_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noq
     assert b"small.onnx" in repository.commits[repository.refs["main"]]["SHA256SUMS"]
 
 
+def test_what_a_push_no_longer_brings_is_removed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """In both repositories; what their owner put there by hand stays."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert run_cli("push", "ada/words", "--model", "ds-cnn").returncode == 0
+    by_hand = {"notes.txt": b"by hand", "ds-cnn[1].onnx": b"by hand"}
+    for repository in hub.repositories.values():
+        repository.commit(by_hand)
+    done = run_cli("push", "ada/words", "--model", "small")
+    assert done.returncode == 0, done.stderr
+    for (kind, _), repository in hub.repositories.items():
+        files = repository.commits[repository.refs["main"]]
+        listed = {line.split("  ")[1] for line in files["SHA256SUMS"].decode().splitlines()}
+        assert not any(name.startswith("ds-cnn.") for name in files), kind
+        assert set(files) == {*listed, *by_hand, "SHA256SUMS", "README.md", ".gitattributes"}
+
+
 def test_pushing_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """No token, a wrong one, someone else's name, a Hub in trouble: one line and status 1 each."""
     push = ("push", "ada/words", "--model", "ds-cnn", "--no-space")

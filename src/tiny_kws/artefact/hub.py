@@ -131,6 +131,12 @@ def sums_text(sums: dict[str, str]) -> str:
     return "".join(f"{digest}  {file}\n" for file, digest in sorted(sums.items()))
 
 
+def parse_sums(text: str) -> dict[str, str] | None:
+    """What such a text lists: the sum of each file; None if it is no such text."""
+    matches = [_SUM_LINE.fullmatch(line) for line in text.splitlines()]
+    return {match[2]: match[1] for match in matches if match} if all(matches) else None
+
+
 def _unreachable(what: str) -> str:
     return f"{what}: the Hub cannot be reached; check the network, or name a commit whose files are already here"
 
@@ -170,11 +176,10 @@ def _in_cache(wanted: HubName, file: str) -> Path | None:
 
 
 def _read_sums(path: Path, wanted: HubName) -> dict[str, str]:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    matches = [_SUM_LINE.fullmatch(line) for line in lines]
-    if not all(matches):
+    sums = parse_sums(path.read_text(encoding="utf-8", errors="replace"))
+    if sums is None:
         raise ModelError(f"{wanted}: its {SUMS} is damaged, expected lines of a SHA-256 and a file; tell its owner")
-    return {match[2]: match[1] for match in matches if match}
+    return sums
 
 
 def _choose(wanted: HubName, files: dict[str, Any], kinds: tuple[str, ...]) -> str:

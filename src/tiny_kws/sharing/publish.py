@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..apps import space_folder
-from ..artefact.hub import CHECKPOINT, PREFIX, SUMS, hub_errors, import_hub, sums_text
+from ..artefact.hub import CHECKPOINT, PREFIX, SUMS, hub_errors, import_hub, parse_sums, sums_text
 from ..artefact.runtime import read_metadata
 from ..artefact.store import bundled_files
 from ..errors import KwsError, ModelError, UsageError
@@ -107,7 +108,8 @@ def write_all(parts: Parts, repo: str, out: Path, space: bool = True) -> None:
 def push(parts: Parts, repo: str, private: bool = False, space: bool = True) -> Pushed:
     """Upload the model to `repo`, USER/NAME, and a Space of the same name; both are made if they are not there.
 
-    Each is one commit. The token is the one that huggingface_hub finds. Raises KwsError if the Hub refuses.
+    Each is one commit, which also removes what an earlier push brought and this one does not; other files stay. The
+    token is the one that huggingface_hub finds. Raises KwsError if the Hub refuses.
     """
     check_repo(repo)
     with TemporaryDirectory() as folder:
@@ -132,7 +134,11 @@ def _upload(folder: Path, repo: str, kind: str, private: bool) -> tuple[str, str
         try:
             url = api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, **sdk)
             done = api.upload_folder(
-                repo_id=repo, repo_type=kind, folder_path=folder, commit_message=f"Push {folder.name} of tiny-kws"
+                repo_id=repo,
+                repo_type=kind,
+                folder_path=folder,
+                commit_message=f"Push {folder.name} of tiny-kws",
+                delete_patterns=[escape(file) for file in _no_longer_listed(folder, repo, kind)] or None,
             )
         except (ValueError, RuntimeError) as error:  # a file among many that did not arrive
             if isinstance(error, OSError):  # the Hub's answer, which `hub_errors` knows
@@ -140,6 +146,19 @@ def _upload(folder: Path, repo: str, kind: str, private: bool) -> tuple[str, str
             reason = " ".join(str(error).split())[:160]
             raise KwsError(f"{what}: could not be pushed ({reason}), expected all to arrive; try again") from error
     return str(url), str(done.oid)
+
+
+def _no_longer_listed(folder: Path, repo: str, kind: str) -> list[str]:
+    """The files that the repository lists in its sums and `folder` does not hold."""
+    from huggingface_hub.errors import EntryNotFoundError  # noqa: PLC0415
+
+    with TemporaryDirectory() as cache:
+        try:
+            path = import_hub().hf_hub_download(repo, SUMS, repo_type=kind, cache_dir=cache)
+        except EntryNotFoundError:  # a new one
+            return []
+        listed = parse_sums(Path(path).read_text(encoding="utf-8", errors="replace")) or {}
+    return sorted(file for file in listed if not (folder / file).is_file())
 
 
 def _files_in(folder: Path) -> dict[str, Path]:
