@@ -132,7 +132,7 @@ def _alarms(alarms: Alarms) -> str:
 def _record(word: str, count: int, folder: Path, device: str | None, playback: bool) -> list[Path]:
     """Record takes into `folder`, asking for each until it is good."""
     from ..enrolment.record import keep, play, record
-    from .live import libraries_silenced
+    from .console import libraries_silenced
 
     kept: list[Path] = []
     with libraries_silenced():

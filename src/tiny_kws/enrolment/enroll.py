@@ -156,9 +156,9 @@ def learn(
     trunk = Trunk(bank)
     bank = _with_negatives(bank, trunk, negatives)
     heard = hear(trunk, takes, Surroundings(bank.noises, bank.speech), rng)
-    teacher = Teacher(bank, n_bins_for(takes, bank.hop / SAMPLE_RATE), rng)
-    head = teacher.final(heard)
-    evidence = gather(bank, teacher, heard, heard[: len(takes)], _in_noise(trunk, takes, bank, rng))
+    teacher = Teacher(bank, heard, n_bins_for(takes, bank.hop / SAMPLE_RATE), rng)
+    head = teacher.learn()
+    evidence = gather(bank, teacher, heard[: len(takes)], _in_noise(trunk, takes, bank, rng))
     logit = logit_for(evidence, false_alarms_per_hour)
     misfits = _misfits(takes, evidence)
     points = [

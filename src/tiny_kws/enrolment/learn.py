@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ..config import SAMPLE_RATE
-from .bank import Bank, Trunk
+from .bank import Bank, Stretch, Trunk
 from .head import Head, Rows, fit, windows
 from .takes import Take
 from .vary import Surroundings, Variant, as_it_is, varied
@@ -26,7 +27,7 @@ SETTLED = 13
 DECAY = 30.0
 POSITIVE_WEIGHT = 0.05
 """Of all windows with the word together, against all without."""
-DRAWN, HARD = 15_000, 15_000
+DRAWN, HARD = 10_000, 10_000
 """Windows of the bank that a head is trained on: drawn, and, each round, those nearest to the word."""
 ROUNDS = 3
 BINS = (8, 18)
@@ -69,55 +70,63 @@ def hear_variants(trunk: Trunk, jobs: Iterable[tuple[int, Variant]]) -> list[Hea
 
 
 class Teacher:
-    """Trains heads for one word against a bank. Examples are drawn once, hard windows found once."""
+    """Trains heads for one word against a bank.
 
-    def __init__(self, bank: Bank, n_bins: int, rng: np.random.Generator) -> None:
-        self.bank, self.n_bins = bank, n_bins
-        self.hop_s = bank.hop / SAMPLE_RATE
-        self._part_of = np.full(len(bank.vectors), -1, np.int8)
-        self._drawn = rng.integers(n_bins, len(bank.vectors), DRAWN)
-        self._hard = np.zeros(0, np.intp)
+    Examples and windows of the bank are drawn and gathered once. A head that must not know some of them is trained on
+    the same rows, with weights of zero for those.
+    """
 
-    def divide(self, parts: int) -> None:
-        """Divide the bank's speakers over `parts`."""
-        for part in range(parts):
-            for stretch in self.bank.part(part, parts):
-                self._part_of[stretch.start : stretch.stop] = part
+    def __init__(self, bank: Bank, heard: Sequence[Heard], n_bins: int, rng: np.random.Generator) -> None:
+        self.bank, self.n_bins, self.hop_s = bank, n_bins, bank.hop / SAMPLE_RATE
+        word = [windows(one.vectors, self._word_at(one), n_bins) for one in heard]
+        no_word = [windows(one.vectors, self._no_word_at(one), n_bins) for one in heard]
+        self._examples = np.concatenate([*word, *no_word])
+        takes = np.array([one.take for one in heard])
+        self._take_of = np.repeat(np.tile(takes, 2), [len(rows) for rows in (*word, *no_word)])
+        self._n_word = sum(map(len, word))
+        self._bank_rows = np.unique(rng.integers(n_bins - 1, len(bank.vectors), DRAWN))
+        self._gather()
 
-    def final(self, heard: Sequence[Heard]) -> Head:
-        """The head of all examples and the whole bank; remembers which windows were hard to tell from the word."""
-        head = self._fit(heard, self._drawn)
+    def learn(self) -> Head:
+        """The head of all examples and the whole bank; windows that are hard to tell from the word stay gathered."""
+        head = self._fit(np.ones(len(self._rows), bool))
         for _ in range(ROUNDS - 1):
             scores = head.score(self.bank.vectors)
+            scores[: self.n_bins - 1] = -np.inf
             hardest = np.argpartition(-scores, HARD)[:HARD]
-            self._hard = np.union1d(self._hard, hardest)
-            head = self._fit(heard, np.concatenate([self._drawn, self._hard]), head)
+            self._bank_rows = np.union1d(self._bank_rows, hardest)
+            self._gather()
+            head = self._fit(np.ones(len(self._rows), bool), head)
         return head
 
-    def without(self, part: int, heard: Sequence[Heard]) -> Head:
-        """The head of examples and the bank without one part of its speakers."""
-        rows = np.concatenate([self._drawn, self._hard])
-        return self._fit(heard, rows[self._part_of[rows] != part])
+    def without(self, takes: Sequence[int], stretches: Sequence[Stretch]) -> Head:
+        """The head that knows neither some takes nor some stretches of the bank."""
+        spoken = np.zeros(len(self.bank.vectors), bool)
+        for stretch in stretches:
+            spoken[stretch.start : stretch.stop] = True
+        kept = [~np.isin(self._take_of, list(takes)), ~spoken[self._bank_rows]]
+        return self._fit(np.concatenate(kept))
 
-    def _fit(self, heard: Sequence[Heard], rows: np.ndarray, start: Head | None = None) -> Head:
-        word = np.concatenate([windows(one.vectors, self._word_at(one), self.n_bins) for one in heard])
-        no_word = [windows(one.vectors, self._no_word_at(one), self.n_bins) for one in heard]
-        rows = rows[rows >= self.n_bins - 1]
-        everything = np.concatenate([word, *no_word, windows(self.bank.vectors, rows, self.n_bins)])
-        targets = np.zeros(len(everything), np.float32)
-        targets[: len(word)] = 1.0
-        weights = np.ones(len(everything), np.float32)
-        weights[: len(word)] = POSITIVE_WEIGHT * (len(everything) - len(word)) / len(word)
+    def _gather(self) -> None:
+        of_bank = windows(self.bank.vectors, self._bank_rows, self.n_bins)
+        self._rows = np.concatenate([self._examples, of_bank])
+
+    def _fit(self, kept: npt.NDArray[np.bool_], start: Head | None = None) -> Head:
+        targets = np.zeros(len(self._rows), np.float32)
+        targets[: self._n_word] = 1.0
+        weights = kept.astype(np.float32)
+        n_word = float(weights[: self._n_word].sum())
+        weights[: self._n_word] *= POSITIVE_WEIGHT * (float(weights.sum()) - n_word) / n_word
         begin = None if start is None else np.append(start.weights.ravel(), start.bias)
-        found = fit(everything, targets, weights, DECAY, begin)
+        found = fit(self._rows, targets, weights, DECAY, begin)
         return Head(found[:-1].reshape(self.n_bins, -1), float(found[-1]))
 
-    def _word_at(self, one: Heard) -> np.ndarray:
+    def _word_at(self, one: Heard) -> npt.NDArray[np.intp]:
         ends = np.arange(1, len(one.vectors) + 1)
         low, high = (one.end + lag / self.hop_s for lag in LAG)
         return np.flatnonzero((ends >= low) & (ends <= high))
 
-    def _no_word_at(self, one: Heard) -> np.ndarray:
+    def _no_word_at(self, one: Heard) -> npt.NDArray[np.intp]:
         ends = np.arange(1, len(one.vectors) + 1)
         far = (ends < one.end - BEFORE / self.hop_s) | (ends > one.end + BEHIND / self.hop_s)
         return np.flatnonzero(far & (ends > SETTLED))

@@ -19,7 +19,7 @@ from .bank import ADULTS, CHILDREN, Bank
 from .head import Rows
 from .learn import LAG, Heard, Teacher
 
-PARTS = 10
+PARTS = 5
 """Into which takes and bank are divided, at most; at least two."""
 REFRACTORY_S = 0.7
 """Between two false alarms, at least."""
@@ -90,41 +90,38 @@ class Evidence:
 
     clean: npt.NDArray[np.float64]
     noisy: npt.NDArray[np.float64]
-    peaks: Mapping[str, npt.NDArray[np.float64]]
+    peaks: Mapping[str, npt.NDArray[np.floating]]
     hours: Mapping[str, float]
 
 
-def gather(
-    bank: Bank, teacher: Teacher, heard: Sequence[Heard], plain: Sequence[Heard], noisy: Sequence[Heard]
-) -> Evidence:
+def gather(bank: Bank, teacher: Teacher, plain: Sequence[Heard], noisy: Sequence[Heard]) -> Evidence:
     """Train a head for each part and ask it about what it did not know.
 
-    `heard` are all examples, `plain` each take as it was recorded, `noisy` takes in noise. With a single take there is
-    none to leave out, and only the bank is divided.
+    `plain` holds each take as it was recorded, `noisy` takes in noise. With a single take there is none to leave out,
+    and only the bank is divided.
     """
     n_takes = len(plain)
     parts = int(np.clip(n_takes, 2, PARTS))
-    teacher.divide(parts)
     clean = np.full(n_takes, np.nan)
-    in_noise: list[list[float]] = [[] for _ in range(n_takes)]
+    in_noise: list[list[float]] = [[] for _ in plain]
     peaks: dict[str, list[Rows]] = {kind: [] for kind in bank.kinds}
     hours = dict.fromkeys(bank.kinds, 0.0)
     for part in range(parts):
-        head = teacher.without(part, [one for one in heard if n_takes == 1 or one.take % parts != part])
-        for one in plain if n_takes > 1 else ():
-            if one.take % parts == part:
-                clean[one.take] = word_score(head.score(one.vectors), one.end, bank.hop)
-        for one in noisy if n_takes > 1 else ():
-            if one.take % parts == part:
-                in_noise[one.take].append(word_score(head.score(one.vectors), one.end, bank.hop))
-        for stretch in bank.part(part, parts):
+        left_out = [one.take for one in plain if one.take % parts == part] if n_takes > 1 else []
+        stretches = bank.part(part, parts)
+        head = teacher.without(left_out, stretches)
+        for one in (one for one in plain if one.take in left_out):
+            clean[one.take] = word_score(head.score(one.vectors), one.end, bank.hop)
+        for one in (one for one in noisy if one.take in left_out):
+            in_noise[one.take].append(word_score(head.score(one.vectors), one.end, bank.hop))
+        for stretch in stretches:
             scores = head.score(bank.vectors[stretch.start : stretch.stop])[_hops(SETTLING_S, bank.hop) :]
             peaks[stretch.kind].append(peaks_of(scores, _hops(REFRACTORY_S, bank.hop)))
             hours[stretch.kind] += len(scores) * bank.hop / SAMPLE_RATE / 3600
     return Evidence(
         clean,
         np.array([row for row in in_noise if row]),
-        {kind: np.sort(np.concatenate([*found, np.zeros(0, np.float32)]))[::-1] for kind, found in peaks.items()},
+        {kind: np.sort(np.concatenate(found))[::-1] for kind, found in peaks.items()},
         hours,
     )
 
