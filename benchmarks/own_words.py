@@ -30,6 +30,7 @@ from tiny_kws.enrolment.predict import REFRACTORY_S, SETTLING_S, peaks_of, word_
 from tiny_kws.enrolment.takes import find_takes
 from tiny_kws.enrolment.vary import as_it_is, in_noise
 from tiny_kws.files import write_json
+from tiny_kws.json_form import to_json
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from make_bank import SOURCES, grouped, sound_of
@@ -120,7 +121,7 @@ def one_draw(
         "seconds": round(seconds, 2),
         "missed": {f"{rate:g}": round(float((clean < logit).mean()), 4) for rate, logit in at.items()},
         "missed_in_noise": {f"{rate:g}": round(float((noisy < logit).mean()), 4) for rate, logit in at.items()},
-        "told": told.to_dict(),
+        "told": to_json(told),
         "came": {
             "missed": int((clean < 0).sum()),
             "missed_in_noise": int((noisy < 0).sum()),

@@ -11,19 +11,21 @@ from __future__ import annotations
 import argparse
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tiny_kws.audio import Samples, read_mono
 from tiny_kws.config import SAMPLE_RATE
 from tiny_kws.data.held_out import part_of
 from tiny_kws.enrolment.bank import ADULTS, CHILDREN, LANGUAGES, Bank, Origin, Stretch, Trunk, write_bank
 from tiny_kws.export.onnx_models import trunk_graph
+from tiny_kws.training.networks import CausalCNN
 from tiny_kws.training.running_speech import read_free
 from tiny_kws.training.trunk import FEATURES, read_trunk, trunk_facts
 
@@ -33,8 +35,6 @@ TOGETHER = 40
 """Speakers of one recording each who make one stretch."""
 NOISE_S, SPEECH_S, PIECE_S = 300, 180, 6
 LEAST_PER_HOUR = 0.5
-HALF = 2000
-"""Stretches are heard in chunks of so many hops to find the vectors' means by."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ SOURCES = (
     Source("speech", CHILDREN, "speechocean762", "Apache-2.0", "Zhang et al. 2021 (arXiv:2104.01378)"),
     Source("speech_world", LANGUAGES, "Common Voice 6.1", "CC0 1.0", "Mozilla Common Voice, 59 languages"),
 )
+VOICES = "Common Voice 1"
+"""Whose speech recordings of a word are put behind, a few minutes of it."""
+NOISES = Origin(
+    "Noises of ESC-10", "CC0 1.0", "K. J. Piczak 2015, the data set CC BY 3.0; clips from freesound.org", 50
+)
 
 
 def grouped(source: Source, data: Path, held_out: bool = False) -> tuple[dict[str, list[Path]], list[str]]:
@@ -70,8 +75,8 @@ def grouped(source: Source, data: Path, held_out: bool = False) -> tuple[dict[st
     for row in rows:
         speaker = row["speaker"]
         if (part_of(speaker) in source.parts) != held_out:
-            key = f"{row.get('language', '')} {number[speaker]}" if speaker in number else speaker
-            groups[key if source.kind != LANGUAGES else row["language"]].append(folder / row["file"])
+            key = str(number[speaker]) if speaker in number else speaker
+            groups[row["language"] if source.kind == LANGUAGES else key].append(folder / row["file"])
             texts.append(row["label"])
     return dict(sorted(groups.items())), texts
 
@@ -79,69 +84,6 @@ def grouped(source: Source, data: Path, held_out: bool = False) -> tuple[dict[st
 def sound_of(files: list[Path]) -> Samples:
     """Recordings one after another."""
     return np.concatenate([part for file in files for part in (read_mono(file), GAP)])
-
-
-def centre(trunk_path: Path, sounds: Iterator[Samples]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each number of the vectors."""
-    network, _, log_mel = read_trunk(trunk_path)
-    vectors = []
-    with torch.inference_mode():
-        for sound in sounds:
-            step = FEATURES.hop * network.frames_per_answer * network.config.pooled_frames
-            whole = torch.from_numpy(sound[: min(len(sound), 60 * SAMPLE_RATE) // step * step])[None]
-            vectors.append(network.answer_all(log_mel(whole))[0].numpy())
-    joined = np.concatenate(vectors)
-    return joined.mean(0), joined.std(0)
-
-
-def main() -> None:
-    """Read the command line, make the bank, say how large it is."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trunk", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
-    asked = parser.parse_args()
-    jobs = []
-    origins, words, hours = [], Counter[str](), 0.0
-    for source in SOURCES:
-        groups, texts = grouped(source, asked.data)
-        jobs += [(source.kind, files) for files in groups.values()]
-        if source.kind != LANGUAGES:
-            words.update(word for text in texts for word in text.lower().split())
-    network, stats, _ = read_trunk(asked.trunk)
-    mean, deviation = centre(asked.trunk, (sound_of(files[:12]) for _, files in jobs[::3]))
-    with torch.no_grad():
-        network.fc.weight.div_(torch.from_numpy(deviation)[:, None])
-        network.fc.bias.sub_(torch.from_numpy(mean)).div_(torch.from_numpy(deviation))
-    graph = trunk_graph(network, FEATURES, stats).SerializeToString()
-    facts = trunk_facts(network, stats)
-    empty = np.zeros((0, network.config.n_classes), np.float32)
-    trunk = Trunk(Bank(graph, empty, (), (), (), {}, (), facts))
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda job: trunk.vectors(sound_of(job[1])), jobs))
-    stretches, at = [], 0
-    seconds_of: Counter[str] = Counter()
-    for (kind, files), vectors in zip(jobs, found, strict=True):
-        stretches.append(Stretch(kind, at, at + len(vectors)))
-        at += len(vectors)
-        seconds_of[files[0].parent.name] += len(vectors) * trunk.hop / SAMPLE_RATE
-        hours += len(vectors) * trunk.hop / SAMPLE_RATE / 3600 if kind != LANGUAGES else 0
-    origins = [Origin(s.name, s.licence, s.attribution, round(seconds_of[s.folder] / 3600, 2)) for s in SOURCES]
-    rng = np.random.default_rng(0)
-    noises = pieces([noise / np.float32(32768) for noise in read_free(asked.data / "noise")], NOISE_S, rng)
-    origins.append(
-        Origin(
-            "ESC-10 and others", "CC0, CC BY", "K. J. Piczak 2015; by file in THIRD_PARTY.md", round(NOISE_S / 3600, 2)
-        )
-    )
-    voices = [files[int(rng.integers(len(files)))] for kind, files in jobs if kind == ADULTS]
-    speech = pieces([read_mono(file) for file in voices], SPEECH_S, rng)
-    per_hour = {word: round(n / hours, 2) for word, n in sorted(words.items()) if n / hours >= LEAST_PER_HOUR}
-    bank = Bank(
-        graph, np.concatenate(found), tuple(stretches), tuple(noises), tuple(speech), per_hour, tuple(origins), facts
-    )
-    write_bank(asked.out, bank)
-    print(f"{asked.out}: {asked.out.stat().st_size:,} bytes, {bank.hours():.1f} hours, {len(stretches)} stretches")
 
 
 def pieces(sounds: list[Samples], seconds: float, rng: np.random.Generator) -> list[Samples]:
@@ -156,6 +98,72 @@ def pieces(sounds: list[Samples], seconds: float, rng: np.random.Generator) -> l
         if left <= 0:
             break
     return found
+
+
+def normalised(network: CausalCNN, vectors_of: Sequence[np.ndarray]) -> None:
+    """Change the network's last layer so that its numbers have a mean of 0 and a deviation of 1 over the vectors."""
+    joined = np.concatenate(vectors_of)
+    mean, deviation = (torch.from_numpy(values) for values in (joined.mean(0), joined.std(0)))
+    with torch.no_grad():
+        network.fc.weight.div_(deviation[:, None])
+        network.fc.bias.sub_(mean).div_(deviation)
+
+
+def some_vectors(network: CausalCNN, log_mel: Callable[[Tensor], Tensor], sound: Samples) -> np.ndarray:
+    """Those of the first minute, as they come out of the training."""
+    step = FEATURES.hop * network.frames_per_answer * network.config.pooled_frames
+    whole = torch.from_numpy(sound[: min(len(sound), 60 * SAMPLE_RATE) // step * step])[None]
+    with torch.inference_mode():
+        found: np.ndarray = network.answer_all(log_mel(whole))[0].numpy()
+    return found
+
+
+def make(trunk_path: Path, data: Path) -> Bank:
+    """The bank of a trunk and folders of speech and noise."""
+    sources = [(source, *grouped(source, data)) for source in SOURCES]
+    jobs = [(source.kind, files) for source, groups, _ in sources for files in groups.values()]
+    network, stats, log_mel = read_trunk(trunk_path)
+    normalised(network, [some_vectors(network, log_mel, sound_of(files[:12])) for _, files in jobs[::3]])
+    graph, facts = trunk_graph(network, FEATURES, stats).SerializeToString(), trunk_facts(network, stats)
+    empty = Bank(graph, np.zeros((0, network.config.n_classes), np.float32), (), (), (), {}, (), facts)
+    trunk = Trunk(empty)
+    with ThreadPoolExecutor(2) as pool:
+        vectors = list(pool.map(lambda job: trunk.vectors(sound_of(job[1])), jobs))
+    ends = np.cumsum([0, *map(len, vectors)]).tolist()
+    stretches = tuple(Stretch(jobs[i][0], ends[i], ends[i + 1]) for i in range(len(jobs)))
+    bank = replace(empty, vectors=np.concatenate(vectors), stretches=stretches)
+    rng = np.random.default_rng(0)
+    noises = [noise / np.float32(32768) for noise in read_free(data / "noise", licences=("CC0",))]
+    voices = [read_mono(file) for file in next(groups for s, groups, _ in sources if s.name == VOICES)["0"][:TOGETHER]]
+    return replace(
+        bank,
+        noises=tuple(pieces(noises, NOISE_S, rng)),
+        speech=tuple(pieces(voices, SPEECH_S, rng)),
+        words_per_hour=words_per_hour([text for s, _, texts in sources if s.kind != LANGUAGES for text in texts], bank),
+        origins=tuple(
+            Origin(s.name, s.licence, s.attribution, sum(map(len, groups.values()))) for s, groups, _ in sources
+        )
+        + (NOISES,),
+    )
+
+
+def words_per_hour(texts: Sequence[str], bank: Bank) -> dict[str, float]:
+    """How often the more common words of transcripts are said."""
+    hours = bank.hours(ADULTS) + bank.hours(CHILDREN)
+    counts = Counter(word for text in texts for word in text.lower().split())
+    return {word: round(n / hours, 2) for word, n in sorted(counts.items()) if n / hours >= LEAST_PER_HOUR}
+
+
+def main() -> None:
+    """Read the command line, make the bank, say how large it is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trunk", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    asked = parser.parse_args()
+    bank = make(asked.trunk, asked.data)
+    write_bank(asked.out, bank)
+    print(f"{asked.out}: {asked.out.stat().st_size:,} bytes, {bank.hours():.1f} h, {len(bank.stretches)} stretches")
 
 
 if __name__ == "__main__":

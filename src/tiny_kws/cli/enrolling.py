@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import KwsError, UsageError
-from .console import aligned, app, complain, printable
+from .console import app, complain, print_blocks, printable
 
 if TYPE_CHECKING:
     from ..enrolment.enroll import Report
-    from ..enrolment.predict import Alarms, Expected, Misses
 
 TRIES = 5
 """At one take, before recording is given up."""
-KINDS = {"adults": "adults", "children": "children", "languages": "other languages", "yours": "your own"}
 
 
 @app.command()
@@ -93,40 +91,17 @@ def combine(
 
 def print_report(report: Report) -> None:
     """What was found and what to expect, as paragraphs and a table."""
+    from ..enrolment.told import EXPLANATION, told_table
+
     for name, reason in report.passed_over.items():
         complain(f"{name}: not used: {reason}", 1)
     for name in report.misfits:
         complain(f"{name}: does not sound like the others; listen to it, and leave it out if it is another word", 1)
-    print(f"{printable(report.word)}: {report.takes} takes, {report.seconds:.1f} s long\n")
-    kinds = [kind for kind, alarms in report.chosen.alarms.items() if alarms.hours]
-    hours = (f"{KINDS[kind]} ({report.chosen.alarms[kind].hours:.1f} h)" for kind in kinds)
-    rows = [_row(point, kinds, point == report.chosen) for point in report.expected]
-    print(aligned(["threshold", "missed", "at 10 dB SNR", *hours], rows))
-    print(
-        "\nMissed takes, of models made without them; false alarms an hour, of models made without those speakers. In"
-        "\nbrackets 95 % intervals. The model has the threshold with the star."
-    )
-    for note in report.notes:
-        print(f"Note: {printable(note)}.")
+    length = f"{report.takes} takes, {report.seconds:.1f} s long"
+    table = told_table(report.expected, report.chosen.threshold)
+    notes = [f"Note: {note}." for note in report.notes]
+    print_blocks([f"{report.word}: {length}", table, EXPLANATION, *notes])
     print(f"\nWritten: {printable(str(report.path))}\nTry it:  tiny-kws listen --model {printable(str(report.path))}")
-
-
-def _row(point: Expected, kinds: list[str], is_chosen: bool) -> list[str]:
-    rates = [_alarms(point.alarms[kind]) for kind in kinds]
-    mark = " *" if is_chosen else ""
-    return [f"{point.threshold:.3f}{mark}", _misses(point.misses), _misses(point.misses_in_noise), *rates]
-
-
-def _misses(misses: Misses | None) -> str:
-    if misses is None:
-        return "not known"
-    low, high = misses.interval
-    return f"{misses.missed} of {misses.takes} ({100 * low:.0f} to {100 * high:.0f} %)"
-
-
-def _alarms(alarms: Alarms) -> str:
-    low, high = alarms.interval
-    return f"{alarms.rate:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _record(word: str, count: int, folder: Path, device: str | None, playback: bool) -> list[Path]:

@@ -55,7 +55,7 @@ class Origin:
     name: str
     licence: str
     attribution: str
-    hours: float
+    recordings: int
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ..config import SAMPLE_RATE
 from ..data.word_folders import composed
 from ..errors import ModelError, UsageError, install_hint
 from ..files import check_writable
+from ..json_form import to_json
 from ..words import NOT_WORDS
 from .bank import OWN, Bank, Stretch, Trunk, read_bank
 from .head import THRESHOLD, Head, OwnWord
@@ -266,7 +267,7 @@ def _facts(report: Report, bank: Bank, n_bins: int) -> dict[str, object]:
         "bins": n_bins,
         "trunk_sha256": bank.trunk_sha256,
         "threshold": THRESHOLD,
-        "expected": [point.to_dict() for point in report.expected],
+        "expected": [to_json(point) for point in report.expected],
     }
 
 

@@ -7,7 +7,7 @@ asked about its takes, and every score of the bank's speech comes from the one h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -75,10 +75,6 @@ class Expected:
         """Of all English speech in the bank."""
         count, hours = _english(self.alarms)
         return count / hours
-
-    def to_dict(self) -> dict[str, object]:
-        """As it stands in an artefact."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

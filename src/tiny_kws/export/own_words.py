@@ -134,7 +134,18 @@ def _metadata(bank: Bank, words: Sequence[OwnWord], name: str) -> Metadata:
         hop=bank.hop,
         look_back=int(facts["look_back"]),
         detector=asdict(detector),
-        data={"source": "; ".join(f"{origin.name} ({origin.licence})" for origin in bank.origins)},
+        data={
+            "source": "; ".join(f"{origin.name} ({origin.licence})" for origin in bank.origins),
+            "sources": [
+                {
+                    "name": origin.name,
+                    "use": "what is no word",
+                    "used": {origin.licence: origin.recordings},
+                    "attribution": origin.attribution,
+                }
+                for origin in bank.origins
+            ],
+        },
         licence=LICENCE,
         version=__version__,
         checkpoint_sha256=hashlib.sha256(bank.trunk + heads).hexdigest(),

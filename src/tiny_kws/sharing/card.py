@@ -11,6 +11,8 @@ from typing import Any
 
 from ..artefact.format import Metadata, Validation
 from ..artefact.hub import CHECKPOINT, SUMS, import_hub
+from ..enrolment.predict import Expected
+from ..enrolment.told import EXPLANATION, told_table
 from ..evaluation import tables
 from ..evaluation.metrics import ClipMetrics, StreamMetrics
 from ..json_form import from_json
@@ -87,6 +89,7 @@ def model_card(facts: CardFacts, repo: str) -> str:
         _files(facts),
         _measured_on_clips(facts),
         _measured_on_streams(facts),
+        _told_of_own_words(metadata),
         _data(facts),
         _made(metadata, facts.reproduction),
     ]
@@ -142,25 +145,26 @@ def _summary(metadata: Metadata) -> str:
 
 
 def _use(facts: CardFacts, repo: str) -> str:
+    kinds = {artefact.metadata.kind for artefact in facts.artefacts}
+    command = "classify recording.wav" if "clip" in kinds else "listen"
+    classify = f"""
+classifier = tiny_kws.load("hf://{repo}")
+print(classifier.classify("recording.wav").label)
+"""
     detect = f"""
 for event in tiny_kws.Detector("hf://{repo}").detect("meeting.mp3"):
     print(event.label, event.end_s)
 """
-    if all(artefact.metadata.kind != "stream" for artefact in facts.artefacts):
-        detect = ""
     return f"""## Use
 
 ```
 pip install 'tiny-kws[hub]'
-tiny-kws classify recording.wav --model hf://{repo}
+tiny-kws {command} --model hf://{repo}
 ```
 
 ```python
 import tiny_kws
-
-classifier = tiny_kws.load("hf://{repo}")
-print(classifier.classify("recording.wav").label)
-{detect}```
+{classify if "clip" in kinds else ""}{detect if "stream" in kinds else ""}```
 
 `hf://{repo}@COMMIT` loads the files of one commit for ever; `tiny-kws info hf://{repo}` tells which is the newest."""
 
@@ -189,6 +193,8 @@ def _limits(facts: CardFacts) -> str:
         limits.append(f"Expected calibration error there: {metrics['calibration_error']:.3f}.")
     if facts.streams:
         limits += _false_alarms(*next(iter(facts.streams.items())))
+    if metadata.own_words:
+        return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
     if not facts.clips:
         limits.append("Precision and recall of each label on single clips were not measured.")
     if not any("robustness" in metrics for metrics in facts.clips.values()) and all(
@@ -330,6 +336,17 @@ def _pictures(facts: CardFacts, where: str, names: Sequence[str]) -> list[str]:
 def _place(file: str) -> str:
     """How measurements in the folder of a file are called; the streams' lie one deeper."""
     return file.rpartition("/")[0].removeprefix("streams/")
+
+
+def _told_of_own_words(metadata: Metadata) -> str:
+    """For each word that was enrolled what its maker was told; nothing for other models."""
+    if not metadata.own_words:
+        return ""
+    blocks: list[tables.Block] = [f"{EXPLANATION} Told when the word was enrolled, before it was used."]
+    for word in metadata.own_words:
+        points = [from_json(Expected, point) for point in word["expected"]]
+        blocks += [f"*{word['word']}*, from {word['takes']} takes:", told_table(points, word["threshold"])]
+    return f"## What to expect\n\n{tables.markdown(blocks)}"
 
 
 def _data(facts: CardFacts) -> str:

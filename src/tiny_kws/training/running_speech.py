@@ -203,15 +203,18 @@ class SpeechComposer:
         return noise[start : start + self.n_samples]
 
 
-def read_free(folder: Path, held_out: bool = False) -> list[Pcm]:
-    """Noises or rooms of a folder that may go into weights free for any use: none that are share-alike."""
+def read_free(folder: Path, licences: tuple[str, ...] = ()) -> list[Pcm]:
+    """The noises or rooms of a folder that weights may be trained on, but for those that are kept to measure with.
+
+    With `licences` only those whose licence begins with one of them.
+    """
     with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}
     sources, found = read_sources(), []
     for path in find_sound_files(folder):
         name = path.relative_to(folder).as_posix()
         row = rows.get(name, {})
-        kind = row.get("label", "") if folder.name == "rooms" else noise_source(name)
-        if sources.permits(row.get("licence", "")) and (part_of(kind) == 0) == held_out:
+        licence, group = row.get("licence", ""), row.get("label", "") if folder.name == "rooms" else noise_source(name)
+        if sources.permits(licence) and licence.startswith(licences or "") and part_of(group) != 0:
             found.append(to_pcm(read_mono(path)))
     return found
