@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,11 +140,13 @@ def make(trunk_path: Path, data: Path) -> Bank:
         noises=tuple(pieces(noises, NOISE_S, rng)),
         speech=tuple(pieces(voices, SPEECH_S, rng)),
         words_per_hour=words_per_hour([text for s, _, texts in sources if s.kind != LANGUAGES for text in texts], bank),
-        origins=tuple(
-            Origin(s.name, s.licence, s.attribution, sum(map(len, groups.values()))) for s, groups, _ in sources
-        )
-        + (NOISES,),
+        origins=(*(origin_of(source, groups) for source, groups, _ in sources), NOISES),
     )
+
+
+def origin_of(source: Source, groups: Mapping[str, list[Path]]) -> Origin:
+    """What the bank says of a source."""
+    return Origin(source.name, source.licence, source.attribution, sum(map(len, groups.values())))
 
 
 def words_per_hour(texts: Sequence[str], bank: Bank) -> dict[str, float]:

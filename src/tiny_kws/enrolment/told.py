@@ -10,8 +10,8 @@ from .predict import Alarms, Expected, Misses
 
 NAMES = {ADULTS: "adults", CHILDREN: "children and learners", LANGUAGES: "other languages", OWN: "your own"}
 EXPLANATION = (
-    "Missed are takes that the model tried on them was made without; false alarms an hour come from speakers that it was "
-    "made without. In brackets 95 % intervals."
+    "Missed are takes that the model tried on them was made without; false alarms an hour come from speakers that it "
+    "was made without. In brackets 95 % intervals."
 )
 
 
