@@ -14,6 +14,7 @@ import csv
 import sys
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,11 @@ class Speech:
 
 def speech_apart(trunk: Trunk, data: Path) -> Speech:
     """What SOURCES hold of speakers that did not go in."""
+    jobs = [(s.kind, files) for s in SOURCES for files in grouped(s, data, held_out=True)[0].values()]
     found: dict[str, list[np.ndarray]] = defaultdict(list)
-    for source in SOURCES:
-        for files in grouped(source, data, held_out=True)[0].values():
-            found[source.kind].append(trunk.vectors(sound_of(files)))
+    with ThreadPoolExecutor() as pool:
+        for (kind, _), vectors in zip(jobs, pool.map(lambda job: trunk.vectors(sound_of(job[1])), jobs), strict=True):
+            found[kind].append(vectors)
     return Speech(dict(found), trunk.hop)
 
 

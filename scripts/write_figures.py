@@ -420,6 +420,68 @@ def training_data() -> str:
     )
 
 
+# docs/own-words.md: words of one's own
+
+
+def own_words() -> str:
+    """Misses by the number of recordings, and how often what was told came."""
+    measured = read("benchmarks", "results", "own_words.json")
+    draws, hours = measured["draws"], measured["hours"]
+    words = sorted({draw["word"] for draw in draws})
+    english = hours["adults"] + hours["children"]
+    rates = list(draws[0]["missed"])
+    rows = [own_words_row(draws, count, key, rates) for count in (10, 3) for key in ("missed", "missed_in_noise")]
+    head = ["recordings", "heard", *(f"{rate} an hour" for rate in rates)]
+    n_draws = len({draw["draw"] for draw in draws})
+    seconds = sorted(draw["seconds"] for draw in draws if draw["recordings"] == 10)
+    return "\n\n".join(
+        [
+            f"Missed, mean of the words {listed([f'*{word}*' for word in words])}, each said by many people, over "
+            f"{n_draws} draws of the recordings that the model was made of; in brackets the best and the worst word. The "
+            f"others of {recordings_of(draws)} recordings are heard. False alarms were counted in {english:.1f} hours of "
+            f"English ({hours['adults']:.1f} of adults, {hours['children']:.1f} of children and learners) of speakers that "
+            "neither trunk nor bank holds:",
+            table(head, rows),
+            f"The rates are those that came. {told_and_came(draws)} A model of ten recordings took "
+            f"{seconds[len(seconds) // 2]:.0f} s to make on two cores.",
+        ]
+    )
+
+
+def own_words_row(draws: Sequence[Metrics], count: int, key: str, rates: Sequence[str]) -> list[str]:
+    """Means over draws and words, with the best and the worst word."""
+    by_word: dict[str, list[Metrics]] = {}
+    for draw in draws:
+        if draw["recordings"] == count:
+            by_word.setdefault(draw["word"], []).append(draw)
+    cells = []
+    for rate in rates:
+        means = [sum(draw[key][rate] for draw in one) / len(one) for one in by_word.values()]
+        low, high = (f"{100 * end:.1f}" for end in (min(means), max(means)))
+        cells.append(f"{percent(sum(means) / len(means))} ({low} to {high})")
+    return [str(count), "as recorded" if key == "missed" else "in noise at 10 dB", *cells]
+
+
+def recordings_of(draws: Sequence[Metrics]) -> str:
+    """How many recordings there are of each word."""
+    return listed([str(one) for one in sorted({draw["came"]["takes"] + draw["recordings"] for draw in draws})])
+
+
+def told_and_came(draws: Sequence[Metrics]) -> str:
+    """How often what came lies in the interval that was told."""
+    inside: dict[str, list[bool]] = {"misses": [], "adults": [], "children": []}
+    for draw in draws:
+        told, came = draw["told"], draw["came"]
+        low, high = told["misses"]["interval"]
+        inside["misses"].append(low <= came["missed"] / came["takes"] <= high)
+        for kind in ("adults", "children"):
+            low, high = told["alarms"][kind]["interval"]
+            inside[kind].append(low <= came["alarms"][kind]["count"] / came["alarms"][kind]["hours"] <= high)
+    names = {"misses": "misses", "adults": "false alarms of adults", "children": "of children"}
+    parts = [f"{names[key]} {sum(found)} of {len(found)} times" for key, found in inside.items()]
+    return f"At the threshold that was chosen, what came lay in the interval that was told: {listed(parts)}."
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "calibration": calibration_limit,
     "clips": clips,
@@ -428,6 +490,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "listening": listening,
     "listening-by-recipe": listening_by_recipe,
     "networks": networks,
+    "own-words": own_words,
     "page": page,
     "published": published,
     "robustness": robustness,

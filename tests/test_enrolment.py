@@ -12,14 +12,14 @@ import pytest
 import soundfile as sf
 
 import tiny_kws
-from tiny_kws import DataError, ModelError, StreamModel, UsageError
+from tiny_kws import AudioError, DataError, ModelError, StreamModel, UsageError
 from tiny_kws.enrolment.bank import ADULTS, BANK, CHILDREN, LANGUAGES, Bank, Stretch, Trunk, read_bank, write_bank
 from tiny_kws.enrolment.enroll import check_word
 from tiny_kws.enrolment.head import THRESHOLD, Head, OwnWord, fit, windows
 from tiny_kws.enrolment.predict import Evidence, expected, logit_for, peaks_of, word_score
+from tiny_kws.enrolment.ship import read_words, write_model
 from tiny_kws.enrolment.takes import find_takes, read_takes
 from tiny_kws.enrolment.vary import Surroundings, as_it_is, in_noise, varied
-from tiny_kws.export.own_words import read_words, write_model
 
 RATE = 16000
 Sound = npt.NDArray[np.float32]
@@ -93,7 +93,7 @@ def test_recordings_that_are_not_there_are_an_error(tmp_path: Path) -> None:
     """A missing file and an empty folder are named."""
     with pytest.raises(UsageError, match=r"nowhere\.wav: found no such file"):
         read_takes([tmp_path / "nowhere.wav"])
-    with pytest.raises(UsageError, match="found no sound files"):
+    with pytest.raises(AudioError, match="found no sound files"):
         read_takes([tmp_path])
 
 

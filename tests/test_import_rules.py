@@ -22,7 +22,10 @@ ROOMS = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("training", "export")
 """Packages whose rooms need torch."""
 
-PLAIN = [path for path in ROOMS if path.relative_to(PACKAGE).parts[0] not in HEAVY]
+SHIP = PACKAGE / "enrolment" / "ship.py"
+"""The room that writes artefacts of own words, which needs onnx."""
+
+PLAIN = [path for path in ROOMS if path.relative_to(PACKAGE).parts[0] not in HEAVY and path != SHIP]
 EXTRA = (
     "av",
     "filelock",

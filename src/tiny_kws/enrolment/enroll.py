@@ -88,11 +88,11 @@ def enroll(
     low, high = RATE_LIMITS
     if not low <= false_alarms_per_hour <= high:
         raise UsageError(f"found {false_alarms_per_hour!r} false alarms per hour, expected {low:g} to {high:g}")
-    export = _export()
+    ship = _ship()
     path = Path(out) if out is not None else Path(f"{name.replace(' ', '-')}.onnx")
     check_writable(path)
     ground = read_bank(Path(bank) if bank else None)
-    others = export.read_words(Path(add_to), ground) if add_to else []
+    others = ship.read_words(Path(add_to), ground) if add_to else []
     if name in [other.word for other in others]:
         raise UsageError(f"{add_to}: hears {name!r} already, expected another word; make it anew without --add")
     made = learn(
@@ -103,7 +103,7 @@ def enroll(
         negatives,
         seed,
     )
-    export.write_model(path, ground, [*others, made.own_word])
+    ship.write_model(path, ground, [*others, made.own_word])
     return replace(made.report, path=path)
 
 
@@ -114,11 +114,11 @@ def combine(models: Sequence[str | Path], out: str | Path, bank: str | Path | No
     """
     if len(models) < 2:
         raise UsageError(f"found {len(models)} model to combine, expected two or more")
-    export = _export()
+    ship = _ship()
     check_writable(Path(out))
     ground = read_bank(Path(bank) if bank else None)
-    words = [word for model in models for word in export.read_words(Path(model), ground)]
-    export.write_model(Path(out), ground, words)
+    words = [word for model in models for word in ship.read_words(Path(model), ground)]
+    ship.write_model(Path(out), ground, words)
     return [word.word for word in words]
 
 
@@ -202,10 +202,7 @@ def _with_negatives(bank: Bank, trunk: Trunk, negatives: Sequence[str | Path]) -
     for path in map(Path, negatives):
         if not path.exists():
             raise UsageError(f"{path}: found no such file or folder, expected sound without the word")
-        found = find_sound_files(path) if path.is_dir() else [path]
-        if not found:
-            raise UsageError(f"{path}: found no sound files in it, expected sound without the word")
-        files += found
+        files += find_sound_files(path) if path.is_dir() else [path]
     vectors, stretches = [bank.vectors], list(bank.stretches)
     at = len(bank.vectors)
     for file in files:
@@ -271,10 +268,10 @@ def _facts(report: Report, bank: Bank, n_bins: int) -> dict[str, object]:
     }
 
 
-def _export() -> ModuleType:
+def _ship() -> ModuleType:
     """The room that writes artefacts. Raises ModelError where the extra that it needs is not installed."""
     try:
-        from ..export import own_words  # noqa: PLC0415  (needs an extra)
+        from . import ship  # noqa: PLC0415  (needs an extra)
     except ImportError as error:
         raise ModelError(f"own words need onnx, which is not installed; {install_hint('enroll')}") from error
-    return own_words
+    return ship

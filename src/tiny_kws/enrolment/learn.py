@@ -16,8 +16,8 @@ from .takes import Take
 from .vary import Surroundings, Variant, as_it_is, varied
 
 VARIANTS = 240
-"""Of all takes together, at least; a take has no fewer than `LEAST_VARIANTS`."""
-LEAST_VARIANTS = 20
+"""Of all takes together, at least; a take has from LEAST_VARIANTS to MOST_VARIANTS."""
+LEAST_VARIANTS, MOST_VARIANTS = 4, 60
 LAG = (0.08, 0.24)
 """Seconds after its end in which a word is to be heard."""
 BEFORE, BEHIND = 0.4, 0.6
@@ -53,7 +53,7 @@ def n_bins_for(takes: Sequence[Take], hop_s: float) -> int:
 
 def hear(trunk: Trunk, takes: Sequence[Take], around: Surroundings, rng: np.random.Generator) -> list[Heard]:
     """Every take as it is and as it might be said another time."""
-    each = max(LEAST_VARIANTS, -(-VARIANTS // len(takes)))
+    each = int(np.clip(-(-VARIANTS // len(takes)), LEAST_VARIANTS, MOST_VARIANTS))
     jobs = [(i, as_it_is(take)) for i, take in enumerate(takes)]
     jobs += [(i, varied(take, around, rng)) for i, take in enumerate(takes) for _ in range(each - 1)]
     return hear_variants(trunk, jobs)

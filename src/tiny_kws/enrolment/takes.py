@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..audio import Samples, find_sound_files, read_mono
 from ..config import SAMPLE_RATE
 from ..data.spans import FRAME, loudness_db
-from ..errors import AudioError, UsageError
+from ..errors import AudioError, KwsError, UsageError
 
 PAUSE = 35
 """Frames of 10 ms of silence that part two takes."""
@@ -66,7 +66,7 @@ def read_takes(recordings: Sequence[str | Path]) -> Takes:
     """
     takes: list[Take] = []
     passed_over: dict[str, str] = {}
-    for path in _files(recordings):
+    for path in _files(recordings, lambda name, error: passed_over.update({name: str(error)})):
         try:
             found = find_takes(read_mono(path), path.name)
         except AudioError as error:
@@ -78,15 +78,12 @@ def read_takes(recordings: Sequence[str | Path]) -> Takes:
     return Takes(tuple(takes), passed_over)
 
 
-def _files(recordings: Sequence[str | Path]) -> list[Path]:
+def _files(recordings: Sequence[str | Path], on_error: Callable[[str, KwsError], None]) -> list[Path]:
     files: list[Path] = []
     for recording in map(Path, recordings):
         if not recording.exists():
             raise UsageError(f"{recording}: found no such file or folder, expected recordings of the word")
-        found = find_sound_files(recording) if recording.is_dir() else [recording]
-        if not found:
-            raise UsageError(f"{recording}: found no sound files in it, expected recordings of the word")
-        files += found
+        files += find_sound_files(recording, on_error) if recording.is_dir() else [recording]
     if not files:
         raise UsageError("found no recordings, expected files or folders of them")
     return files

@@ -16,11 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from .. import __version__
 from ..artefact.format import METADATA_KEY, Metadata, Stats, parse_metadata, read_artefact, with_checksum
 from ..config import SAMPLE_RATE, DetectorConfig
-from ..enrolment.bank import Bank
-from ..enrolment.head import THRESHOLD, Head, OwnWord, Rows
 from ..errors import ModelError, UsageError
 from ..files import write_bytes
 from ..words import UNKNOWN
+from .bank import Bank
+from .head import THRESHOLD, Head, OwnWord, Rows
 
 ARCHITECTURE = "causal-cnn"
 WEIGHTS, BIAS, STATE = "heads/weights", "heads/bias", "state_vectors"
