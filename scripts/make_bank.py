@@ -53,7 +53,7 @@ SOURCES = (
     Source("speech_libri", ADULTS, "LibriSpeech", "CC BY 4.0", "Panayotov et al. 2015, readings from LibriVox"),
     Source("speech_cv", ADULTS, "Common Voice 1", "CC0 1.0", "Mozilla Common Voice", (2,)),
     Source("speech", CHILDREN, "speechocean762", "Apache-2.0", "Zhang et al. 2021 (arXiv:2104.01378)"),
-    Source("speech_world", LANGUAGES, "Common Voice 6.1", "CC0 1.0", "Mozilla Common Voice, 59 languages"),
+    Source("speech_world", LANGUAGES, "Common Voice 6.1", "CC0 1.0", "Mozilla Common Voice, 59 languages", (2,)),
 )
 VOICES = "Common Voice 1"
 """Whose speech recordings of a word are put behind, a few minutes of it."""

@@ -114,6 +114,7 @@ def test_commands_parse(page: Path) -> None:
 
 NOT_RUN = {
     "tiny-kws listen": "a microphone",
+    "--record ": "a microphone",
     "tiny-kws demo": "somebody who ends it",
     "tiny-kws data download": "the network",
     "tiny-kws push USER": "the network",
@@ -223,6 +224,12 @@ def furnish(folder: Path, speech_commands: Path) -> None:
         (folder / "my-words" / word).mkdir(parents=True)
         shutil.copy(ROOT / "examples" / file, folder / "my-words" / word)
     write_own_words(folder / "mine")
+    for recordings, word in (("recordings", "stop"), ("more", "right"), ("lamp", "yes")):
+        (folder / recordings).mkdir()
+        spoken = read_window(next((ROOT / "examples").glob(f"{word}.*"))).samples
+        for i in range(5):
+            take = np.concatenate([np.zeros(8000), spoken, np.zeros(8000)])
+            sf.write(folder / recordings / f"{i}.wav", take + 0.0005 * rng.normal(size=take.shape), SAMPLE_RATE)
     # As `micro` one that is sure of the examples, so that int8 loses none of so few clips.
     published = {"ds-cnn": "ds-cnn", "base": "listener", "small": "small", "micro": "small"}
     for name, its in published.items():  # as `base` one that listens, so that thresholds are found

@@ -24,15 +24,15 @@ BEFORE, BEHIND = 0.4, 0.6
 """Seconds before the end of a word up to which, and behind it from which on, its recording teaches what is no word."""
 SETTLED = 13
 """Vectors after which the trunk's past is that of the recording."""
-DECAY = 30.0
-POSITIVE_WEIGHT = 0.05
+DECAY = 100.0
+POSITIVE_WEIGHT = 0.03
 """Of all windows with the word together, against all without."""
 DRAWN, HARD = 10_000, 10_000
 """Windows of the bank that a head is trained on: drawn, and, each round, those nearest to the word."""
 ROUNDS = 3
-BINS = (8, 18)
+BINS = (10, 20)
 """Vectors that a head looks at, at least and at most."""
-MARGIN_S = 0.3
+MARGIN_S = 0.5
 """That it looks back beyond the length of the word."""
 
 

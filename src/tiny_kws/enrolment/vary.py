@@ -17,7 +17,7 @@ ROOM_SHARE = 0.4
 NOISE_SHARE = 0.7
 SNR_DB = (2.0, 30.0)
 LEVEL_DB = (-42.0, -14.0)
-SPEECH_SHARE = 0.25
+SPEECH_SHARE = 0.4
 """Of variants that come right after other speech."""
 LEAD_S, TAIL_S = 1.2, 0.6
 """Sound before the word and after it, at least."""
