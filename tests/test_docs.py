@@ -224,12 +224,7 @@ def furnish(folder: Path, speech_commands: Path) -> None:
         (folder / "my-words" / word).mkdir(parents=True)
         shutil.copy(ROOT / "examples" / file, folder / "my-words" / word)
     write_own_words(folder / "mine")
-    for recordings, word in (("recordings", "stop"), ("more", "right"), ("lamp", "yes")):
-        (folder / recordings).mkdir()
-        spoken = read_window(next((ROOT / "examples").glob(f"{word}.*"))).samples
-        for i in range(5):
-            take = np.concatenate([np.zeros(8000), spoken, np.zeros(8000)])
-            sf.write(folder / recordings / f"{i}.wav", take + 0.0005 * rng.normal(size=take.shape), SAMPLE_RATE)
+    write_takes(folder, {"recordings": "stop", "more": "right", "lamp": "yes"}, rng)
     # As `micro` one that is sure of the examples, so that int8 loses none of so few clips.
     published = {"ds-cnn": "ds-cnn", "base": "listener", "small": "small", "micro": "small"}
     for name, its in published.items():  # as `base` one that listens, so that thresholds are found
@@ -245,6 +240,16 @@ def furnish(folder: Path, speech_commands: Path) -> None:
     ):
         done = run_cli(*command)
         assert done.returncode == 0, done.stderr
+
+
+def write_takes(folder: Path, words: dict[str, str], rng: np.random.Generator) -> None:
+    """Folders, each with five recordings of a word of the examples."""
+    for name, word in words.items():
+        (folder / name).mkdir()
+        spoken = read_window(next((ROOT / "examples").glob(f"{word}.*"))).samples
+        take = np.concatenate([np.zeros(8000), spoken, np.zeros(8000)])
+        for i in range(5):
+            sf.write(folder / name / f"{i}.wav", take + 0.0005 * rng.normal(size=take.shape), SAMPLE_RATE)
 
 
 def write_own_words(folder: Path) -> None:
