@@ -437,10 +437,10 @@ def own_words() -> str:
     return "\n\n".join(
         [
             f"Missed, mean of the words {listed([f'*{word}*' for word in words])}, each said by many people, over "
-            f"{n_draws} draws of the recordings that the model was made of; in brackets the best and the worst word. The "
-            f"others of {recordings_of(draws)} recordings are heard. False alarms were counted in {english:.1f} hours of "
-            f"English ({hours['adults']:.1f} of adults, {hours['children']:.1f} of children and learners) of speakers that "
-            "neither trunk nor bank holds:",
+            f"{n_draws} draws of the recordings that the model was made of; in brackets the best and the worst word. "
+            f"The others of {recordings_of(draws)} recordings are heard. False alarms were counted in {english:.1f} "
+            f"hours of English ({hours['adults']:.1f} of adults, {hours['children']:.1f} of children and learners) of "
+            "speakers that neither trunk nor bank holds. How heads are trained was chosen on these words:",
             table(head, rows),
             f"The rates are those that came. {told_and_came(draws)} A model of ten recordings took "
             f"{seconds[len(seconds) // 2]:.0f} s to make on two cores.",

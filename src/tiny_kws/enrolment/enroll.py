@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 
+from ..artefact.store import find_model
 from ..audio import find_sound_files, read_mono
 from ..config import SAMPLE_RATE
 from ..data.word_folders import composed
@@ -92,7 +93,7 @@ def enroll(
     path = Path(out) if out is not None else Path(f"{name.replace(' ', '-')}.onnx")
     check_writable(path)
     ground = read_bank(Path(bank) if bank else None)
-    others = ship.read_words(Path(add_to), ground) if add_to else []
+    others = ship.read_words(find_model(add_to, "stream"), ground) if add_to else []
     if name in [other.word for other in others]:
         raise UsageError(f"{add_to}: hears {name!r} already, expected another word; make it anew without --add")
     made = learn(
@@ -117,7 +118,7 @@ def combine(models: Sequence[str | Path], out: str | Path, bank: str | Path | No
     ship = _ship()
     check_writable(Path(out))
     ground = read_bank(Path(bank) if bank else None)
-    words = [word for model in models for word in ship.read_words(Path(model), ground)]
+    words = [word for model in models for word in ship.read_words(find_model(model, "stream"), ground)]
     ship.write_model(Path(out), ground, words)
     return [word.word for word in words]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,13 @@ from .head import Head, Rows, fit, windows
 from .takes import Take
 from .vary import Surroundings, Variant, as_it_is, varied
 
-VARIANTS = 240
+VARIANTS = 400
 """Of all takes together, at least; a take has from LEAST_VARIANTS to MOST_VARIANTS."""
-LEAST_VARIANTS, MOST_VARIANTS = 4, 60
+LEAST_VARIANTS, MOST_VARIANTS = 4, 100
 LAG = (0.08, 0.24)
 """Seconds after its end in which a word is to be heard."""
+REALIGNED_WITHIN = (0.6, 0.4)
+"""Seconds before and behind what seemed its end, in which the end of a word is looked for."""
 BEFORE, BEHIND = 0.4, 0.6
 """Seconds before the end of a word up to which, and behind it from which on, its recording teaches what is no word."""
 SETTLED = 13
@@ -32,7 +34,7 @@ DRAWN, HARD = 10_000, 10_000
 ROUNDS = 3
 BINS = (10, 20)
 """Vectors that a head looks at, at least and at most."""
-MARGIN_S = 0.5
+MARGIN_S = 0.7
 """That it looks back beyond the length of the word."""
 
 
@@ -69,6 +71,22 @@ def hear_variants(trunk: Trunk, jobs: Iterable[tuple[int, Variant]]) -> list[Hea
         return list(pool.map(one, jobs))
 
 
+def realigned(heard: Sequence[Heard], head: Head, hop_s: float) -> list[Heard]:
+    """The same with the end of each take's word moved to where a first head hears it, as against the other takes.
+
+    A breath or a click behind a word is easily taken for a part of it.
+    """
+    early, late = (round(seconds / hop_s) for seconds in REALIGNED_WITHIN)
+    after: dict[int, list[float]] = {}
+    for one in heard:
+        first = max(0, int(one.end) - early)
+        found = first + int(head.score(one.vectors)[first : int(one.end) + late].argmax())
+        after.setdefault(one.take, []).append(found + 1 - one.end)
+    offset = {take: float(np.median(values)) for take, values in after.items()}
+    usual = float(np.median(list(offset.values())))
+    return [replace(one, end=one.end + min(0.0, offset[one.take] - usual + 1.0)) for one in heard]
+
+
 class Teacher:
     """Trains heads for one word against a bank.
 
@@ -78,18 +96,14 @@ class Teacher:
 
     def __init__(self, bank: Bank, heard: Sequence[Heard], n_bins: int, rng: np.random.Generator) -> None:
         self.bank, self.n_bins, self.hop_s = bank, n_bins, bank.hop / SAMPLE_RATE
-        word = [windows(one.vectors, self._word_at(one), n_bins) for one in heard]
-        no_word = [windows(one.vectors, self._no_word_at(one), n_bins) for one in heard]
-        self._examples = np.concatenate([*word, *no_word])
-        takes = np.array([one.take for one in heard])
-        self._take_of = np.repeat(np.tile(takes, 2), [len(rows) for rows in (*word, *no_word)])
-        self._n_word = sum(map(len, word))
+        self._heard = list(heard)
         self._bank_rows = np.unique(rng.integers(n_bins - 1, len(bank.vectors), DRAWN))
         self._gather()
 
     def learn(self) -> Head:
         """The head of all examples and the whole bank; windows that are hard to tell from the word stay gathered."""
         head = self._fit(np.ones(len(self._rows), bool))
+        self._heard = realigned(self._heard, head, self.hop_s)
         for _ in range(ROUNDS - 1):
             scores = head.score(self.bank.vectors)
             scores[: self.n_bins - 1] = -np.inf
@@ -108,8 +122,13 @@ class Teacher:
         return self._fit(np.concatenate(kept))
 
     def _gather(self) -> None:
+        word = [windows(one.vectors, self._word_at(one), self.n_bins) for one in self._heard]
+        no_word = [windows(one.vectors, self._no_word_at(one), self.n_bins) for one in self._heard]
+        takes = np.array([one.take for one in self._heard])
+        self._take_of = np.repeat(np.tile(takes, 2), [len(rows) for rows in (*word, *no_word)])
+        self._n_word = sum(map(len, word))
         of_bank = windows(self.bank.vectors, self._bank_rows, self.n_bins)
-        self._rows = np.concatenate([self._examples, of_bank])
+        self._rows = np.concatenate([*word, *no_word, of_bank])
 
     def _fit(self, kept: npt.NDArray[np.bool_], start: Head | None = None) -> Head:
         targets = np.zeros(len(self._rows), np.float32)

@@ -27,7 +27,7 @@ SETTLING_S = 1.0
 """Of a speaker in the bank, before which nothing is counted: the sound before is another's."""
 ENGLISH = (ADULTS, CHILDREN)
 """Whose false alarms a threshold is chosen by."""
-EARLY_S, LATE_S = 0.15, 0.6
+EARLY_S, LATE_S = 0.5, 0.5
 """How long before a word's end, and after it, an event is it."""
 RATES = (0.1, 0.5, 2.0)
 """False alarms an hour at which a model's misses are told, beside those that were asked for."""

@@ -134,20 +134,28 @@ def _metadata(bank: Bank, words: Sequence[OwnWord], name: str) -> Metadata:
         hop=bank.hop,
         look_back=int(facts["look_back"]),
         detector=asdict(detector),
-        data={
-            "source": "; ".join(f"{origin.name} ({origin.licence})" for origin in bank.origins),
-            "sources": [
-                {
-                    "name": origin.name,
-                    "use": "what is no word",
-                    "used": {origin.licence: origin.recordings},
-                    "attribution": origin.attribution,
-                }
-                for origin in bank.origins
-            ],
-        },
+        data=_sources(bank, words),
         licence=LICENCE,
         version=__version__,
         checkpoint_sha256=hashlib.sha256(bank.trunk + heads).hexdigest(),
         own_words=[dict(word.facts) for word in words],
     )
+
+
+def _sources(bank: Bank, words: Sequence[OwnWord]) -> dict[str, Any]:
+    """Whom to credit, as it stands in other artefacts: the bank's origins, and where published recordings are from."""
+    of_words = {word.facts["source"]["name"]: word.facts["source"] for word in words if "source" in word.facts}
+    entries = [
+        {"name": o.name, "use": "what is no word", "used": {o.licence: o.recordings}, "attribution": o.attribution}
+        for o in bank.origins
+    ]
+    entries += [
+        {
+            "name": name,
+            "use": "words",
+            "used": {source["licence"]: source["recordings"]},
+            "attribution": source["attribution"],
+        }
+        for name, source in of_words.items()
+    ]
+    return {"source": "; ".join(str(entry["name"]) for entry in entries), "sources": entries}
