@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import KwsError, UsageError
-from .console import app, complain, print_blocks, printable
+from .console import app, complain, libraries_silenced, print_blocks, printable
 
 if TYPE_CHECKING:
+    from ..audio import Samples
     from ..enrolment.enroll import Report
+    from ..enrolment.record import Recorder
 
 TRIES = 5
 """At one take, before recording is given up."""
@@ -50,20 +53,22 @@ def enroll(
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
 ) -> None:
     """Make a model that hears a word of your own from a few recordings, and tell its error rates."""
-    from ..enrolment.enroll import check_word
+    from ..enrolment.enroll import check_request
     from ..enrolment.enroll import enroll as make
 
-    check_word(word)
     sources = [*(files or []), *(recordings or [])]
-    if record is not None:
-        folder = Path(f"{word.replace(' ', '-')}-recordings")
-        sources += _record(word, record, folder, device, play)
-    if not sources:
+    if record is None and not sources:
         raise UsageError("found no recordings, expected files or folders of them, or --record 10")
+    if record is None and (play or device is not None):
+        raise UsageError("found --play or --device without --record, expected them with it; add --record 10")
+    out = add if out is None else out
+    if record is not None:
+        asked = check_request(word, out, false_alarms, add, bank)
+        sources += _record(asked.word, record, device, play)
     report = make(
         word,
         sources,
-        out if out is not None or add is None else add,
+        out,
         false_alarms_per_hour=false_alarms,
         negatives=negatives or (),
         add_to=add,
@@ -104,25 +109,30 @@ def print_report(report: Report) -> None:
     print(f"\nWritten: {printable(str(report.path))}\nTry it:  tiny-kws listen --model {printable(str(report.path))}")
 
 
-def _record(word: str, count: int, folder: Path, device: str | None, playback: bool) -> list[Path]:
-    """Record takes into `folder`, asking for each until it is good."""
-    from ..enrolment.record import keep, play, record
-    from .console import libraries_silenced
+def _record(word: str, count: int, device: str | None, playback: bool) -> list[Path]:
+    """Record takes of `word` and keep them, asking for each until it is good."""
+    from ..enrolment.record import Recorder, keep, play
 
+    folder = Path(f"{word.replace(' ', '-')}-recordings")
     kept: list[Path] = []
-    with libraries_silenced():
-        takes = record(device)
-        for number in range(1, count + 1):
-            for _ in range(TRIES):
-                print(f"{number} of {count}: say {printable(word)!r} now", file=sys.stderr, flush=True)
-                take = next(takes)
-                if not take.problem:
-                    break
-                complain(take.problem, 1)
-            else:
-                raise KwsError(f"{number} of {count}: gave up after {TRIES} tries; what was recorded is in {folder}")
-            kept.append(keep(folder, word, take.audio))
-            if playback:
-                play(take.audio)
-    print(f"Recorded {count} takes into {printable(str(folder))}", file=sys.stderr, flush=True)
+    try:
+        with libraries_silenced(), closing(Recorder(device)) as recorder:
+            for number in range(1, count + 1):
+                audio = _good_take(recorder, f"{number} of {count}", word)
+                kept.append(keep(folder, word, audio))
+                if playback:
+                    play(audio)
+    finally:
+        if kept:
+            takes = f"{len(kept)} take{'s' if len(kept) > 1 else ''}"
+            print(f"Recorded {takes} into {printable(str(folder))}", file=sys.stderr, flush=True)
     return kept
+
+
+def _good_take(recorder: Recorder, which: str, word: str) -> Samples:
+    for _ in range(TRIES):
+        take = recorder.take(lambda: print(f"{which}: say {printable(word)!r} now", file=sys.stderr, flush=True))
+        if not take.problem:
+            return take.audio
+        complain(take.problem, 1)
+    raise KwsError(f"{which}: gave up after {TRIES} tries, expected a take that can be used; see to the microphone")

@@ -64,6 +64,16 @@ class Enrolled:
     report: Report
 
 
+@dataclass(frozen=True)
+class Request:
+    """A word that can be enrolled: the artefact to write, the bank, and the words that are to stay in the artefact."""
+
+    word: str
+    path: Path
+    bank: Bank
+    others: tuple[OwnWord, ...]
+
+
 def enroll(
     word: str,
     recordings: str | Path | Sequence[str | Path],
@@ -85,6 +95,27 @@ def enroll(
     Raises UsageError for a word or recordings that cannot be used, DataError for a missing or damaged bank, ModelError
     for an artefact that words cannot be added to.
     """
+    asked = check_request(word, out, false_alarms_per_hour, add_to, bank)
+    made = learn(
+        asked.word,
+        [recordings] if isinstance(recordings, (str, Path)) else recordings,
+        asked.bank,
+        false_alarms_per_hour,
+        negatives,
+        seed,
+    )
+    _ship().write_model(asked.path, asked.bank, [*asked.others, made.own_word])
+    return replace(made.report, path=asked.path)
+
+
+def check_request(
+    word: str,
+    out: str | Path | None = None,
+    false_alarms_per_hour: float = 0.5,
+    add_to: str | Path | None = None,
+    bank: str | Path | None = None,
+) -> Request:
+    """What `enroll` finds before it needs recordings; raises what it raises, so that nobody records in vain."""
     name = check_word(word)
     low, high = RATE_LIMITS
     if not low <= false_alarms_per_hour <= high:
@@ -96,16 +127,7 @@ def enroll(
     others = ship.read_words(find_model(add_to, "stream"), ground) if add_to else []
     if name in [other.word for other in others]:
         raise UsageError(f"{add_to}: hears {name!r} already, expected another word; make it anew without --add")
-    made = learn(
-        name,
-        [recordings] if isinstance(recordings, (str, Path)) else recordings,
-        ground,
-        false_alarms_per_hour,
-        negatives,
-        seed,
-    )
-    ship.write_model(path, ground, [*others, made.own_word])
-    return replace(made.report, path=path)
+    return Request(name, path, ground, tuple(others))
 
 
 def combine(models: Sequence[str | Path], out: str | Path, bank: str | Path | None = None) -> list[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,18 +15,16 @@ from ..config import SAMPLE_RATE
 from ..data.mixing import active_level_db
 from ..errors import AudioError
 from ..files import whole_file
-from ..listening.microphone import Capture, choose_device, list_devices, sounddevice
+from ..listening.microphone import STALL_S, WAIT_S, Capture, choose_device, list_devices, sounddevice
 from .takes import find_takes
 
 LONGEST_S = 6.0
 """That a take is waited for."""
-BEHIND_S = 0.5
+BEHIND_S = 0.7
 """Of silence after a word, and it is over."""
 QUIET_DB = -45.0
 SILENT = 1e-5
 SILENCE = "nothing but silence: is the microphone switched off or muted?"
-LOST_S = 2.0
-"""Without sound from the device, and it is given up."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +35,46 @@ class Judged:
     problem: str
 
 
-def record(device: int | str | None = None) -> Iterator[Judged]:
-    """Takes, as often as asked for the next; each ends half a second after a word, or after six seconds.
+class Recorder:
+    """A microphone that stays open from take to take, so that no take loses its start.
 
-    Raises AudioError if the device cannot be opened or is gone; see `listening.microphone.Listener` for `device`.
+    Raises AudioError if it cannot be opened; see `listening.microphone.Listener` for `device`.
     """
-    chosen = choose_device(list_devices(), device)
-    while True:
-        with closing(Capture(chosen)) as capture:
-            audio = _take_from(capture)
-        yield Judged(audio, problem_of(audio))
+
+    def __init__(self, device: int | str | None = None) -> None:
+        self._capture = Capture(choose_device(list_devices(), device))
+
+    def take(self, sign: Callable[[], None]) -> Judged:
+        """Call `sign`, which asks for the word, and record until it is over, or for six seconds.
+
+        What was said before the sign is not in it. Raises AudioError if the device is gone.
+        """
+        while self._capture.read(0) is not None:
+            pass
+        sign()
+        audio = self._until_said()
+        return Judged(audio, problem_of(audio))
+
+    def close(self) -> None:
+        """Give the device back."""
+        self._capture.close()
+
+    def _until_said(self) -> Samples:
+        converter = Converter(self._capture.rate, self._capture.channels, self._capture.device.name)
+        audio = np.zeros(0, np.float32)
+        began = last = time.monotonic()
+        while time.monotonic() - began < LONGEST_S:
+            block = self._capture.read(WAIT_S)
+            if block is None:
+                if not self._capture.is_alive or time.monotonic() - last > STALL_S:
+                    raise AudioError(f"{self._capture.device.name}: gives no sound any more; plug it in again")
+                continue
+            last = time.monotonic()
+            audio = np.concatenate([audio, converter.push(block.samples)])
+            takes = find_takes(audio, "")
+            if takes and takes[-1].stop < len(audio) - BEHIND_S * SAMPLE_RATE:
+                break
+        return audio
 
 
 def problem_of(audio: Samples) -> str:
@@ -87,22 +114,3 @@ def play(audio: Samples) -> None:
         sd.wait()
     except sd.PortAudioError as error:
         raise AudioError(f"the take cannot be played ({error}); leave out --play") from error
-
-
-def _take_from(capture: Capture) -> Samples:
-    converter = Converter(capture.rate, capture.channels)
-    heard: list[Samples] = []
-    began = last = time.monotonic()
-    while time.monotonic() - began < LONGEST_S:
-        block = capture.read(0.25)
-        if block is None:
-            if time.monotonic() - last > LOST_S:
-                raise AudioError(f"{capture.device.name}: gives no sound, expected some; plug it in again")
-            continue
-        last = time.monotonic()
-        heard.append(converter.push(block.samples))
-        audio = np.concatenate(heard)
-        takes = find_takes(audio, "")
-        if takes and takes[-1].stop < len(audio) - BEHIND_S * SAMPLE_RATE:
-            break
-    return np.concatenate(heard) if heard else np.zeros(0, np.float32)
