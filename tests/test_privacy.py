@@ -14,14 +14,23 @@ import pytest
 from .helpers import environment, write_sound
 
 ROOT = Path(__file__).parents[1]
-VARIABLE = "ORT_DISABLE_TELEMETRY"
+VARIABLES = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY")
 LIFE_S = 1.5  # onnxruntime sends what it has to report after a second
 
 WATCHED = """
 import atexit, json, sys, time
 
 started, sockets = time.monotonic(), []
-sys.addaudithook(lambda event, args: sockets.append(event) if event.startswith("socket.") else None)
+
+
+def watch(event, args):
+    asked = str(args[1] if event in ("socket.bind", "socket.connect") else args[0] if args else "")
+    is_here = "127.0.0.1" in asked or "localhost" in asked
+    if event.startswith("socket.") and event != "socket.__new__" and not is_here:
+        sockets.append([event, asked])
+
+
+sys.addaudithook(watch)
 atexit.register(lambda: (time.sleep(max(0.0, {life_s} - time.monotonic() + started)),
                          print(json.dumps(sockets), file=sys.stderr)))
 """
@@ -31,14 +40,22 @@ USES = {
     "Classifier": "import numpy, tiny_kws; tiny_kws.load().classify(numpy.zeros(16000))",
     "Detector": "import numpy, tiny_kws; tiny_kws.Detector().process(numpy.zeros(16000))",
     "classify": "import sys; sys.argv[1:] = ['classify', sys.argv[1]]; from tiny_kws.cli import main; main()",
+    "page": "from tiny_kws.apps.server import PageServer; PageServer(0).server_close()",
     "info": "import sys; sys.argv[1:] = ['info']; from tiny_kws.cli import main; main()",
+}
+LIBRARIES = {
+    "gradio": "from tiny_kws.apps.space import launch; launch('127.0.0.1', None, False)[0].close(verbose=False)",
+    "huggingface_hub": "from tiny_kws.artefact.hub import import_hub; import_hub(); "
+    "from huggingface_hub import constants; assert constants.HF_HUB_DISABLE_TELEMETRY",
 }
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 
 def fresh(home: Path) -> dict[str, str]:
     """The environment of a user who set nothing, with an empty home folder."""
-    kept = {name: value for name, value in environment().items() if name != VARIABLE and not name.startswith("XDG_")}
+    kept = {
+        name: value for name, value in environment().items() if name not in VARIABLES and not name.startswith("XDG_")
+    }
     return {**kept, "HOME": str(home), "USERPROFILE": str(home)}
 
 
@@ -58,9 +75,20 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("use", USES)
-def test_nothing_is_written_at_home_and_no_socket_is_opened(home: Path, use: str) -> None:
-    """A process that lives over a second leaves nothing under HOME and opens no socket, nor resolves a name."""
+def test_nothing_is_written_at_home_and_nobody_is_asked(home: Path, use: str) -> None:
+    """A process that lives over a second leaves nothing under HOME, asks no other computer and resolves no name."""
     done = live(home, use)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stderr.splitlines()[-1]) == []
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_libraries_with_telemetry_ask_nobody(home: Path, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Gradio app, which serves on this computer, and the Hub's library talk to no other one unasked."""
+    pytest.importorskip(library)
+    monkeypatch.setitem(USES, library, LIBRARIES[library])
+    done = live(home, library)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stderr.splitlines()[-1]) == []
     assert [path for path in home.rglob("*") if path.is_file()] == []
@@ -79,15 +107,16 @@ def test_no_library_talks_to_the_network(home: Path) -> None:
     assert re.findall(r".*(?:AF_INET6?|/etc/resolv\.conf|/etc/hosts|libnss_dns).*", calls) == []
 
 
-def test_who_set_the_variable_keeps_it() -> None:
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_who_set_the_variable_keeps_it(variable: str) -> None:
     """A user who wants to report may: what the environment says is left alone."""
-    code = f"import os, tiny_kws; print(os.environ[{VARIABLE!r}])"
+    code = f"import os, tiny_kws; print(os.environ[{variable!r}])"
     for value in ("0", "1"):
         done = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
-            env={**environment(), VARIABLE: value},
+            env={**environment(), variable: value},
             check=True,
         )
         assert done.stdout.strip() == value
