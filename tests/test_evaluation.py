@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from tiny_kws.config import CLIP_SAMPLES, DetectorConfig
-from tiny_kws.data.speech_commands import KEYWORDS
+from tiny_kws.data.speech_commands import KEYWORDS, TEST_FOLDER
 from tiny_kws.data.speech_commands import LABELS as SPEECH_COMMANDS_LABELS
 from tiny_kws.errors import DataError, KwsError, ModelError
 from tiny_kws.evaluation.clips import (
@@ -328,6 +328,10 @@ def test_only_the_whole_test_archive_is_called_so(tmp_path: Path, monkeypatch: p
     clips, unreadable = clip_sets.folder_clips(tmp_path / "mine", labels, window=24_000)
     assert (clips.name, clips.window, unreadable) == ("3 test clips in mine", 24_000, [])
     assert [batch.shape for batch in clips.batches()] == [(3, 24_000)]
+    (tmp_path / "mine").rename(tmp_path / TEST_FOLDER)
+    clips, _ = clip_sets.folder_clips(tmp_path, labels, window=24_000)
+    assert clips.name == "3 of the 4890 clips of the official test set"
+    (tmp_path / TEST_FOLDER).rename(tmp_path / "mine")
     monkeypatch.setattr(clip_sets, "OFFICIAL_TEST_CLIPS", 3)
     assert clip_sets.folder_clips(tmp_path / "mine", labels, CLIP_SAMPLES)[0].name == "the official test set"
 

@@ -13,8 +13,10 @@ from tiny_kws.data.prepared import PreparedData
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.training.checkpoint import save_torch
 
-from .helpers import exported, run_cli, sounds_of_many_levels, trained_like
+from .helpers import SOURCE, exported, run_cli, sounds_of_many_levels, trained_like
 from .test_streaming import causal_checkpoint
+
+MODELS = SOURCE.parent / "models"
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,15 @@ def test_export_of_a_stream(causal_path: Path, prepared: PreparedData, tmp_path:
     said = run_cli("info", stream.path)
     assert said.returncode == 0, said.stderr
     assert "hops of 40 ms (640 samples), looks 1005 ms behind its window" in said.stdout
+
+
+@pytest.mark.skipif(not MODELS.exists(), reason="needs the whole repository")
+@pytest.mark.parametrize(("options", "licence"), [([], "MIT"), (["--licence", "CC0"], "CC0")])
+def test_the_licence_of_bundled_weights_is_known(tmp_path: Path, options: list[str], licence: str) -> None:
+    """What is exported of a published checkpoint again states its licence, if no other is given."""
+    done = run_cli("export", MODELS / "micro" / "best.pt", "--out", tmp_path / "again.onnx", *options)
+    assert done.returncode == 0, done.stderr
+    assert Classifier(tmp_path / "again.onnx").metadata.licence == licence
 
 
 def test_stream_of_a_network_that_looks_ahead(checkpoint_path: Path, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def folder(checkpoint_path: Path, prepared: PreparedData, tmp_path_factory: pyte
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     assert done.stdout.count("probabilities differ by up to") == 3
+    assert f"{folder / 'm.h'}: {(folder / 'm.h').stat().st_size:,} bytes\n" in done.stdout
     return folder
 
 

@@ -20,11 +20,12 @@ import soundfile as sf
 
 from tiny_kws.apps import EXAMPLES_FOLDER, space_folder
 from tiny_kws.apps.picture import log_mel
-from tiny_kws.apps.space import EXAMPLES, Analysis, Model, analyse, first_hour, load_models, part_of
+from tiny_kws.apps.space import EXAMPLES, Analysis, Model, _summary, analyse, first_hour, load_models, part_of
 from tiny_kws.artefact.runtime import Classifier
 from tiny_kws.artefact.store import bundled_models
 from tiny_kws.config import SAMPLE_RATE, FeatureConfig
 from tiny_kws.errors import AudioError, install_hint
+from tiny_kws.listening.decoder import Detection
 
 from .helpers import COMMAND_LINE, command_line, environment, run_cli, speech_like
 
@@ -149,6 +150,21 @@ def test_hears_a_word(tmp_path: Path, models: dict[str, Model]) -> None:
     assert told == []
     for picture in (heard.close_up, heard.timeline):
         assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "No word was detected; in the second from 1.00 s: unknown (1.00)."),
+        (["yes"], "1 detection: **yes**; in the second from 1.00 s: unknown (1.00)."),
+        (["go"] * 9, f"9 detections: **{'go, ' * 8}…**; in the second from 1.00 s: unknown (1.00)."),
+    ],
+)
+def test_the_headline_names_the_words_that_were_found(words: list[str], expected: str) -> None:
+    """Where words were found they come first, whatever the loudest second is called."""
+    events = [Detection(word, 1.0, 1.5, 0.9) for word in words]
+    heard = Analysis({"unknown": 1.0}, 1.0, "second", events, Path(), Path())
+    assert _summary(heard) == expected
 
 
 def test_hears_at_most_an_hour() -> None:

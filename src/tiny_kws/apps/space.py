@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 MAX_S = 3600  # of a recording that are heard
 AROUND_S = 5.0  # before and after the second that is classified, what the log-mel shows
 TOP = 5
+SHOWN_WORDS = 8  # in the headline; all stand in the table
 KEPT_S = 3600  # a recording is deleted so long after it came
 MAX_FILE_BYTES = 2**30
 EXAMPLES = ("yes.wav", "right.ogg", "stop.mp3", "up.flac", "other_music.wav")
@@ -264,10 +265,14 @@ def _rows(heard: Analysis) -> list[list[Any]]:
 
 
 def _summary(heard: Analysis) -> str:
+    """The words that were found first: the second that is classified may be between them."""
     label, probability = next(iter(heard.top.items()))
-    n = len(heard.events)
-    found = f"{n} detection{'' if n == 1 else 's'} in all of it"
-    return f"In the {heard.span} from {heard.start_s:.2f} s: **{label}** ({probability:.2f}). {found}."
+    classified = f"in the {heard.span} from {heard.start_s:.2f} s: {label} ({probability:.2f})"
+    words = [event.label for event in heard.events]
+    if not words:
+        return f"No word was detected; {classified}."
+    shown = ", ".join(words[:SHOWN_WORDS]) + (", …" if len(words) > SHOWN_WORDS else "")
+    return f"{len(words)} detection{'' if len(words) == 1 else 's'}: **{shown}**; {classified}."
 
 
 def _examples() -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ import typer
 from ..artefact.format import Metadata, Validation
 from ..artefact.store import DEFAULT_MODELS, bundled_files, find_model
 from ..audio import name_of
+from ..config import DetectorConfig
 from ..errors import KwsError, UsageError
 from .console import (
     PROGRESS_FROM,
@@ -110,6 +111,7 @@ def info(
         **({"stream": _stream_facts(metadata)} if metadata.hop else {}),
         "front end": ", ".join(f"{key} {value}" for key, value in metadata.feature_config.items()),
         "normalisation": f"mean {metadata.stats.mean:.4f}, std {metadata.stats.std:.4f}",
+        "detector": _detector_facts(metadata),
         "validation": _accuracy(metadata.validation),
         "training data": metadata.source or "not stated",
         "licence of the weights": metadata.licence or "not stated",
@@ -124,6 +126,17 @@ def info(
 def _stream_facts(metadata: Metadata) -> str:
     hop_ms, look_back_ms = (1000 * samples / metadata.rate for samples in (metadata.hop, metadata.look_back))
     return f"hops of {hop_ms:.0f} ms ({metadata.hop} samples), looks {look_back_ms:.0f} ms behind its window"
+
+
+def _detector_facts(metadata: Metadata) -> str:
+    """By what the model's probabilities become events, if nothing else is asked for."""
+    settings = {**asdict(DetectorConfig()), **metadata.detector}
+    if metadata.hop:
+        del settings["hop_ms"]  # a stream has its own
+    told = ", ".join(f"{name} {value:g}" for name, value in settings.items() if isinstance(value, (int, float)))
+    own = "".join(f", {label} {value:g}" for label, value in settings["thresholds"].items())
+    words = f", words {', '.join(settings['words'])}" if settings["words"] else ""
+    return f"{told}{own}{words}" + ("" if metadata.detector else " (the package's defaults)")
 
 
 def _accuracy(validation: Validation | None) -> str:

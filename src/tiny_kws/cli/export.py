@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..artefact.store import find_model
+from ..artefact.store import bundled_files, find_model
 from ..config import SAMPLE_RATE
 from ..errors import UsageError
 from ..listening.detector import read_config
@@ -29,7 +29,9 @@ def export(
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Also NAME.int8.onnx, calibrated on training clips.")] = False,
     litert: Annotated[bool, typer.Option("--litert", help="Also NAME.tflite, NAME.int8.tflite and NAME.h.")] = False,
-    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, to be stated in the files.")] = "",
+    licence: Annotated[
+        str, typer.Option("--licence", help="Licence of the weights, to be stated in the files; known of bundled ones.")
+    ] = "",
     detector: Annotated[
         Path | None, typer.Option("--detector", help="Detector settings to carry, of `evaluate-stream --save-config`.")
     ] = None,
@@ -59,7 +61,7 @@ def export(
 
     with progress_bar("running the checkpoint") as progress:
         clips = None if prepared is None else split_clips(prepared, "validation")
-        exporter = Exporter(loaded, clips, licence, progress, settings)
+        exporter = Exporter(loaded, clips, licence or _licence_of(loaded.sha256), progress, settings)
     _print_parity(out, exporter.clip(out))
     if hop is not None:
         path = out.with_suffix(".stream.onnx")
@@ -74,10 +76,23 @@ def export(
     if litert:
         for path, parity in export_litert(exporter, out.with_suffix(".tflite"), calibration):
             _print_parity(path, parity)
+        _print_size(out.with_suffix(".h"))
+
+
+def _licence_of(sha256: str) -> str:
+    """That of a bundled model whose checkpoint this is; empty if it is none's."""
+    from ..artefact.runtime import read_metadata
+
+    about = map(read_metadata, bundled_files())
+    return next((one.licence for one in about if one.checkpoint_sha256 == sha256), "")
+
+
+def _print_size(path: Path) -> None:
+    print(f"{path}: {path.stat().st_size:,} bytes", flush=True)
 
 
 def _print_parity(path: Path, parity: Parity) -> None:
-    print(f"{path}: {path.stat().st_size:,} bytes")
+    _print_size(path)
     line = f"  probabilities differ by up to {parity.largest_difference:.1e} from the checkpoint's"
     if parity.accuracy is not None and parity.checkpoint_accuracy is not None:
         line += f"; accuracy {100 * parity.accuracy:.2f} %, the checkpoint's {100 * parity.checkpoint_accuracy:.2f} %"

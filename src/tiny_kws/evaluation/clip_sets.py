@@ -9,7 +9,7 @@ import numpy as np
 
 from ..audio import Samples, most_energetic_window, read_mono
 from ..data.prepared import PreparedData, clips_digest, to_float
-from ..data.speech_commands import OFFICIAL_TEST_CLIPS, SOURCE, read_test_archive, said_in_test
+from ..data.speech_commands import OFFICIAL_TEST_CLIPS, SOURCE, TEST_FOLDER, read_test_archive, said_in_test
 from ..errors import DataError, KwsError
 from .clips import BATCH_CLIPS, ClipSet, batched
 
@@ -45,7 +45,8 @@ def folder_clips(folder: Path, labels: Collection[str], window: int) -> tuple[Cl
     """
     windows: list[Samples] = []
     found, names, unreadable = [], [], []
-    for path, label in read_test_archive(folder, labels):
+    clips = read_test_archive(folder, labels)
+    for path, label in clips:
         try:
             windows.append(most_energetic_window([read_mono(path)], window).samples)
         except KwsError as error:
@@ -56,10 +57,14 @@ def folder_clips(folder: Path, labels: Collection[str], window: int) -> tuple[Cl
     if not windows:
         raise DataError(f"{folder}: none of its {len(unreadable)} clips can be read")
     words = [said_in_test(name) for name in names]
-    name = _name_of_test(folder, len(names) + len(unreadable))
+    name = _name_of_test(clips[0][0].parents[1], len(clips))
     return ClipSet(name, found, clips_digest(names), lambda: batched(windows), names, words, window), unreadable
 
 
 def _name_of_test(folder: Path, n_clips: int) -> str:
-    """What test clips are called: the official set only if there are as many."""
-    return "the official test set" if n_clips == OFFICIAL_TEST_CLIPS else f"{n_clips} test clips in {folder.name}"
+    """What test clips are called: the official set only if there are as many, or else how many of it there are."""
+    if n_clips == OFFICIAL_TEST_CLIPS:
+        return "the official test set"
+    if folder.name == TEST_FOLDER:
+        return f"{n_clips} of the {OFFICIAL_TEST_CLIPS} clips of the official test set"
+    return f"{n_clips} test clips in {folder.name}"

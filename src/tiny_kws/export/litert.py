@@ -161,7 +161,8 @@ def c_header(model: bytes, metadata: Metadata, quantization: Quantization) -> st
     rows = (model[i : i + BYTES_A_LINE] for i in range(0, len(model), BYTES_A_LINE))
     body = ",\n  ".join(", ".join(f"0x{byte:02x}" for byte in row) for row in rows)
     labels = ", ".join(map(c_string, metadata.labels))
-    name, licence = (text.replace("*/", "* /") for text in (metadata.name, metadata.licence))  # it ends a comment
+    licence = metadata.licence or "licence not stated"
+    name, licence = (text.replace("*/", "* /") for text in (metadata.name, licence))  # it ends a comment
     return f"""/* {name}: a keyword spotter, made by tiny-kws {metadata.version}. Weights: {licence}.
    Input: int8 (1, {config.n_mels}, {config.n_frames(metadata.window)}, 1), the natural log of
    (mel power + {config.log_offset:g}) of {config.rate} Hz audio in [-1, 1]: periodic Hann window and
