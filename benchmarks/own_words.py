@@ -24,7 +24,7 @@ import numpy as np
 from tiny_kws.audio import AudioError, Samples, read_mono
 from tiny_kws.config import SAMPLE_RATE
 from tiny_kws.data.held_out import noise_source, part_of
-from tiny_kws.enrolment.bank import Bank, Trunk, read_bank
+from tiny_kws.enrolment.bank import ENGLISH, Bank, Trunk, read_bank
 from tiny_kws.enrolment.enroll import learn
 from tiny_kws.enrolment.learn import Heard, hear_variants
 from tiny_kws.enrolment.predict import REFRACTORY_S, SETTLING_S, peaks_of, word_score
@@ -112,8 +112,8 @@ def one_draw(
     others = [i for i in range(len(paths)) if i not in set(chosen.tolist())]
     clean, noisy = (np.array([word_score(head.score(h[i].vectors), h[i].end, bank.hop) for i in others]) for h in heard)
     peaks = {kind: np.sort(speech.peaks(head, kind))[::-1] for kind in speech.vectors}
-    english = np.sort(np.concatenate([peaks["adults"], peaks["children"]]))[::-1]
-    hours = speech.hours("adults") + speech.hours("children")
+    english = np.sort(np.concatenate([peaks[kind] for kind in ENGLISH]))[::-1]
+    hours = sum(map(speech.hours, ENGLISH))
     at = {rate: float(english[int(rate * hours)]) for rate in RATES}
     told = made.report.chosen
     return {

@@ -23,7 +23,18 @@ from torch import Tensor
 from tiny_kws.audio import Samples, read_mono
 from tiny_kws.config import SAMPLE_RATE
 from tiny_kws.data.held_out import part_of
-from tiny_kws.enrolment.bank import ADULTS, CHILDREN, LANGUAGES, Bank, Origin, Stretch, Trunk, write_bank
+from tiny_kws.enrolment.bank import (
+    CHILDREN,
+    ENGLISH,
+    HOMES,
+    LANGUAGES,
+    READERS,
+    Bank,
+    Origin,
+    Stretch,
+    Trunk,
+    write_bank,
+)
 from tiny_kws.export.onnx_models import trunk_graph
 from tiny_kws.training.networks import CausalCNN
 from tiny_kws.training.running_speech import read_free
@@ -50,8 +61,8 @@ class Source:
 
 
 SOURCES = (
-    Source("speech_libri", ADULTS, "LibriSpeech", "CC BY 4.0", "Panayotov et al. 2015, readings from LibriVox"),
-    Source("speech_cv", ADULTS, "Common Voice 1", "CC0 1.0", "Mozilla Common Voice", (2,)),
+    Source("speech_libri", READERS, "LibriSpeech", "CC BY 4.0", "Panayotov et al. 2015, readings from LibriVox"),
+    Source("speech_cv", HOMES, "Common Voice 1", "CC0 1.0", "Mozilla Common Voice", (2,)),
     Source("speech", CHILDREN, "speechocean762", "Apache-2.0", "Zhang et al. 2021 (arXiv:2104.01378)"),
     Source("speech_world", LANGUAGES, "Common Voice 6.1", "CC0 1.0", "Mozilla Common Voice, 59 languages", (2,)),
 )
@@ -151,7 +162,7 @@ def origin_of(source: Source, groups: Mapping[str, list[Path]]) -> Origin:
 
 def words_per_hour(texts: Sequence[str], bank: Bank) -> dict[str, float]:
     """How often the more common words of transcripts are said."""
-    hours = bank.hours(ADULTS) + bank.hours(CHILDREN)
+    hours = sum(map(bank.hours, ENGLISH))
     counts = Counter(word for text in texts for word in text.lower().split())
     return {word: round(n / hours, 2) for word, n in sorted(counts.items()) if n / hours >= LEAST_PER_HOUR}
 

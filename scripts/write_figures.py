@@ -17,6 +17,8 @@ from typing import Any
 from tiny_kws.artefact.format import Metadata
 from tiny_kws.artefact.runtime import read_metadata
 from tiny_kws.artefact.store import find_model
+from tiny_kws.enrolment.bank import ENGLISH
+from tiny_kws.enrolment.told import NAMES
 from tiny_kws.evaluation.speed import Benchmark, speed_table
 from tiny_kws.evaluation.tables import markdown
 from tiny_kws.json_form import from_json
@@ -428,7 +430,7 @@ def own_words() -> str:
     measured = read("benchmarks", "results", "own_words.json")
     draws, hours = measured["draws"], measured["hours"]
     words = sorted({draw["word"] for draw in draws})
-    english = hours["adults"] + hours["children"]
+    english = sum(hours[kind] for kind in ENGLISH)
     rates = list(draws[0]["missed"])
     rows = [own_words_row(draws, count, key, rates) for count in (10, 3) for key in ("missed", "missed_in_noise")]
     head = ["recordings", "heard", *(f"{rate} an hour" for rate in rates)]
@@ -439,8 +441,9 @@ def own_words() -> str:
             f"Missed, mean of the words {listed([f'*{word}*' for word in words])}, each said by many people, over "
             f"{n_draws} draws of the recordings that the model was made of; in brackets the best and the worst word. "
             f"The others of {recordings_of(draws)} recordings are heard. False alarms were counted in {english:.1f} "
-            f"hours of English ({hours['adults']:.1f} of adults, {hours['children']:.1f} of children and learners) of "
-            "speakers that neither trunk nor bank holds. How heads are trained was chosen on these words:",
+            f"hours of English ({hours['readers']:.1f} of adults reading books, {hours['homes']:.1f} of adults at "
+            f"home, {hours['children']:.1f} of children and learners) of speakers that neither trunk nor bank holds. How "
+            "heads are trained was chosen on these words:",
             table(head, rows),
             f"The rates are those that came. {told_and_came(draws)} A model of ten recordings took "
             f"{seconds[len(seconds) // 2]:.0f} s to make on two cores.",
@@ -469,15 +472,15 @@ def recordings_of(draws: Sequence[Metrics]) -> str:
 
 def told_and_came(draws: Sequence[Metrics]) -> str:
     """How often what came lies in the interval that was told."""
-    inside: dict[str, list[bool]] = {"misses": [], "adults": [], "children": []}
+    inside: dict[str, list[bool]] = {"misses": [], **{kind: [] for kind in ENGLISH}}
     for draw in draws:
         told, came = draw["told"], draw["came"]
         low, high = told["misses"]["interval"]
         inside["misses"].append(low <= came["missed"] / came["takes"] <= high)
-        for kind in ("adults", "children"):
+        for kind in ENGLISH:
             low, high = told["alarms"][kind]["interval"]
             inside[kind].append(low <= came["alarms"][kind]["count"] / came["alarms"][kind]["hours"] <= high)
-    names = {"misses": "misses", "adults": "false alarms of adults", "children": "of children"}
+    names = {"misses": "misses", **{kind: f"false alarms of {NAMES[kind]}" for kind in ENGLISH}}
     parts = [f"{names[key]} {sum(found)} of {len(found)} times" for key, found in inside.items()]
     return f"At the threshold that was chosen, what came lay in the interval that was told: {listed(parts)}."
 

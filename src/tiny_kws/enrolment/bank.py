@@ -34,9 +34,14 @@ LEVELS = np.array(
     [-2.73, -2.07, -1.62, -1.26, -0.94, -0.66, -0.39, -0.13, 0.13, 0.39, 0.66, 0.94, 1.26, 1.62, 2.07, 2.73]
 )
 """What four bits of a vector, which has a mean of 0 and a deviation of 1, stand for (Max 1960)."""
-ADULTS, CHILDREN, LANGUAGES, OWN = "adults", "children", "languages", "yours"
-KINDS = (ADULTS, CHILDREN, LANGUAGES, OWN)
-"""Who speaks in a stretch: adults or children and learners in English, people in other languages; a user's own."""
+READERS, HOMES, CHILDREN, LANGUAGES, OWN = "readers", "homes", "children", "languages", "yours"
+KINDS = (READERS, HOMES, CHILDREN, LANGUAGES, OWN)
+"""Who speaks in a stretch.
+
+In English adults who read books aloud, adults at microphones of their own, children and learners; then people in other
+languages, and what a user adds.
+"""
+ENGLISH = (READERS, HOMES, CHILDREN)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..config import SAMPLE_RATE
 from ..evaluation.clips import wilson_interval
 from ..evaluation.rates import poisson_interval
-from .bank import ADULTS, CHILDREN, Bank
+from .bank import ENGLISH, Bank
 from .head import Rows
 from .learn import LAG, Heard, Teacher
 
@@ -25,8 +25,6 @@ REFRACTORY_S = 0.7
 """Between two false alarms, at least."""
 SETTLING_S = 1.0
 """Of a speaker in the bank, before which nothing is counted: the sound before is another's."""
-ENGLISH = (ADULTS, CHILDREN)
-"""Whose false alarms a threshold is chosen by."""
 EARLY_S, LATE_S = 0.5, 0.5
 """How long before a word's end, and after it, an event is it."""
 RATES = (0.1, 0.5, 2.0)
@@ -72,9 +70,9 @@ class Expected:
 
     @property
     def alarms_per_hour(self) -> float:
-        """Of all English speech in the bank."""
-        count, hours = _english(self.alarms)
-        return count / hours
+        """The mean of the rates of those who speak English in the bank."""
+        rates = [self.alarms[kind].rate for kind in ENGLISH if kind in self.alarms]
+        return sum(rates) / len(rates)
 
 
 @dataclass(frozen=True)
@@ -144,13 +142,19 @@ def peaks_of(scores: Rows, apart: int) -> Rows:
 
 
 def logit_for(evidence: Evidence, alarms_per_hour: float) -> float:
-    """The lowest logit at which the bank's English speech brings no more false alarms an hour than asked for."""
-    scores = np.sort(np.concatenate([evidence.peaks[kind] for kind in ENGLISH if kind in evidence.peaks]))[::-1]
-    hours = sum(evidence.hours.get(kind, 0.0) for kind in ENGLISH)
-    allowed = int(alarms_per_hour * hours)
-    if allowed >= len(scores):
-        return float(scores[-1])
-    return float(scores[allowed]) + 1e-6
+    """The lowest logit at which the bank's English speech brings no more false alarms an hour than asked for.
+
+    That is the mean of the rates of those who speak English in it, so that none counts for more because there is more.
+    """
+    kinds = [kind for kind in ENGLISH if evidence.hours.get(kind)]
+    candidates = np.sort(np.concatenate([evidence.peaks[kind] for kind in kinds]))
+    rates = [(len(p) - np.searchsorted(np.sort(p), candidates)) / h for p, h in _peaks_and_hours(evidence, kinds)]
+    over = np.flatnonzero(np.mean(rates, axis=0) > alarms_per_hour)
+    return float(candidates[over[-1]]) + 1e-6 if len(over) else float(candidates[0])
+
+
+def _peaks_and_hours(evidence: Evidence, kinds: Sequence[str]) -> list[tuple[npt.NDArray[np.floating], float]]:
+    return [(evidence.peaks[kind], evidence.hours[kind]) for kind in kinds]
 
 
 def expected(evidence: Evidence, logit: float) -> Expected:
@@ -177,11 +181,6 @@ def _misses(missed: int, takes: int) -> Misses | None:
 def _alarms(count: int, hours: float) -> Alarms:
     low, high = poisson_interval(count)
     return Alarms(count, hours, (low / hours, high / hours)) if hours else Alarms(0, 0.0, (0.0, np.inf))
-
-
-def _english(alarms: Mapping[str, Alarms]) -> tuple[int, float]:
-    english = [alarms[kind] for kind in ENGLISH if kind in alarms]
-    return sum(one.count for one in english), sum(one.hours for one in english)
 
 
 def _hops(seconds: float, hop: int) -> int:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..evaluation.tables import Table
-from .bank import ADULTS, CHILDREN, LANGUAGES, OWN
+from .bank import CHILDREN, HOMES, LANGUAGES, OWN, READERS
 from .predict import Alarms, Expected, Misses
 
-NAMES = {ADULTS: "adults", CHILDREN: "children and learners", LANGUAGES: "other languages", OWN: "your own"}
+NAMES = {
+    READERS: "adults reading books",
+    HOMES: "adults at home",
+    CHILDREN: "children and learners",
+    LANGUAGES: "other languages",
+    OWN: "your own",
+}
 EXPLANATION = (
     "Missed are takes that the model tried on them was made without; false alarms an hour come from speakers that it "
     "was made without. In brackets 95 % intervals."
