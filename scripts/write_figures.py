@@ -442,8 +442,8 @@ def own_words() -> str:
             f"{n_draws} draws of the recordings that the model was made of; in brackets the best and the worst word. "
             f"The others of {recordings_of(draws)} recordings are heard. False alarms were counted in {english:.1f} "
             f"hours of English ({hours['readers']:.1f} of adults reading books, {hours['homes']:.1f} of adults at "
-            f"home, {hours['children']:.1f} of children and learners) of speakers that neither trunk nor bank holds. How "
-            "heads are trained was chosen on these words:",
+            f"home, {hours['children']:.1f} of children and learners) of speakers that neither trunk nor bank holds. "
+            "How heads are trained was chosen on these words:",
             table(head, rows),
             f"The rates are those that came. {told_and_came(draws)} A model of ten recordings took "
             f"{seconds[len(seconds) // 2]:.0f} s to make on two cores.",

@@ -541,7 +541,8 @@ class TestFromArray:
     @pytest.mark.parametrize("take", [lambda x: from_array(x, 16_000), audio.from_chunk, lambda x: Converter().push(x)])
     def test_bytes(self, kind, take):
         """Bytes may be anything: it is said how to say what they are."""
-        with pytest.raises(AudioError, match=r'audio is \w+, expected .*np.frombuffer\(data, "<i2"\)'):
+        wanted = r'audio is \w+, which do not say what they hold, expected .*np.frombuffer\(data, "<i2"\)'
+        with pytest.raises(AudioError, match=wanted):
             take(kind(pcm16(tone(1_000)).tobytes()))
 
     def test_a_view_that_knows_its_type(self):
