@@ -17,3 +17,6 @@ python scripts/train_trunk.py runs/trunk "$data/speech:12" "$data/speech_cv:2" "
   --noise "$data/noise" --rooms "$data/rooms" --out runs/trunk/trunk.pt
 python scripts/make_bank.py runs/trunk/trunk.pt "$data" runs/trunk/own-words.bank
 python benchmarks/own_words.py "$data" runs/trunk/own-words.json --bank runs/trunk/own-words.bank
+# The ten commands on the same trunk.
+python scripts/make_commands.py "$data/speech_commands_v0.02" runs/trunk/commands.stream.onnx --bank runs/trunk/own-words.bank
+tiny-kws info runs/trunk/commands.stream.onnx

@@ -99,6 +99,9 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
         '"10 dB at 1 false alarm an hour"': "an example",
         "gives this at 10 dB": "an example",
     },
+    "docs/own-words.md": {
+        "64 numbers every 80 ms": "the trunk, training_config.py",
+    },
     "docs/train.md": {
         "80 % to training and 10 % to each of the others": "word_folders.py, SHARES",
         "`--window-ms`, 1000 by default": "training_config.py, PrepareConfig",
