@@ -12,7 +12,7 @@ import pytest
 import soundfile as sf
 
 import tiny_kws
-from tiny_kws import AudioError, DataError, ModelError, StreamModel, UsageError
+from tiny_kws import DataError, ModelError, StreamModel, UsageError
 from tiny_kws.enrolment.bank import (
     BANK,
     CHILDREN,
@@ -105,7 +105,7 @@ def test_recordings_that_are_not_there_are_an_error(tmp_path: Path) -> None:
     """A missing file and an empty folder are named."""
     with pytest.raises(UsageError, match=r"nowhere\.wav: found no such file"):
         read_takes([tmp_path / "nowhere.wav"])
-    with pytest.raises(AudioError, match="found no sound files"):
+    with pytest.raises(UsageError, match="found no sound files"):
         read_takes([tmp_path])
 
 

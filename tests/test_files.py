@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -367,3 +368,15 @@ def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
         with whole_folder(tmp_path / "folder" / name):
             pass
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("write", [check_writable, lambda path: write_bytes(path, b"x")], ids=["check", "write"])
+def test_a_pipe_is_not_replaced(write: Callable[[Path], None], tmp_path: Path) -> None:
+    """What is neither file nor folder, as a named pipe or /dev/null to root, is refused and stays what it is."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no named pipes here")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(KwsError, match="is a device or a pipe"):
+        write(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 1

@@ -134,7 +134,12 @@ def check_writable(path: Path) -> None:
 
 
 def _open_beside(path: Path) -> tuple[Path, int]:
-    """A new file beside `path` and its descriptor; the system gives it the modes that the user wants of new files."""
+    """A new file beside `path` and its descriptor; the system gives it the modes that the user wants of new files.
+
+    Raises KwsError where a device or a pipe would be replaced by it, as root may.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise KwsError(f"{path}: is a device or a pipe, expected a file to write; choose another place")
     beside = _name_beside(path)
     return beside, os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
 

@@ -112,7 +112,7 @@ def info(
         "front end": ", ".join(f"{key} {value}" for key, value in metadata.feature_config.items()),
         "normalisation": f"mean {metadata.stats.mean:.4f}, std {metadata.stats.std:.4f}",
         "detector": _detector_facts(metadata),
-        "validation": _accuracy(metadata.validation),
+        **(_expectations(metadata) or {"validation": _accuracy(metadata.validation)}),
         "training data": metadata.source or "not stated",
         "licence of the weights": metadata.licence or "not stated",
         "tiny-kws": metadata.version,
@@ -137,6 +137,15 @@ def _detector_facts(metadata: Metadata) -> str:
     own = "".join(f", {label} {value:g}" for label, value in settings["thresholds"].items())
     words = f", words {', '.join(settings['words'])}" if settings["words"] else ""
     return f"{told}{own}{words}" + ("" if metadata.detector else " (the package's defaults)")
+
+
+def _expectations(metadata: Metadata) -> dict[str, str]:
+    """Of an enrolled model, a row for each of its words."""
+    if not metadata.own_words:
+        return {}
+    from ..enrolment.told import told_line, told_of
+
+    return {f"expect of {printable(told.word)}": told_line(told) for told in told_of(metadata.own_words)}
 
 
 def _accuracy(validation: Validation | None) -> str:

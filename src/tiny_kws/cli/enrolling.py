@@ -96,13 +96,13 @@ def combine(
 
 def print_report(report: Report) -> None:
     """What was found and what to expect, as paragraphs and a table."""
-    from ..enrolment.told import EXPLANATION, told_table
+    from ..enrolment.told import EXPLANATION, n_takes, told_table
 
     for name, reason in report.passed_over.items():
         complain(f"{name}: not used: {reason}", 1)
     for name in report.misfits:
         complain(f"{name}: does not sound like the others; listen to it, and leave it out if it is another word", 1)
-    length = f"{report.takes} takes, {report.seconds:.1f} s long"
+    length = f"{n_takes(report.takes)}, {report.seconds:.1f} s long"
     table = told_table(report.expected, report.chosen.threshold)
     notes = [f"Note: {note}." for note in report.notes]
     print_blocks([f"{report.word}: {length}", table, EXPLANATION, *notes])
@@ -112,6 +112,7 @@ def print_report(report: Report) -> None:
 def _record(word: str, count: int, device: str | None, playback: bool) -> list[Path]:
     """Record takes of `word` and keep them, asking for each until it is good."""
     from ..enrolment.record import Recorder, keep, play
+    from ..enrolment.told import n_takes
 
     folder = Path(f"{word.replace(' ', '-')}-recordings")
     kept: list[Path] = []
@@ -124,8 +125,7 @@ def _record(word: str, count: int, device: str | None, playback: bool) -> list[P
                     play(audio)
     finally:
         if kept:
-            takes = f"{len(kept)} take{'s' if len(kept) > 1 else ''}"
-            print(f"Recorded {takes} into {printable(str(folder))}", file=sys.stderr, flush=True)
+            print(f"Recorded {n_takes(len(kept))} into {printable(str(folder))}", file=sys.stderr, flush=True)
     return kept
 
 

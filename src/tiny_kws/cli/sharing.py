@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import app
+from .console import app, complain
 
 
 @app.command()
@@ -32,6 +32,9 @@ def push(
 
     publish.check_repo(repo)
     parts = publish.collect(model or (None if folder else repo.partition("/")[2]), folder)
+    if space and not publish.can_be_shown(parts):
+        complain("without a Space, whose app needs a clip artefact beside the stream artefact", 0)
+        space = False
     if dry_run is not None:
         publish.write_all(parts, repo, dry_run, space)
         for path in sorted(path for path in dry_run.rglob("*") if path.is_file()):

@@ -10,10 +10,10 @@ from types import ModuleType
 import numpy as np
 
 from ..artefact.store import find_model
-from ..audio import find_sound_files, read_mono
+from ..audio import read_mono
 from ..config import SAMPLE_RATE
 from ..data.word_folders import composed
-from ..errors import ModelError, UsageError, install_hint
+from ..errors import AudioError, ModelError, UsageError, install_hint
 from ..files import check_writable
 from ..json_form import to_json
 from ..words import NOT_WORDS
@@ -21,7 +21,7 @@ from .bank import OWN, Bank, Stretch, Trunk, read_bank
 from .head import THRESHOLD, Head, OwnWord
 from .learn import Heard, Teacher, hear, hear_variants, n_bins_for
 from .predict import RATES, Evidence, Expected, expected, gather, logit_for, probability
-from .takes import Take, read_takes
+from .takes import Take, read_takes, sound_files
 from .vary import Surroundings, in_noise
 
 NOISE_DRAWS = 4
@@ -168,17 +168,20 @@ def learn(
     seed: int = 0,
 ) -> Enrolled:
     """The head of a word and its report; nothing is written."""
+    passed_over: dict[str, str] = {}
+    negative_files = sound_files(negatives, "sound without the word", passed_over)
     found = read_takes(recordings)
-    takes, passed_over = _of_usual_length(found.takes)
-    passed_over = {**found.passed_over, **passed_over}
+    takes, odd = _of_usual_length(found.takes)
+    passed_over |= {**found.passed_over, **odd}
     if not takes:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(passed_over.items())[:3])
-        raise UsageError(f"found no take of {word!r} in the recordings ({reasons}), expected the word said aloud")
+        name, reason = next(iter(passed_over.items()))
+        others = f"; and {len(passed_over) - 1} more" if len(passed_over) > 1 else ""
+        raise UsageError(f"found no take of {word!r} ({name}: {reason}{others}), expected the word said aloud")
     if len(takes) > MOST_TAKES:
         raise UsageError(f"found {len(takes)} takes of {word!r}, expected at most {MOST_TAKES}; leave some out")
     rng = np.random.default_rng(seed)
     trunk = Trunk(bank)
-    bank = _with_negatives(bank, trunk, negatives)
+    bank, unheard = _with_negatives(bank, trunk, negative_files)
     heard = hear(trunk, takes, Surroundings(bank.noises, bank.speech), rng)
     teacher = Teacher(bank, heard, n_bins_for(takes, bank.hop / SAMPLE_RATE), rng)
     head = teacher.learn()
@@ -196,7 +199,7 @@ def learn(
         float(np.median([take.seconds for take in takes])),
         chosen,
         tuple(points),
-        passed_over,
+        {**passed_over, **unheard},
         misfits,
         tuple(_notes(word, takes, chosen, bank)),
     )
@@ -212,28 +215,34 @@ def _of_usual_length(takes: Sequence[Take]) -> tuple[list[Take], dict[str, str]]
     low, high = (limit * median for limit in LENGTHS)
     kept = [take for take in takes if low <= take.seconds <= high]
     odd = {
-        take.name: f"a take of {take.seconds:.2f} s at {take.start / SAMPLE_RATE:.1f} s, where most last {median:.2f} s"
+        take.name: f"lasts {take.seconds:.2f} s, where most takes last {median:.2f} s"
         for take in takes
         if not low <= take.seconds <= high
     }
     return kept, odd
 
 
-def _with_negatives(bank: Bank, trunk: Trunk, negatives: Sequence[str | Path]) -> Bank:
-    """The bank with a user's own hours in it."""
-    files: list[Path] = []
-    for path in map(Path, negatives):
-        if not path.exists():
-            raise UsageError(f"{path}: found no such file or folder, expected sound without the word")
-        files += find_sound_files(path) if path.is_dir() else [path]
+def _with_negatives(bank: Bank, trunk: Trunk, files: Sequence[Path]) -> tuple[Bank, dict[str, str]]:
+    """The bank with a user's own hours in it, and why files are not."""
     vectors, stretches = [bank.vectors], list(bank.stretches)
     at = len(bank.vectors)
+    passed_over: dict[str, str] = {}
     for file in files:
-        found_vectors = trunk.vectors(read_mono(file))
-        vectors.append(found_vectors)
-        stretches.append(Stretch(OWN, at, at + len(found_vectors)))
-        at += len(found_vectors)
-    return replace(bank, vectors=np.concatenate(vectors), stretches=tuple(stretches)) if files else bank
+        try:
+            found = trunk.vectors(read_mono(file))
+        except AudioError as error:
+            passed_over[str(file)] = str(error)
+            continue
+        if len(found):
+            vectors.append(found)
+            stretches.append(Stretch(OWN, at, at + len(found)))
+            at += len(found)
+    if files and len(passed_over) == len(files):
+        name, reason = next(iter(passed_over.items()))
+        raise UsageError(f"{name}: cannot be learnt from ({reason}), expected sound without the word; leave it out")
+    if len(vectors) == 1:
+        return bank, passed_over
+    return replace(bank, vectors=np.concatenate(vectors), stretches=tuple(stretches)), passed_over
 
 
 def _in_noise(trunk: Trunk, takes: Sequence[Take], bank: Bank, rng: np.random.Generator) -> list[Heard]:
@@ -273,7 +282,7 @@ def _notes(word: str, takes: Sequence[Take], chosen: Expected, bank: Bank) -> li
     if clipped:
         notes.append(f"{clipped} of {len(takes)} takes are clipped: record farther away or turn the microphone down")
     if len(takes) < 5:
-        notes.append(f"{len(takes)} takes say little about other times and people: ten or more are better")
+        notes.append("so few takes say little about other times and people: ten or more are better")
     if chosen.misses and chosen.misses.rate > 0.3:
         notes.append("the word is often missed at this rate of false alarms: more recordings or a longer word help")
     return notes

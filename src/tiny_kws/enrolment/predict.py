@@ -165,7 +165,11 @@ def expected(evidence: Evidence, logit: float) -> Expected:
         probability(logit),
         _misses(int((clean < logit).sum()), len(clean)),
         _misses(round(float(noisy.sum())), len(noisy)),
-        {kind: _alarms(int((found >= logit).sum()), evidence.hours[kind]) for kind, found in evidence.peaks.items()},
+        {
+            kind: _alarms(int((found >= logit).sum()), evidence.hours[kind])
+            for kind, found in evidence.peaks.items()
+            if evidence.hours[kind]
+        },
     )
 
 
@@ -180,7 +184,7 @@ def _misses(missed: int, takes: int) -> Misses | None:
 
 def _alarms(count: int, hours: float) -> Alarms:
     low, high = poisson_interval(count)
-    return Alarms(count, hours, (low / hours, high / hours)) if hours else Alarms(0, 0.0, (0.0, np.inf))
+    return Alarms(count, hours, (low / hours, high / hours))
 
 
 def _hops(seconds: float, hop: int) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,10 @@ CLIPPED_SHARE = 0.002
 
 @dataclass(frozen=True)
 class Take:
-    """A word said once. `audio` is the recording it is part of, (samples,); `start` and `stop` count samples in it."""
+    """A word said once. `audio` is the recording it is part of, (samples,); `start` and `stop` count samples in it.
+
+    `name` is the recording's, and where it holds several takes, the second.
+    """
 
     name: str
     audio: Samples
@@ -61,31 +66,57 @@ class Takes:
 def read_takes(recordings: Sequence[str | Path]) -> Takes:
     """The takes in files, and in all sound files of folders.
 
-    Raises UsageError if there is nothing to read; a file that cannot be read, or in which no word is found, is passed
-    over with the reason.
+    Raises UsageError if there is nothing to read; a file that cannot be read, in which no word is found, or whose sound
+    was in one before, is passed over with the reason: a take that is there twice would be asked for by a model that
+    knows it.
     """
     takes: list[Take] = []
     passed_over: dict[str, str] = {}
-    for path in _files(recordings, lambda name, error: passed_over.update({name: str(error)})):
+    seen: dict[bytes, str] = {}
+    files = sound_files(recordings, "recordings of the word", passed_over)
+    if not files:
+        raise UsageError("found no recordings, expected files or folders of them")
+    for name, path in _named(files).items():
         try:
-            found = find_takes(read_mono(path), path.name)
+            audio = read_mono(path)
         except AudioError as error:
-            passed_over[path.name] = str(error)
+            passed_over[name] = str(error)
             continue
-        takes += found
+        found = find_takes(audio, name)
+        first = seen.setdefault(sha256(audio.tobytes()).digest(), name)
         if not found:
-            passed_over[path.name] = "holds no word: nothing stands out of the silence or the noise"
+            passed_over[name] = "holds no word: nothing stands out of the silence or the noise"
+        elif first != name:
+            passed_over[name] = f"is the same recording as {first}"
+        else:
+            takes += found
     return Takes(tuple(takes), passed_over)
 
 
-def _files(recordings: Sequence[str | Path], on_error: Callable[[str, KwsError], None]) -> list[Path]:
+def _named(files: Sequence[Path]) -> dict[str, Path]:
+    """Each file once, by its name, or by its path where others are called so."""
+    once = list({file.resolve(): file for file in files}.values())
+    counts = Counter(file.name for file in once)
+    return {file.name if counts[file.name] == 1 else str(file): file for file in once}
+
+
+def sound_files(paths: Sequence[str | Path], expected: str, passed_over: dict[str, str]) -> list[Path]:
+    """The files in files and folders; what is no sound in a folder goes into `passed_over`, with the reason.
+
+    Raises UsageError for what is not there, and folders without any.
+    """
     files: list[Path] = []
-    for recording in map(Path, recordings):
-        if not recording.exists():
-            raise UsageError(f"{recording}: found no such file or folder, expected recordings of the word")
-        files += find_sound_files(recording, on_error) if recording.is_dir() else [recording]
-    if not files:
-        raise UsageError("found no recordings, expected files or folders of them")
+
+    def report(name: str, error: KwsError) -> None:
+        passed_over[name] = str(error)
+
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UsageError(f"{path}: found no such file or folder, expected {expected}")
+        try:
+            files += find_sound_files(path, report) if path.is_dir() else [path]
+        except AudioError as error:
+            raise UsageError(str(error)) from error
     return files
 
 
@@ -109,7 +140,11 @@ def find_takes(audio: Samples, name: str) -> list[Take]:
         for a, b in groups
         if SHORTEST <= b - a <= LONGEST and level_db[a:b].max() > max(loudest - 25, floor + LEAST_RANGE_DB)
     ]
-    return [Take(name, audio, max(0, a - 2) * FRAME, min(len(audio), (b + 2) * FRAME)) for a, b in words]
+    names = [name if len(words) == 1 else f"{name} at {a * FRAME / SAMPLE_RATE:.1f} s" for a, _ in words]
+    return [
+        Take(each, audio, max(0, a - 2) * FRAME, min(len(audio), (b + 2) * FRAME))
+        for each, (a, b) in zip(names, words, strict=True)
+    ]
 
 
 def _groups(level_db: npt.NDArray[np.float64], floor: float, pause: int) -> list[tuple[int, int]]:

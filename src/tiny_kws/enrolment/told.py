@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 from ..evaluation.tables import Table
+from ..json_form import from_json
 from .bank import CHILDREN, HOMES, LANGUAGES, OWN, READERS
 from .predict import Alarms, Expected, Misses
 
@@ -15,16 +19,45 @@ NAMES = {
     LANGUAGES: "other languages",
     OWN: "your own",
 }
+LEAST_HOURS = 0.05
+"""Of speech, of which a rate an hour is told; of less it would be 0 to hundreds."""
 EXPLANATION = (
     "Missed are takes that the model tried on them was made without; false alarms an hour come from speakers that it "
     "was made without. In brackets 95 % intervals."
 )
 
 
+@dataclass(frozen=True)
+class Told:
+    """What an artefact says of an enrolled word."""
+
+    word: str
+    takes: int
+    threshold: float
+    expected: tuple[Expected, ...]
+
+
+def told_of(own_words: Sequence[Any]) -> list[Told]:
+    """What the metadata of an artefact say of its enrolled words; of which they say nothing, those are left out."""
+    found = []
+    for facts in own_words:
+        with suppress(ValueError):
+            found.append(from_json(Told, facts))
+    return [told for told in found if told.expected]
+
+
+def told_line(told: Told) -> str:
+    """What to expect of a word at the threshold that it has, or at the first one told of."""
+    point = next((point for point in told.expected if point.threshold == told.threshold), told.expected[0])
+    missed = f"missed {_misses(point.misses)}, at 10 dB SNR {_misses(point.misses_in_noise)}"
+    alarms = ", ".join(f"{NAMES.get(kind, kind)} {_alarms(alarms)}" for kind, alarms in _rated(point))
+    return f"{n_takes(told.takes)}; {missed}; false alarms an hour: {alarms or 'not known'}"
+
+
 def told_table(points: Sequence[Expected], chosen: float) -> Table:
     """A row for each threshold; `chosen` is the one that the model has, marked with a star."""
-    kinds = [kind for kind, alarms in points[0].alarms.items() if alarms.hours]
-    hours = (f"{NAMES[kind]} ({points[0].alarms[kind].hours:.1f} h)" for kind in kinds)
+    kinds = [kind for kind, _ in _rated(points[0])]
+    hours = (f"{NAMES.get(kind, kind)} ({points[0].alarms[kind].hours:.1f} h)" for kind in kinds)
     return Table(
         ("threshold", "missed", "missed at 10 dB SNR", *hours),
         [
@@ -37,6 +70,20 @@ def told_table(points: Sequence[Expected], chosen: float) -> Table:
             for point in points
         ],
     )
+
+
+def n_takes(count: int) -> str:
+    """How many takes, in words.
+
+    >>> n_takes(1), n_takes(10)
+    ('1 take', '10 takes')
+    """
+    return "1 take" if count == 1 else f"{count} takes"
+
+
+def _rated(point: Expected) -> list[tuple[str, Alarms]]:
+    """Whose false alarms there is enough speech of to tell a rate."""
+    return [(kind, alarms) for kind, alarms in point.alarms.items() if alarms.hours >= LEAST_HOURS]
 
 
 def _misses(misses: Misses | None) -> str:

@@ -11,8 +11,7 @@ from typing import Any
 
 from ..artefact.format import Metadata, Validation
 from ..artefact.hub import CHECKPOINT, SUMS, import_hub
-from ..enrolment.predict import Expected
-from ..enrolment.told import EXPLANATION, told_table
+from ..enrolment.told import EXPLANATION, n_takes, told_of, told_table
 from ..evaluation import tables
 from ..evaluation.metrics import ClipMetrics, StreamMetrics
 from ..json_form import from_json
@@ -194,6 +193,12 @@ def _limits(facts: CardFacts) -> str:
     if facts.streams:
         limits += _false_alarms(*next(iter(facts.streams.items())))
     if metadata.own_words:
+        limits += [
+            "It was made from a few recordings: it hears voices, rooms and microphones like theirs best. The misses "
+            "below say nothing of other people's voices, unless they were among the recordings.",
+            "Its false alarms were counted in read sentences; television, music and several people at once may bring "
+            "more.",
+        ]
         return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
     if not facts.clips:
         limits.append("Precision and recall of each label on single clips were not measured.")
@@ -343,9 +348,8 @@ def _told_of_own_words(metadata: Metadata) -> str:
     if not metadata.own_words:
         return ""
     blocks: list[tables.Block] = [f"{EXPLANATION} Told when the word was enrolled, before it was used."]
-    for word in metadata.own_words:
-        points = [from_json(Expected, point) for point in word["expected"]]
-        blocks += [f"*{word['word']}*, from {word['takes']} takes:", told_table(points, word["threshold"])]
+    for told in told_of(metadata.own_words):
+        blocks += [f"*{told.word}*, from {n_takes(told.takes)}:", told_table(told.expected, told.threshold)]
     return f"## What to expect\n\n{tables.markdown(blocks)}"
 
 

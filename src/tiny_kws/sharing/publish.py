@@ -73,6 +73,11 @@ def collect(model: str | None, folder: Path | None) -> Parts:
     return Parts(files, CardFacts(name, artefacts, clips, streams, sorted(files), _reproduction(files)))
 
 
+def can_be_shown(parts: Parts) -> bool:
+    """Whether a Space can run the model: its app judges single recordings, which takes a clip artefact."""
+    return any(artefact.metadata.kind == "clip" for artefact in parts.facts.artefacts)
+
+
 def write_model(parts: Parts, repo: str, out: Path) -> None:
     """Write the model repository `repo` into the folder `out`: files, card, sums. Raises KwsError if it cannot be."""
     for file, path in parts.files.items():
