@@ -17,7 +17,7 @@ import tiny_kws
 from tiny_kws import UsageError
 from tiny_kws.artefact.runtime import read_metadata
 from tiny_kws.audio import read_mono
-from tiny_kws.enrolment.bank import BANK
+from tiny_kws.enrolment.bank import BANK, ENGLISH
 from tiny_kws.enrolment.enroll import Request, check_request
 from tiny_kws.enrolment.predict import Alarms, Expected, Misses
 from tiny_kws.enrolment.takes import read_takes
