@@ -33,7 +33,13 @@ TESTS = (
 NEEDED = ("tests", "docs", "examples", "scripts", "web", "README.md", "pyproject.toml")
 """Files of the repository that these tests look at."""
 
-IN_THE_WHEEL = ("assets/base.onnx", "assets/listener.stream.onnx", "apps/web/index.html", "apps/space_files/app.py")
+IN_THE_WHEEL = (
+    "assets/base.onnx",
+    "assets/listener.stream.onnx",
+    "assets/own-words.bank",
+    "apps/web/index.html",
+    "apps/space_files/app.py",
+)
 
 
 def main() -> None:
