@@ -111,13 +111,13 @@ def test_classify_answers_in_these_words(made: Path, recordings: Path) -> None:
 
 @pytest.mark.parametrize("artefact", ["mine.onnx", "mine.stream.onnx"])
 def test_detect_finds_these_words(made: Path, long_recording: Path, artefact: str) -> None:
-    """`detect` with a low threshold finds events of these words alone, that last as long as the window."""
+    """`detect` with a low threshold finds events of these words alone, no longer than the window."""
     options = ["--model", made / artefact, "--threshold", 0.05, "--json"]
     events = [json.loads(line) for line in tiny_kws("detect", long_recording, *options).splitlines()]
     assert events
     assert {event["label"] for event in events} <= set(WORDS)
-    lengths = {round(event["end_s"] - event["start_s"], 3) for event in events if event["start_s"] > 0}
-    assert lengths <= {WINDOW_S}
+    lengths_s = [event["end_s"] - event["start_s"] for event in events if event["start_s"] > 0]
+    assert all(WINDOW_S / 3 - 1e-6 < length_s < WINDOW_S + 1e-6 for length_s in lengths_s)
 
 
 def test_words_narrow_what_is_found(made: Path, long_recording: Path) -> None:

@@ -722,8 +722,8 @@ def test_words_of_ones_own_are_found_as_python_finds_them(
         page.set_input_files("#file", own_recording)
         words = assert_found_as_python_finds(page, own, own_recording)
         assert words == ["tænd lyset", "左", "constructor"]
-        starts = [event["end"] - event["start"] for event in found_in_file(page)]
-        assert starts == pytest.approx([1.5] * 3)
+        lengths_s = [event["end"] - event["start"] for event in found_in_file(page)]
+        assert all(0.5 - 1e-6 < length_s < 1.5 + 1e-6 for length_s in lengths_s)
         assert page.locator("#bars li > span:first-child").all_inner_texts() == list(OWN_WORDS)
         ticks = page.locator("#bars .tick").evaluate_all("all => all.map((tick) => tick.hidden)")
         assert ticks == [label in NOT_WORDS for label in OWN_WORDS]

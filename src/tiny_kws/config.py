@@ -64,7 +64,7 @@ class DetectorConfig:
     release: float = 0.5
     """Hysteresis: a label that was reported is not again before it fell below this part of its threshold."""
     refractory_ms: float = 700.0
-    """After an event no other is reported for so long."""
+    """After an event no other is reported for so long. The same word takes longer, as its average has to fall first."""
     rise_ms: float = 0.0
     """From when a label was last below its release, no more than so long may pass to its event; 0 for any time."""
     words: Sequence[str] = ()

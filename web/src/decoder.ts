@@ -1,6 +1,9 @@
 /** Words in probabilities over time: the same decisions, to the last bit, as `tiny_kws.listening.decoder.Decoder` makes. */
 import { KwsError } from "./errors";
 
+/** Of a window: from a word's start to when its probability rises. */
+const ONSET_SHARE = 1 / 3;
+
 /** How probabilities become events; thresholds are probabilities. */
 export interface DetectorConfig {
   hop_ms: number;
@@ -96,7 +99,7 @@ export class Decoder {
 
   /**
    * `labels` name the columns, in any order. Those in `notWords` are never events, nor, if the settings name words, any
-   * others. `hopS` is the time from row to row, `windowS` that of the sound that a row rests on: an event's length.
+   * others. `hopS` is the time from row to row, `windowS` that of the sound that a row rests on.
    */
   constructor(
     labels: readonly string[],
@@ -159,9 +162,10 @@ export class Decoder {
     if (best < 0 || number - this.lastEvent < this.counts.refractory) return undefined;
     this.lastEvent = this.reported[best] = number;
     const end = (number + 1) * this.hopS;
+    const risen = this.lastLow[best] + 1;
     return {
       label: this.words[best],
-      start_s: rounded(Math.max(0.0, end - this.windowS)),
+      start_s: rounded(Math.max(0.0, end - this.windowS, (risen + 1) * this.hopS - this.windowS * ONSET_SHARE)),
       end_s: rounded(end),
       confidence: rounded(this.averages[best]),
     };

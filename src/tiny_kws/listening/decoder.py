@@ -18,6 +18,7 @@ from ..words import is_word
 Averages = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 BLOCK_ROWS = 4096  # rows of probabilities looked at together
+ONSET_SHARE = 1 / 3  # of a window: from a word's start to when its probability rises
 FEW_ROWS = 6  # up to so many are looked at one by one, which is faster than together
 
 
@@ -25,8 +26,10 @@ FEW_ROWS = 6  # up to so many are looked at one by one, which is faster than tog
 class Detection:
     """A word that was heard. Seconds count from the start of the stream.
 
-    `end_s` is the moment of the decision, `start_s` the start of the window of sound it rests on, `confidence` the
-    smoothed probability of the label at the decision.
+    `start_s` and `end_s` are where the word lies, as well as its probabilities tell: `end_s` is the moment of the
+    decision, which comes about when the word ends, `start_s` a third of the model's window before the label's
+    probability rose. docs/measure.md has the errors of both. `confidence` is the smoothed probability of the label at
+    the decision.
     """
 
     label: str
@@ -55,6 +58,9 @@ class Decoder:
     creeps up is none. No label is within `refractory_ms` of an event. How the rows are divided over calls changes
     nothing, to the last bit.
 
+    An event ends at its decision. It starts a third of a window before the first row since which the average was not
+    below `release` times the threshold; that is about how much of a word a network must hear to believe in it.
+
     `labels` name the columns; `words` are those that can be events: those that the settings name, or else all but
     `silence` and `unknown`. `hop_s` is the time from row to row, `window_s` that of the sound that a row rests on.
     Raises UsageError for settings that make no sense, or that name labels that are not there.
@@ -63,7 +69,7 @@ class Decoder:
     >>> rows[14:18, 2] = 1.0
     >>> config = DetectorConfig(threshold=0.9, smoothing_ms=200, min_duration_ms=0)
     >>> Decoder(("silence", "unknown", "yes"), 0.1, config).process(rows)
-    [Detection(label='yes', start_s=0.6, end_s=1.6, confidence=1.0)]
+    [Detection(label='yes', start_s=1.166667, end_s=1.6, confidence=1.0)]
     """
 
     def __init__(
@@ -200,11 +206,11 @@ class Decoder:
         if ready:
             word = max(ready, key=averages.__getitem__)
             self._last_event = self._reported[word] = number
-            events.append(self._event(word, number, float(averages[word])))
+            events.append(self._event(word, number, int(last_low[word]) + 1, float(averages[word])))
 
-    def _event(self, word: int, row: int, confidence: float) -> Detection:
+    def _event(self, word: int, row: int, risen: int, confidence: float) -> Detection:
         end_s = (row + 1) * self.hop_s
-        start_s = max(0.0, end_s - self.window_s)
+        start_s = max(0.0, end_s - self.window_s, (risen + 1) * self.hop_s - self.window_s * ONSET_SHARE)
         return Detection(self.words[word], round(start_s, 6), round(end_s, 6), round(confidence, 6))
 
 

@@ -130,10 +130,11 @@ class Session:
                 self._lost_s = 0.0
 
     def sound_of(self, event: Detection) -> Samples:
-        """The sound that `event`, of the last block, rests on and a second before it; 16 kHz mono, less at a start."""
-        first, last = (round((second - self._piece_s) * SAMPLE_RATE) for second in (event.start_s, event.end_s))
+        """The window that `event`, of the last block, rests on and a second before it; 16 kHz mono, less at a start."""
+        last = round((event.end_s - self._piece_s) * SAMPLE_RATE)
+        first = last - round(self.detector.window_s * SAMPLE_RATE) - BEFORE
         oldest = self._n_samples - len(self._recent)
-        return self._recent[max(0, first - BEFORE - oldest) : last - oldest].copy()
+        return self._recent[max(0, first - oldest) : last - oldest].copy()
 
     def report(self, problem: str) -> None:
         """Tell of a problem."""
