@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap as memory_map
 import re
 import struct
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 COPY_BYTES = 2**20  # at once
+SCANNED_BYTES = 2**20
 HEAD_BYTES = 64  # enough to know a file by
 MAX_CHUNKS = 64  # of a WAV that are looked at: there is a handful
 TAG_BYTES = 1024  # behind a WAV's samples: a tag of a foreign kind, and not samples that its header leaves out
@@ -132,12 +134,23 @@ def _starts(data: mmap, container: str) -> list[int]:
     begins = _STARTS.get(container)
     found: list[int] = []
     is_open = False  # an Ogg file may begin with several streams at once
-    for match in begins.finditer(data) if begins else ():
+    for match in _matches(begins, data) if begins else ():
         is_first = container != "ogg" or match[1][0] & 2  # the flag of the first page of a stream
         if is_first and (not found or is_open):
             found.append(match.start())
         is_open = container != "ogg" or not is_first
     return [0, *found[1:]]
+
+
+def _matches(pattern: re.Pattern[bytes], data: mmap) -> Iterator[re.Match[bytes]]:
+    """Every match in a file; what was looked at is let go, so that long files take no more memory."""
+    for start in range(0, len(data), SCANNED_BYTES):
+        end = start + SCANNED_BYTES
+        for match in pattern.finditer(data, start, min(len(data), end + HEAD_BYTES)):
+            if match.start() < end:
+                yield match
+        if hasattr(data, "madvise"):
+            data.madvise(memory_map.MADV_DONTNEED, start, min(SCANNED_BYTES, len(data) - start))
 
 
 def tells_length(path: Path) -> bool:
