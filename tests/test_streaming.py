@@ -53,7 +53,7 @@ def causal_checkpoint(config: CausalCNNConfig | None = None, features: FeatureCo
             module.bias.data.normal_(0.0, 0.2, generator=generator)
     model.fc.weight.data *= 20
     stats = {"mean": float(np.log(features.log_offset)), "std": 4.0}
-    window = model.config.pooled_frames * model.FRAMES_PER_ANSWER * features.hop
+    window = model.config.pooled_frames * model.frames_per_answer * features.hop
     return Checkpoint(model, LABELS, stats, features, window)
 
 
@@ -367,7 +367,7 @@ def test_network_is_causal(config: CausalCNNConfig) -> None:
 
     model = causal_checkpoint(config).model
     features = torch.randn(1, 1, 64, 600, generator=torch.Generator().manual_seed(0))
-    reach = model.config.pooled_frames * model.FRAMES_PER_ANSWER + model.look_back_frames
+    reach = model.config.pooled_frames * model.frames_per_answer + model.look_back_frames
     with torch.inference_mode():
         before = model.embed_all(features)[0]
         later, earlier = features.clone(), features.clone()
