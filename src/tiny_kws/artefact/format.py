@@ -119,6 +119,14 @@ def with_checksum(artefact: bytes) -> bytes:
     return _CHECKSUM.sub(lambda match: match[0].replace(NO_CHECKSUM.encode(), digest), artefact)
 
 
+def artefact_bytes(model: Any, metadata: Metadata) -> bytes:
+    """The bytes of an artefact: `model`, an onnx.ModelProto, with `metadata` and its checksum."""
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, metadata.to_json()
+    return with_checksum(model.SerializeToString())
+
+
 def read_artefact(path: Path) -> bytes:
     """The bytes of an artefact whose checksum fits. Raises ModelError if it is foreign, damaged or altered."""
     try:

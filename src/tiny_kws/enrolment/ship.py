@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from .. import __version__
-from ..artefact.format import METADATA_KEY, Metadata, Stats, parse_metadata, read_artefact, with_checksum
+from ..artefact.format import Metadata, Stats, artefact_bytes, parse_metadata, read_artefact
 from ..config import SAMPLE_RATE, DetectorConfig
 from ..errors import ModelError, UsageError
 from ..files import write_bytes
@@ -33,12 +33,8 @@ def write_model(path: Path, bank: Bank, words: Sequence[OwnWord]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"{path}: found the word {twice[0]!r} twice, expected different words; leave one out")
-    model = _graph(bank, words)
     metadata = _metadata(bank, words, path.name.removesuffix(".onnx").removesuffix(".stream"))
-    del model.metadata_props[:]
-    entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, metadata.to_json()
-    write_bytes(path, with_checksum(model.SerializeToString()))
+    write_bytes(path, artefact_bytes(_graph(bank, words), metadata))
 
 
 def read_words(path: Path, bank: Bank) -> list[OwnWord]:

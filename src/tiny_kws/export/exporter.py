@@ -14,7 +14,7 @@ import onnx
 import torch
 
 from .._version import __version__
-from ..artefact.format import Metadata, Stats, Validation
+from ..artefact.format import Metadata, Stats, Validation, artefact_bytes
 from ..artefact.runtime import StreamModel, open_session
 from ..config import SAMPLE_RATE, DetectorConfig
 from ..errors import KwsError, UsageError
@@ -23,7 +23,7 @@ from ..files import write_bytes
 from ..training.checkpoint import Checkpoint, ClipNetwork
 from ..training.features import LogMel, normalize
 from ..training.networks import CausalCNN, count_macs, count_parameters
-from .onnx_models import artefact_bytes, clip_graph, quantized, stream_graph
+from .onnx_models import clip_graph, quantized, stream_graph
 
 TOLERANCE = 1e-4
 """Largest difference of a probability, artefact against checkpoint, that a float32 export may show."""

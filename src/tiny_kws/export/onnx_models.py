@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +15,6 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ..artefact.format import METADATA_KEY, Metadata, with_checksum
 from ..config import FeatureConfig
 from ..errors import UsageError
 from ..training.checkpoint import Checkpoint
@@ -81,16 +81,10 @@ def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
             f"a hop of {hop} samples is no whole multiple of {step} up to the window of {checkpoint.window}; take "
             f"{short}, {medium} or {long} ms"
         )
-    example = torch.zeros(1, 1, config.n_mels, hop // config.hop)
-    body, fresh = _Body(model), hop // step
+    fresh = hop // step
     before = model.config.pooled_frames - fresh
-    layers = [((1, hop), config.n_fft - config.hop), *reaches_of(body, example)]
-    layers.append(((1, model.config.width, fresh), before))
     graph = Graph()
-    past = StreamPast(graph, plan_states(layers))
-    audio = past.extend("audio", config.n_fft - config.hop)
-    features = emit_front_end(graph, audio, config, checkpoint.stats)
-    frames = emit_network(graph, features, body, example, past)
+    past, frames = _emit_stream(graph, model, config, checkpoint.stats, hop, [((1, model.config.width, fresh), before)])
     window = past.extend(frames, before)
     _emit_head(graph, graph.add("ReduceMean", window, graph.constant([0])), model.fc)
     past.finish()
@@ -104,15 +98,9 @@ def trunk_graph(network: CausalCNN, config: FeatureConfig, stats: dict[str, floa
 
     A head is added to it when a word is enrolled (`enrolment.ship`). Large weights are stored in float16.
     """
-    pooled = network.config.pooled_frames
-    hop = pooled * network.frames_per_answer * config.hop
-    example = torch.zeros(1, 1, config.n_mels, hop // config.hop)
-    body = _Body(network)
+    hop = network.config.window_frames * config.hop
     graph = Graph()
-    past = StreamPast(graph, plan_states([((1, hop), config.n_fft - config.hop), *reaches_of(body, example)]))
-    audio = past.extend("audio", config.n_fft - config.hop)
-    features = emit_front_end(graph, audio, config, stats)
-    frames = emit_network(graph, features, body, example, past)
+    past, frames = _emit_stream(graph, network, config, stats, hop)
     mean = graph.add("ReduceMean", frames, graph.constant([0]))
     graph.add("Identity", emit_linear(graph, mean, network.fc), name="embedding")
     past.finish()
@@ -120,23 +108,40 @@ def trunk_graph(network: CausalCNN, config: FeatureConfig, stats: dict[str, floa
     return halved(graph.finish("stream", {"audio": [1, hop], **past.shapes}, outputs))
 
 
+def _emit_stream(
+    graph: Graph,
+    network: CausalCNN,
+    config: FeatureConfig,
+    stats: dict[str, float],
+    hop: int,
+    behind: Sequence[tuple[tuple[int, ...], int]] = (),
+) -> tuple[StreamPast, str]:
+    """Front end and network over a chunk of `hop` samples: the past of their layers, and the frames that come out.
+
+    `behind` are further layers that look back: the shape of their chunk, and how far.
+    """
+    example = torch.zeros(1, 1, config.n_mels, hop // config.hop)
+    body = _Body(network)
+    reach = config.n_fft - config.hop
+    past = StreamPast(graph, plan_states([((1, hop), reach), *reaches_of(body, example), *behind]))
+    features = emit_front_end(graph, past.extend("audio", reach), config, stats)
+    return past, emit_network(graph, features, body, example, past)
+
+
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose weights of over `HALVED_FROM` numbers are stored in float16, and cast when the model is loaded."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    large = [tensor for tensor in copy.graph.initializer if math.prod(tensor.dims) > HALVED_FROM]
+    """`model`, whose weights of over `HALVED_FROM` numbers become float16, and are cast when it is loaded."""
+    weights = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
     casts = []
-    for tensor in (t for t in large if t.data_type == onnx.TensorProto.FLOAT):
+    for tensor in (weight for weight in weights if math.prod(weight.dims) > HALVED_FROM):
         name = tensor.name
-        tensor.CopyFrom(
-            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), f"{name}/half")
-        )
+        half = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}/half"))
         casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *copy.graph.node]
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
-    onnx.checker.check_model(copy, full_check=True)
-    return copy
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def _check_window(checkpoint: Checkpoint) -> None:
@@ -195,10 +200,3 @@ def quantized(model: onnx.ModelProto, calibration: Array) -> onnx.ModelProto:
         finally:
             logging.disable(logging.NOTSET)
         return onnx.load(path)
-
-
-def artefact_bytes(model: onnx.ModelProto, metadata: Metadata) -> bytes:
-    """The bytes of an artefact: `model` with `metadata` and its checksum."""
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
-    return with_checksum(model.SerializeToString())
