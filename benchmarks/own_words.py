@@ -27,7 +27,7 @@ from tiny_kws.data.held_out import noise_source, part_of
 from tiny_kws.enrolment.bank import ENGLISH, Bank, Trunk, read_bank
 from tiny_kws.enrolment.enroll import learn
 from tiny_kws.enrolment.learn import Heard, hear_variants
-from tiny_kws.enrolment.predict import REFRACTORY_S, SETTLING_S, peaks_of, word_score
+from tiny_kws.enrolment.predict import SETTLING_S, false_peaks, word_score
 from tiny_kws.enrolment.takes import find_takes
 from tiny_kws.enrolment.vary import as_it_is, in_noise
 from tiny_kws.files import write_json
@@ -54,8 +54,7 @@ class Speech:
         return sum(len(v) - skipped for v in self.vectors[kind]) * self.hop / SAMPLE_RATE / 3600
 
     def peaks(self, head: Any, kind: str) -> np.ndarray:
-        skipped, apart = (round(s * SAMPLE_RATE / self.hop) for s in (SETTLING_S, REFRACTORY_S))
-        return np.concatenate([peaks_of(head.score(v)[skipped:], apart) for v in self.vectors[kind]])
+        return np.concatenate([false_peaks(head, v, self.hop)[0] for v in self.vectors[kind]])
 
 
 def speech_apart(trunk: Trunk, data: Path) -> Speech:

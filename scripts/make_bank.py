@@ -122,7 +122,7 @@ def normalised(network: CausalCNN, vectors_of: Sequence[np.ndarray]) -> None:
 
 def some_vectors(network: CausalCNN, log_mel: Callable[[Tensor], Tensor], sound: Samples) -> np.ndarray:
     """Those of the first minute, as they come out of the training."""
-    step = FEATURES.hop * network.frames_per_answer * network.config.pooled_frames
+    step = FEATURES.hop * network.config.window_frames
     whole = torch.from_numpy(sound[: min(len(sound), 60 * SAMPLE_RATE) // step * step])[None]
     with torch.inference_mode():
         found: np.ndarray = network.answer_all(log_mel(whole))[0].numpy()

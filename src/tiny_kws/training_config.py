@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from .config import FeatureConfig
 
@@ -52,6 +52,11 @@ class CausalCNNConfig:
     def frames_per_answer(self) -> int:
         """Frames of features from one answer to the next."""
         return FRAMES_OF_STEM * self.mixed_frames
+
+    @property
+    def window_frames(self) -> int:
+        """Frames of features that a clip answer is the mean over."""
+        return self.pooled_frames * self.frames_per_answer
 
 
 TRUNK = CausalCNNConfig(
@@ -149,7 +154,7 @@ class WindowRecipe(SoundRecipe):
 
 
 @dataclass(frozen=True)
-class TrunkRecipe:
+class TrunkRecipe(SoundRecipe):
     """How the trunk of own words is trained, on running speech whose phones and words are known in time."""
 
     epochs: int = 36
@@ -175,10 +180,10 @@ class TrunkRecipe:
     """Of the rows that hold words said alone."""
     speeds: tuple[float, float] = (0.88, 1.14)
     room_share: float = 0.4
-    made_rooms: int = 300
     noise_share: float = 0.8
     snr_db: tuple[float, float] = (-5.0, 25.0)
-    varied: SoundRecipe = field(default_factory=lambda: SoundRecipe(masked_bands=12, masked_frames=8))
+    masked_bands: int = 12
+    masked_frames: int = 8
     seed: int = 0
 
 

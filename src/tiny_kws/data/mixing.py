@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +14,7 @@ from .spans import frame_power
 LEVEL_FRAME = SAMPLE_RATE // 50  # 20 ms, to measure active levels in
 ACTIVE_DB = 20.0  # below the loudest frame: still active
 FLOOR_DB = -80.0
+Sound = TypeVar("Sound", npt.NDArray[np.int16], npt.NDArray[np.float32])
 ROOM_TAPS = SAMPLE_RATE // 2
 DIRECT = 10 ** (-10 / 20)  # the direct sound is what first comes within 10 dB of a response's largest sample
 
@@ -63,6 +66,16 @@ def in_room(audio: Samples, response: Samples) -> Samples:
     product = np.fft.rfft(audio, length) * np.fft.rfft(response, length)
     wet: Samples = np.fft.irfft(product, length)[: len(audio)].astype(np.float32)
     return wet
+
+
+def at_speed(audio: Sound, speed: float) -> Sound:
+    """(samples,), integers or floats, played at `speed`, by linear interpolation."""
+    if speed == 1.0:
+        return audio
+    at = np.arange(0, len(audio) - 1, speed)
+    sped = np.interp(at, np.arange(len(audio)), audio)
+    found: Sound = (sped.round() if np.issubdtype(audio.dtype, np.integer) else sped).astype(audio.dtype)
+    return found
 
 
 def faded(audio: Samples, fade_s: float) -> Samples:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..audio import Samples
 from ..config import SAMPLE_RATE
-from ..data.mixing import active_level_db, add_at, faded, faint_noise, in_room, made_room
+from ..data.mixing import active_level_db, add_at, at_speed, faded, faint_noise, in_room, made_room
 from .takes import Take
 
 SPEEDS = (0.86, 1.16)
@@ -72,7 +72,7 @@ def varied(take: Take, around: Surroundings, rng: np.random.Generator) -> Varian
 def _placed(take: Take, speed: float, rng: np.random.Generator, before: Samples | None) -> Variant:
     around = round(AROUND_S * SAMPLE_RATE)
     first, last = max(0, take.start - around), min(len(take.audio), take.stop + around)
-    word = _at_speed(faded(take.audio[first:last], 0.03), speed)
+    word = at_speed(faded(take.audio[first:last], 0.03), speed)
     lead = round((LEAD_S + 0.08 * rng.random()) * SAMPLE_RATE)
     audio = faint_noise(lead + len(word) + round(TAIL_S * SAMPLE_RATE), rng)
     if before is not None:
@@ -84,14 +84,6 @@ def _placed(take: Take, speed: float, rng: np.random.Generator, before: Samples 
     add_at(audio, word, lead)
     start = lead + round((take.start - first) / speed)
     return Variant(audio, start, start + round((take.stop - take.start) / speed))
-
-
-def _at_speed(audio: Samples, speed: float) -> Samples:
-    if speed == 1.0:
-        return audio
-    at = np.arange(0, len(audio) - 1, speed)
-    sped: Samples = np.interp(at, np.arange(len(audio)), audio).astype(np.float32)
-    return sped
 
 
 def _under_noise(variant: Variant, noise: Samples, snr_db: float, rng: np.random.Generator) -> Samples:

@@ -219,7 +219,7 @@ def _window_of(raw: Mapping[str, Any], model: Network, feature_config: FeatureCo
     if not shortest <= window <= longest:
         raise ModelError(f"{where}: found a window of {window} samples, expected {shortest} to {longest}")
     if "window" in raw and isinstance(model, CausalCNN):
-        pooled = model.config.pooled_frames * model.frames_per_answer * feature_config.hop
+        pooled = model.config.window_frames * feature_config.hop
         if window != pooled:
             raise ModelError(f"{where}: found a window of {window} samples, expected {pooled} as its network has")
     return window

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ..training_config import TrainConfig
+from ..training_config import TrainConfig, TrunkRecipe
 from .checkpoint import load_weights
 from .networks import Network
 
@@ -68,7 +68,7 @@ class Optimization:
         self.optimizer.load_state_dict(last["optimizer"])
 
 
-def scheduled_learning_rate(config: TrainConfig, epoch: int, step: int, steps: int) -> float:
+def scheduled_learning_rate(config: TrainConfig | TrunkRecipe, epoch: int, step: int, steps: int) -> float:
     """Of a step, one of `steps` in each epoch: down half a cosine to zero, after a rise over the first steps."""
     cosine = 0.5 * (1.0 + math.cos(math.pi * (epoch + step / steps) / config.epochs))
     warm_up = min(1.0, (epoch * steps + step + 1) / max(1, config.warmup_steps))

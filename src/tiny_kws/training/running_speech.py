@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,15 +14,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..audio import find_sound_files, read_mono
+from ..audio import read_mono
 from ..config import SAMPLE_RATE
-from ..data.held_out import noise_source, part_of
-from ..data.mixing import room_response
+from ..data.held_out import part_of
+from ..data.material import list_noises, list_rooms
+from ..data.mixing import at_speed, room_response
 from ..data.prepared import Pcm, to_pcm
 from ..data.sources import read_sources
+from ..data.spans import FRAME
 from ..errors import DataError
 from ..training_config import TrunkRecipe
-from .composing.acoustics import active_rms, at_speed, from_db, rms_of, room_spectra
+from .composing.acoustics import active_rms, from_db, heard_in, rms_of, room_spectra
 
 # fmt: off
 PHONES = (
@@ -32,9 +33,6 @@ PHONES = (
 )
 # fmt: on
 """Of American English in the letters of ARPABET; whatever is no speech is SIL."""
-FRAME = SAMPLE_RATE // 100
-"""Samples of a frame of an alignment, 10 ms."""
-NO_WORD = -1
 ALIGNMENTS = "alignments.jsonl"
 
 
@@ -182,10 +180,7 @@ class SpeechComposer:
         n, recipe = len(audio), self.recipe
         chosen = np.flatnonzero(rng.random(n) < recipe.room_share)
         if len(chosen):
-            spectra = self._rooms[rng.integers(0, len(self._rooms), len(chosen))]
-            length = 2 * (spectra.shape[-1] - 1)
-            wet = torch.fft.irfft(torch.fft.rfft(audio[chosen], length) * spectra, length)[:, : self.n_samples]
-            audio[chosen] = wet
+            audio[chosen] = heard_in(audio[chosen], self._rooms[rng.integers(0, len(self._rooms), len(chosen))])
         level = torch.from_numpy(rng.uniform(-40, -14, (n, 1)).astype(np.float32))
         audio = audio * (from_db(level) / (active_rms(audio)[:, None] + 1e-5))
         noise = torch.from_numpy(np.stack([self._noise(rng) for _ in range(n)])).float() / 32768
@@ -208,13 +203,9 @@ def read_free(folder: Path, licences: tuple[str, ...] = ()) -> list[Pcm]:
 
     With `licences` only those whose licence begins with one of them.
     """
-    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        rows = {row["file"]: row for row in csv.DictReader(file)}
-    sources, found = read_sources(), []
-    for path in find_sound_files(folder):
-        name = path.relative_to(folder).as_posix()
-        row = rows.get(name, {})
-        licence, group = row.get("licence", ""), row.get("label", "") if folder.name == "rooms" else noise_source(name)
-        if sources.permits(licence) and licence.startswith(licences or "") and part_of(group) != 0:
-            found.append(to_pcm(read_mono(path)))
-    return found
+    sources = read_sources()
+    return [
+        to_pcm(read_mono(sound.path))
+        for sound in (list_rooms if folder.name == "rooms" else list_noises)(folder, None)
+        if sources.permits(sound.licence) and sound.licence.startswith(licences or "") and part_of(sound.group) != 0
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ..config import SAMPLE_RATE, FeatureConfig
-from ..files import whole_file
 from ..training_config import TRUNK, CausalCNNConfig, TrunkRecipe
 from .augment import augment_features
 from .checkpoint import load_weights, read_torch, save_torch
 from .devices import keep_freed_memory, wants_bfloat16
 from .features import LogMel, feature_stats, normalize
 from .networks import CausalCNN, count_macs, count_parameters
+from .optimization import scheduled_learning_rate
 from .running_speech import PHONES, Batch, SpeechComposer
 
 FEATURES = FeatureConfig(centered=False)
@@ -123,14 +122,14 @@ class TrunkTrainer:
             for step in range(steps):
                 batch = coming.result()
                 coming = ahead.submit(compose, step + 1)
-                sums += self._step(batch, self._learning_rate(step, steps), generator)
+                sums += self._step(batch, scheduled_learning_rate(self.recipe, self.epoch, step, steps), generator)
         phone_loss, word_loss, right = (sums / steps).round(4).tolist()
         return {"phone_loss": phone_loss, "word_loss": word_loss, "phones_right": right}
 
     def _step(self, batch: Batch, learning_rate: float, generator: torch.Generator) -> list[float]:
         batch = _fewer_words(batch, generator)
         with torch.no_grad():
-            features = augment_features(normalize(self.log_mel(batch.audio), self.stats), self.recipe.varied, generator)
+            features = augment_features(normalize(self.log_mel(batch.audio), self.stats), self.recipe, generator)
         low, high = self.recipe.word_delay
         delays = torch.randint(low, high + 1, (len(batch.words),), generator=generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
@@ -143,11 +142,6 @@ class TrunkTrainer:
         self.optimizer.step()
         return [phone_loss.item(), word_loss.item(), right.item()]
 
-    def _learning_rate(self, step: int, steps: int) -> float:
-        done = (self.epoch + step / steps) / self.recipe.epochs
-        warm_up = min(1.0, (self.epoch * steps + step + 1) / self.recipe.warmup_steps)
-        return self.recipe.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * done))
-
     def _save(self) -> None:
         state = {
             "task": self.task.state_dict(),
@@ -159,11 +153,10 @@ class TrunkTrainer:
             "config": asdict(self.task.network.config),
             "words": list(self.composer.number),
         }
-        with whole_file(self.path) as path:
-            torch.save(state, path)
+        save_torch(self.path, state)
 
     def _resume(self) -> None:
-        state = torch.load(self.path, weights_only=True)
+        state = read_torch(self.path)
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.history, self.stats = state["epoch"], state["history"], state["stats"]
@@ -200,7 +193,7 @@ def trunk_facts(network: CausalCNN, stats: Mapping[str, float]) -> dict[str, Any
     frames = SAMPLE_RATE // FEATURES.hop
     look_back = network.look_back_frames * FEATURES.hop + FEATURES.n_fft - FEATURES.hop
     return {
-        "hop": network.config.pooled_frames * network.frames_per_answer * FEATURES.hop,
+        "hop": network.config.window_frames * FEATURES.hop,
         "size": network.config.n_classes,
         "stats": dict(stats),
         "model_config": asdict(network.config),

@@ -9,22 +9,12 @@ from torch import Tensor, nn
 
 from ...config import SAMPLE_RATE
 from ...data.mixing import ROOM_TAPS, made_room
-from ...data.prepared import Pcm
 
 
 def add_into(audio: Tensor, sound: Tensor, starts: Tensor) -> None:
     """Add `sound` (batch, ..., length) into `audio` (batch, samples), in place, each at its start (batch, ...)."""
     index = starts.to(audio.device)[..., None] + torch.arange(sound.shape[-1], device=audio.device)
     audio.scatter_add_(1, index.flatten(1), sound.flatten(1))
-
-
-def at_speed(recording: Pcm, speed: float) -> Pcm:
-    """A recording (samples,) played at `speed`, by linear interpolation."""
-    if speed == 1.0:
-        return recording
-    at = np.arange(0, len(recording) - 1, speed)
-    sped: Pcm = np.interp(at, np.arange(len(recording)), recording).round().astype(np.int16)
-    return sped
 
 
 def clips_at_speeds(clips: Tensor, speeds: Tensor) -> Tensor:
@@ -66,6 +56,13 @@ def room_spectra(measured: list[npt.NDArray[np.float32]], n_made: int, n_samples
     rooms += [made_room(rng) for _ in range(n_made)]
     spectra: Tensor = torch.fft.rfft(torch.from_numpy(np.stack(rooms)), fast_length(n_samples))
     return spectra
+
+
+def heard_in(audio: Tensor, rooms: Tensor) -> Tensor:
+    """Rows (batch, samples) as rooms make them sound, whose spectra are (batch, bins) of `room_spectra`."""
+    n_fft = 2 * (rooms.shape[-1] - 1)
+    wet: Tensor = torch.fft.irfft(torch.fft.rfft(audio, n_fft) * rooms, n_fft)[:, : audio.shape[1]]
+    return wet
 
 
 def fast_length(n_samples: int) -> int:

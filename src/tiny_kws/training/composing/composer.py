@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...config import SAMPLE_RATE
-from ...data.mixing import room_response
+from ...data.mixing import at_speed, room_response
 from ...data.prepared import EXTRA, Pcm, PreparedData, to_float, to_pcm
 from ...errors import DataError
 from ...training_config import SoundRecipe
@@ -22,10 +22,9 @@ from ..bank import fetch, on_device
 from .acoustics import (
     active_rms,
     add_into,
-    at_speed,
     clips_at_speeds,
-    fast_length,
     from_db,
+    heard_in,
     resampled,
     rms_of,
     room_spectra,
@@ -185,10 +184,9 @@ class Composer:
         rooms = torch.where(measured, drawn * self._n_measured, made).long()
         if len(inside) == 0:
             return audio
-        inside, n_fft = inside.to(self.device), fast_length(self.n_samples)
-        spectra = torch.fft.rfft(audio[inside], n_fft) * self.rooms[rooms.to(self.device)]
+        inside = inside.to(self.device)
         audio = audio.clone()
-        audio[inside] = torch.fft.irfft(spectra, n_fft)[:, : self.n_samples]
+        audio[inside] = heard_in(audio[inside], self.rooms[rooms.to(self.device)])
         return audio
 
     def _add_noise(self, audio: Tensor, generator: torch.Generator) -> Tensor:
