@@ -53,28 +53,17 @@ def enroll(
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
 ) -> None:
     """Make a model that hears a word of your own from a few recordings, and tell its error rates."""
-    from ..enrolment.enroll import check_request
-    from ..enrolment.enroll import enroll as make
+    from ..enrolment.enroll import check_request, fulfil
 
     sources = [*(files or []), *(recordings or [])]
     if record is None and not sources:
         raise UsageError("found no recordings, expected files or folders of them, or --record 10")
     if record is None and (play or device is not None):
         raise UsageError("found --play or --device without --record, expected them with it; add --record 10")
-    out = add if out is None else out
+    asked = check_request(word, add if out is None else out, false_alarms, add, bank)
     if record is not None:
-        asked = check_request(word, out, false_alarms, add, bank)
         sources += _record(asked.word, record, device, play)
-    report = make(
-        word,
-        sources,
-        out,
-        false_alarms_per_hour=false_alarms,
-        negatives=negatives or (),
-        add_to=add,
-        bank=bank,
-        seed=seed,
-    )
+    report = fulfil(asked, sources, negatives or (), seed)
     if as_json:
         print(json.dumps(asdict(report), indent=2, default=str))
     else:

@@ -20,7 +20,7 @@ from ..words import NOT_WORDS
 from .bank import OWN, Bank, Stretch, Trunk, read_bank
 from .head import THRESHOLD, Head, OwnWord
 from .learn import Heard, Teacher, hear, hear_variants, n_bins_for
-from .predict import RATES, Evidence, Expected, expected, gather, logit_for, probability
+from .predict import RATES, Evidence, Expected, expected, gather, logit_for
 from .takes import Take, read_takes, sound_files
 from .vary import Surroundings, in_noise
 
@@ -72,6 +72,7 @@ class Request:
     path: Path
     bank: Bank
     others: tuple[OwnWord, ...]
+    false_alarms_per_hour: float
 
 
 def enroll(
@@ -95,15 +96,15 @@ def enroll(
     Raises UsageError for a word or recordings that cannot be used, DataError for a missing or damaged bank, ModelError
     for an artefact that words cannot be added to.
     """
-    asked = check_request(word, out, false_alarms_per_hour, add_to, bank)
-    made = learn(
-        asked.word,
-        [recordings] if isinstance(recordings, (str, Path)) else recordings,
-        asked.bank,
-        false_alarms_per_hour,
-        negatives,
-        seed,
-    )
+    sources = [recordings] if isinstance(recordings, (str, Path)) else recordings
+    return fulfil(check_request(word, out, false_alarms_per_hour, add_to, bank), sources, negatives, seed)
+
+
+def fulfil(
+    asked: Request, recordings: Sequence[str | Path], negatives: Sequence[str | Path] = (), seed: int = 0
+) -> Report:
+    """What `enroll` does once a request was checked."""
+    made = learn(asked.word, recordings, asked.bank, asked.false_alarms_per_hour, negatives, seed)
     _ship().write_model(asked.path, asked.bank, [*asked.others, made.own_word])
     return replace(made.report, path=asked.path)
 
@@ -127,7 +128,7 @@ def check_request(
     others = ship.read_words(find_model(add_to, "stream"), ground) if add_to else []
     if name in [other.word for other in others]:
         raise UsageError(f"{add_to}: hears {name!r} already, expected another word; make it anew without --add")
-    return Request(name, path, ground, tuple(others))
+    return Request(name, path, ground, tuple(others), false_alarms_per_hour)
 
 
 def combine(models: Sequence[str | Path], out: str | Path, bank: str | Path | None = None) -> list[str]:
@@ -189,7 +190,7 @@ def learn(
     logit = logit_for(evidence, false_alarms_per_hour)
     misfits = _misfits(takes, evidence)
     points = [
-        _shifted(expected(evidence, at), at - logit)
+        expected(evidence, at, logit)
         for at in sorted({logit_for(evidence, rate) for rate in (*RATES, false_alarms_per_hour)})
     ]
     chosen = next(point for point in points if point.threshold == THRESHOLD)
@@ -264,11 +265,6 @@ def _misfits(takes: Sequence[Take], evidence: Evidence) -> tuple[str, ...]:
             "listen to them and leave out what is another"
         )
     return tuple(dict.fromkeys(names))
-
-
-def _shifted(point: Expected, logit: float) -> Expected:
-    """The same with the threshold that it has once the bias is such that a logit of 0 is the chosen one."""
-    return replace(point, threshold=round(probability(logit), 6))
 
 
 def _notes(word: str, takes: Sequence[Take], chosen: Expected, bank: Bank) -> list[str]:

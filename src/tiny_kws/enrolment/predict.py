@@ -16,7 +16,7 @@ from ..config import SAMPLE_RATE
 from ..evaluation.clips import wilson_interval
 from ..evaluation.rates import poisson_interval
 from .bank import ENGLISH, Bank
-from .head import Rows
+from .head import Head, Rows
 from .learn import LAG, Heard, Teacher
 
 PARTS = 5
@@ -109,13 +109,13 @@ def gather(bank: Bank, teacher: Teacher, plain: Sequence[Heard], noisy: Sequence
         for one in (one for one in noisy if one.take in left_out):
             in_noise[one.take].append(word_score(head.score(one.vectors), one.end, bank.hop))
         for stretch in stretches:
-            scores = head.score(bank.vectors[stretch.start : stretch.stop])[_hops(SETTLING_S, bank.hop) :]
-            peaks[stretch.kind].append(peaks_of(scores, _hops(REFRACTORY_S, bank.hop)))
-            hours[stretch.kind] += len(scores) * bank.hop / SAMPLE_RATE / 3600
+            found, counted = false_peaks(head, bank.vectors[stretch.start : stretch.stop], bank.hop)
+            peaks[stretch.kind].append(found)
+            hours[stretch.kind] += counted
     return Evidence(
         clean,
         np.array([row for row in in_noise if row]),
-        {kind: np.sort(np.concatenate(found))[::-1] for kind, found in peaks.items()},
+        {kind: np.sort(np.concatenate(parts_of_kind))[::-1] for kind, parts_of_kind in peaks.items()},
         hours,
     )
 
@@ -125,6 +125,12 @@ def word_score(scores: Rows, end: float, hop: int) -> float:
     first = max(0, int(end - EARLY_S * SAMPLE_RATE / hop))
     last = int(end + (LAG[1] + LATE_S) * SAMPLE_RATE / hop) + 1
     return float(scores[first:last].max(initial=-np.inf))
+
+
+def false_peaks(head: Head, vectors: Rows, hop: int) -> tuple[Rows, float]:
+    """The logits at which speech without the word may be taken for it (`peaks_of`), and the hours they are of."""
+    scores = head.score(vectors)[_hops(SETTLING_S, hop) :]
+    return peaks_of(scores, _hops(REFRACTORY_S, hop)), len(scores) * hop / SAMPLE_RATE / 3600
 
 
 def peaks_of(scores: Rows, apart: int) -> Rows:
@@ -148,21 +154,18 @@ def logit_for(evidence: Evidence, alarms_per_hour: float) -> float:
     """
     kinds = [kind for kind in ENGLISH if evidence.hours.get(kind)]
     candidates = np.sort(np.concatenate([evidence.peaks[kind] for kind in kinds]))
-    rates = [(len(p) - np.searchsorted(np.sort(p), candidates)) / h for p, h in _peaks_and_hours(evidence, kinds)]
+    below = {kind: np.searchsorted(evidence.peaks[kind][::-1], candidates) for kind in kinds}
+    rates = [(len(evidence.peaks[kind]) - below[kind]) / evidence.hours[kind] for kind in kinds]
     over = np.flatnonzero(np.mean(rates, axis=0) > alarms_per_hour)
     return float(candidates[over[-1]]) + 1e-6 if len(over) else float(candidates[0])
 
 
-def _peaks_and_hours(evidence: Evidence, kinds: Sequence[str]) -> list[tuple[npt.NDArray[np.floating], float]]:
-    return [(evidence.peaks[kind], evidence.hours[kind]) for kind in kinds]
-
-
-def expected(evidence: Evidence, logit: float) -> Expected:
-    """What is to be expected where an event takes this logit."""
+def expected(evidence: Evidence, logit: float, chosen: float = 0.0) -> Expected:
+    """What is to be expected where an event takes this logit; the model's bias is such that `chosen` becomes 0."""
     clean = evidence.clean[np.isfinite(evidence.clean)]
     noisy = (evidence.noisy < logit).mean(1) if len(evidence.noisy) else np.zeros(0)
     return Expected(
-        probability(logit),
+        round(float(1 / (1 + np.exp(chosen - logit))), 6),
         _misses(int((clean < logit).sum()), len(clean)),
         _misses(round(float(noisy.sum())), len(noisy)),
         {
@@ -171,11 +174,6 @@ def expected(evidence: Evidence, logit: float) -> Expected:
             if evidence.hours[kind]
         },
     )
-
-
-def probability(logit: float) -> float:
-    """Of a word of this logit, where there is no other."""
-    return float(1 / (1 + np.exp(-logit)))
 
 
 def _misses(missed: int, takes: int) -> Misses | None:

@@ -55,7 +55,7 @@ def told_line(told: Told) -> str:
 
 
 def told_table(points: Sequence[Expected], chosen: float) -> Table:
-    """A row for each threshold; `chosen` is the one that the model has, marked with a star."""
+    """A row for each threshold; `chosen` is the one that the model has."""
     kinds = [kind for kind, _ in _rated(points[0])]
     hours = (f"{NAMES.get(kind, kind)} ({points[0].alarms[kind].hours:.1f} h)" for kind in kinds)
     return Table(
