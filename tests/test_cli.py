@@ -907,6 +907,27 @@ def test_interrupting_a_classification(run: Run, artefact: Path, sounds: Path, m
     assert done.err.strip() == "tiny-kws: interrupted"
 
 
+# train
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(0.2, "0:01 h"), (61.0, "0:02 h"), (9 * 3600.0, "9:00 h")])
+def test_where_a_training_stands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: float, left: str
+) -> None:
+    """What is no terminal gets a line a minute, with the hours and minutes left."""
+    pytest.importorskip("torch")
+    from tiny_kws.training.reports import StepReport
+
+    now_s = 1000.0
+    monkeypatch.setattr("tiny_kws.cli.training.time.monotonic", lambda: now_s)
+    callbacks = cli.training._printed_progress()
+    for _ in range(125):
+        now_s += 1.0
+        callbacks.on_step(StepReport(2, 30, 7, 90, 0.5, 0.875, seconds))
+    line = f"epoch 2/30  step 7/90  loss 0.500  accuracy 87.5 %  {left} left"
+    assert capsys.readouterr().err.splitlines() == [line] * 2
+
+
 # Without the training extra
 
 

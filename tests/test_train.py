@@ -56,9 +56,11 @@ from tiny_kws.training_config import TrainConfig
 from tiny_kws.training.checkpoint import load_checkpoint
 from tiny_kws.data.prepared import open_prepared
 from tiny_kws.training.reports import Callbacks
+from tiny_kws.training import trainer
 from tiny_kws.training.trainer import train
 
 data, out, precision, moment = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+trainer.SAVE_S = float(sys.argv[5])
 config = TrainConfig(epochs=3, batch_size=16, learning_rate=1e-2, precision=precision)
 rng = random.Random(0)
 
@@ -119,9 +121,13 @@ print(kills)
 """
 
 
-def run_killed(data: PreparedData, out: Path, precision: str, moment: str) -> int:
-    """Train in processes that are killed at drawn moments and resumed; how often one was killed."""
-    command = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(data.folder), str(out), precision, moment]
+def run_killed(data: PreparedData, out: Path, precision: str, moment: str, save_s: float = 300.0) -> int:
+    """Train in processes that are killed at drawn moments and resumed; how often one was killed.
+
+    Amid an epoch it is saved every `save_s`.
+    """
+    script = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN]
+    command = [*script, str(data.folder), str(out), precision, moment, str(save_s)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
     return int(result.stdout.splitlines()[-1])
@@ -284,6 +290,67 @@ def test_killed_and_resumed(prepared: PreparedData, tmp_path: Path, precision: s
     assert run_killed(prepared, tmp_path / "never", precision, "never") == 0
     assert run_killed(prepared, tmp_path / "often", precision, moment) >= 2
     assert_same_training(tmp_path / "never", tmp_path / "often")
+
+
+@POSIX
+def test_killed_amid_epochs_and_resumed(prepared: PreparedData, tmp_path: Path) -> None:
+    """Saved after every step and killed again and again, a training ends bit for bit as one that was never killed."""
+    assert run_killed(prepared, tmp_path / "never", "float32", "never") == 0
+    assert run_killed(prepared, tmp_path / "often", "float32", "event", save_s=0.0) >= 2
+    assert_same_training(tmp_path / "never", tmp_path / "often")
+    assert not (tmp_path / "often" / "unfinished.pt").exists()
+
+
+@pytest.mark.parametrize("broken_off", [(1, 1), (1, 3), (2, 1), (2, 3)])
+@pytest.mark.parametrize("kind", ["clips", "streams"])
+def test_resumed_amid_an_epoch(
+    prepared: PreparedData,
+    trained: Path,
+    on_streams: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    broken_off: tuple[int, int],
+) -> None:
+    """Broken off at a step of an epoch, with averages and hard negatives too, it goes on from the step before."""
+    monkeypatch.setattr(room, "SAVE_S", 0.0)
+    monkeypatch.setattr(room, "PROGRESS_STEPS", 1)
+    network, config, whole = ("ds-cnn", CONFIG, trained) if kind == "clips" else ("causal-cnn", STREAMS, on_streams)
+    settings = SMALL if kind == "clips" else CAUSAL
+    seen: list[tuple[int, int]] = []
+
+    def stop(report: StepReport) -> None:
+        if (report.epoch, report.step) == broken_off:
+            raise StopError
+
+    def see(report: StepReport) -> None:
+        seen.append((report.epoch, report.step))
+
+    with pytest.raises(StopError):
+        train(prepared, tmp_path, network, settings, config, device="cpu", callbacks=Callbacks(on_step=stop))
+    if broken_off != (1, 1):
+        with pytest.raises(UsageError, match="holds a training already"):
+            train(prepared, tmp_path, network, settings, config, device="cpu")
+    train(prepared, tmp_path, network, settings, config, device="cpu", resume=True, callbacks=Callbacks(on_step=see))
+    assert seen[0] == broken_off
+    assert_same_training(whole, tmp_path)
+
+
+def test_other_settings_are_refused_amid_an_epoch(
+    prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was saved amid the first epoch is not gone on with by other settings."""
+    monkeypatch.setattr(room, "SAVE_S", 0.0)
+
+    def stop(report: StepReport) -> None:
+        if report.step > 1:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(prepared, tmp_path, "ds-cnn", SMALL, CONFIG, device="cpu", callbacks=Callbacks(on_step=stop))
+    other = replace(CONFIG, seed=5)
+    with pytest.raises(UsageError, match=r"unfinished\.pt: was started with other settings \(seed\)"):
+        train(prepared, tmp_path, "ds-cnn", SMALL, other, device="cpu", resume=True)
 
 
 def test_resumed_in_the_same_process(prepared: PreparedData, own_begun: Path, trained: Path) -> None:

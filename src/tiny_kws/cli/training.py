@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
@@ -23,6 +25,9 @@ from .console import app
 
 if TYPE_CHECKING:
     from ..training.reports import Callbacks, EpochReport, StepReport
+
+TELL_S = 60.0
+"""How often a training says where it stands to what is no terminal."""
 
 
 class Network(str, Enum):
@@ -58,7 +63,7 @@ def train(
     data: Annotated[Path, typer.Argument(help="Prepared data.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints, curves and TensorBoard events.")],
     model: Annotated[Network, typer.Option("--model", help="The network; all but ds-cnn stream.")] = Network.ds_cnn,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole epoch, exactly.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on, exactly, from where it was saved last.")] = False,
     recipe: Annotated[
         Recipe | None,
         typer.Option("--recipe", help="clips (for ds-cnn by default), windows (for the others), streams, or mixed."),
@@ -103,6 +108,7 @@ def train(
 ) -> None:
     """Train a network; the best checkpoint by validation accuracy is OUT/best.pt, of a training on streams the last.
 
+    On a CPU of a server any recipe takes about an hour (docs/train.md), on others many; it says how much is left.
     Under torchrun its processes train together: torchrun --nproc-per-node 2 -m tiny_kws train DATA --out OUT.
     """
     from ..data.prepared import open_prepared
@@ -159,20 +165,29 @@ def _next_step(data: Path, out: Path, model: Network, recipe: Recipe, best: Path
     return f": tiny-kws evaluate {best} --data {data} --out {out / 'validation'}"
 
 
+def _step_line(report: StepReport) -> str:
+    """Where a training stands, with the hours and minutes that are left."""
+    hours, minutes = divmod(math.ceil(report.seconds_left / 60), 60)
+    return (
+        f"epoch {report.epoch}/{report.epochs}  step {report.step}/{report.steps}  loss {report.loss:.3f}  "
+        f"accuracy {100 * report.accuracy:.1f} %  {hours}:{minutes:02} h left"
+    )
+
+
 def _printed_progress() -> Callbacks:
-    """A line for each epoch, and in a terminal one that is written anew with the steps."""
+    """A line for each epoch, and in a terminal one that is written anew with the steps; elsewhere one a minute."""
     from ..training.reports import Callbacks
 
     live = sys.stderr.isatty()
+    told_s = time.monotonic()
 
     def on_step(report: StepReport) -> None:
+        nonlocal told_s
         if live:
-            minutes, seconds = divmod(round(report.seconds_left), 60)
-            line = (
-                f"epoch {report.epoch}/{report.epochs}  step {report.step}/{report.steps}  loss {report.loss:.3f}  "
-                f"accuracy {100 * report.accuracy:.1f} %  {minutes}:{seconds:02} left"
-            )
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{_step_line(report)}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - told_s >= TELL_S:
+            told_s = time.monotonic()
+            print(_step_line(report), file=sys.stderr, flush=True)
 
     def on_epoch(report: EpochReport) -> None:
         if live:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from ..errors import UsageError
 
@@ -50,3 +52,22 @@ def keep_freed_memory() -> None:
         if mallopt is not None:
             mallopt(M_MMAP_MAX, 0)
             mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """Of torch's own generators, from which dropout draws on `device`."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Let them go on from there, as far as they are on the same kind of device."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])

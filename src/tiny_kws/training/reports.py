@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,16 @@ class RunningMeans:
     def __init__(self, device: torch.device) -> None:
         self._total, self._n_clips = torch.zeros(2, device=device), 0
         self._started = time.perf_counter()
+
+    def state(self) -> dict[str, Any]:
+        """What it takes to go on."""
+        return {"total": self._total.cpu(), "n_clips": self._n_clips, "seconds": self.seconds()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
+        self._total.copy_(state["total"])
+        self._n_clips = int(state["n_clips"])
+        self._started = time.perf_counter() - float(state["seconds"])
 
     def add(self, values: Tensor, n_clips: int) -> None:
         self._total += values * n_clips

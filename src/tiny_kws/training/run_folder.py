@@ -19,6 +19,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.best, self.last = path, path / "best.pt", path / "last.pt"
+        self.unfinished = path / "unfinished.pt"
         self._tensorboard = path / "tensorboard" / "events.out.tfevents"
 
     def lock(self) -> AbstractContextManager[None]:
@@ -27,17 +28,27 @@ class RunFolder:
 
     def read_last(self, resume: bool) -> dict[str, Any] | None:
         """The last checkpoint with what it takes to go on, if there is one. Raises UsageError if it is not wanted."""
-        if not self.last.exists():
-            return None
-        if not resume:
+        if not resume and (self.last.exists() or self.unfinished.exists()):
             raise UsageError(f"{self.path}: holds a training already; go on with --resume or name another folder")
-        return read_torch(self.last)
+        return read_torch(self.last) if self.last.exists() else None
+
+    def read_unfinished(self) -> dict[str, Any] | None:
+        """What was saved amid an epoch, if anything was."""
+        return read_torch(self.unfinished) if self.unfinished.exists() else None
+
+    def save_unfinished(self, state: Mapping[str, Any]) -> None:
+        """Save what it takes to go on amid an epoch."""
+        save_torch(self.unfinished, state)
 
     def save(self, checkpoint: Mapping[str, Any], to_go_on: Mapping[str, Any], is_best: bool) -> None:
-        """Best before last: if killed between the two, the epoch is run again and the best written as before."""
+        """Best before last: if killed between the two, the epoch is run again and the best written as before.
+
+        What was saved amid the epoch is of no more use.
+        """
         if is_best:
             save_torch(self.best, checkpoint)
         save_torch(self.last, {**checkpoint, **to_go_on})
+        self.unfinished.unlink(missing_ok=True)
 
     def report_anew(self, history: Sequence[Mapping[str, float]]) -> None:
         """Write all that is known of the epochs of `history`: a run that was killed may not have done so."""

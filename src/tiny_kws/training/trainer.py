@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -23,7 +24,7 @@ from ..plotting import require_matplotlib
 from ..training_config import NetworkConfig, TrainConfig
 from .bank import Bank, iterate_batches, on_device
 from .checkpoint import DS_CNN, Checkpoint, architecture_of, feature_config_of, network_config_of
-from .devices import find_device, keep_freed_memory, wants_bfloat16
+from .devices import find_device, keep_freed_memory, random_states, restore_random_states, wants_bfloat16
 from .distributed import World, join_world
 from .features import LogMel, feature_stats, normalize
 from .networks import CausalCNN, Network, network_of
@@ -34,6 +35,7 @@ from .run_folder import RunFolder
 from .settings import Identity, TrainSettings, begin_from, check_fits, fitted_network
 
 EVAL_BATCH = 256
+SAVE_S = 300.0  # an epoch may take hours: so often it is saved amid it
 PROGRESS_STEPS = 5  # report a step in so many: on a GPU every report waits for the device
 
 
@@ -91,6 +93,8 @@ class Trainer:
         self.quick_log_mel = LogMel(feature_config, torch.float32).to(self.device)
         self.stats: dict[str, float] = {}
         self.history: list[EpochReport] = []
+        self._unfinished: dict[str, Any] | None = None
+        self._saved_s = time.monotonic()
         self.first, self.teachers = settings.first, settings.teachers
         self.first_sha256 = "" if self.first is None else self.first.sha256
         self._prepare_teachers(feature_config)
@@ -109,7 +113,8 @@ class Trainer:
 
         That is the epoch with the highest validation accuracy, or the last, as the config says. Each epoch leaves
         `last.pt`, `best.pt`, `history.json` and `learning_curve.png`, each whole or absent, and adds to the TensorBoard
-        events. With `resume`, goes on from `last.pt`; with as many processes, the weights end as if never interrupted.
+        events. A process that trains alone also saves `unfinished.pt` every five minutes amid an epoch. With `resume`,
+        goes on from the latest; with as many processes, the weights end as if never interrupted.
         Raises UsageError if the folder holds a training that is not resumed, or another's, or is being written.
         """
         callbacks = callbacks if callbacks and self.world.is_first else Callbacks()
@@ -129,10 +134,13 @@ class Trainer:
         return self.folder.best
 
     def begin(self, resume: bool = False) -> None:
-        """Be ready for the next step: of a new training, or of the one in the folder from its last whole epoch on."""
+        """Be ready for the next step: of a new training, or of the one in the folder from where it was saved last."""
         last = self.world.from_first(self.folder.read_last(resume) if self.world.is_first else None)
+        self._unfinished = self.folder.read_unfinished() if self.world.size == 1 else None
         if last is not None:
-            self._restore(last)
+            self._restore(last, self.folder.last)
+        elif self._unfinished is not None:
+            self._restore(self._unfinished, self.folder.unfinished)
         elif self.first is not None:
             self.stats = dict(self.first.stats)  # the weights are made for features of this scale
         elif self.config.frozen_batch_norm:
@@ -208,7 +216,8 @@ class Trainer:
         means = RunningMeans(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(seed)  # dropout draws from torch's own generator
-            for step, items in enumerate(batches):
+            begun = self._take_up(generator, means)
+            for step, items in enumerate(batches[begun:], begun):
                 rate = scheduled_learning_rate(self.config, epoch, step, len(batches))
                 means.add(self.step(items, rate, generator), len(items))
                 if step % PROGRESS_STEPS == 0 or step + 1 == len(batches):
@@ -218,6 +227,8 @@ class Trainer:
                     callbacks.on_step(
                         StepReport(epoch + 1, self.config.epochs, done, len(batches), loss, accurate, seconds)
                     )
+                if step + 1 < len(batches):
+                    self._save_now_and_then(step + 1, generator, means)
         if not math.isfinite(loss):
             raise ModelError(f"the training loss became {loss} in epoch {epoch + 1}; lower the learning rate")
         speed = len(order) / means.seconds()
@@ -272,6 +283,32 @@ class Trainer:
     def _history_lines(self) -> list[dict[str, float]]:
         return [asdict(report) for report in self.history]
 
+    def _save_now_and_then(self, step: int, generator: torch.Generator, means: RunningMeans) -> None:
+        """Save, if it is time to, what it takes to go on with `step` of this epoch; several processes do not."""
+        if self.world.size > 1 or time.monotonic() - self._saved_s < SAVE_S:
+            return
+        self._saved_s = time.monotonic()
+        draws = {"generator": generator.get_state(), "torch": random_states(self.device)}
+        amid = {"step": step, "draws": draws, "means": means.state()}
+        self.folder.save_unfinished({**self._checkpoint().to_dict(), **self.optimization.state(), "amid": amid})
+
+    def _take_up(self, generator: torch.Generator, means: RunningMeans) -> int:
+        """The step to go on with: the first, or that which was saved amid this epoch, with all as it was then."""
+        saved, self._unfinished = self._unfinished, None
+        if saved is None or saved.get("epoch") != len(self.history):  # killed before an earlier one was removed
+            return 0
+        self._restore(saved, self.folder.unfinished)
+        try:
+            amid = saved["amid"]
+            generator.set_state(amid["draws"]["generator"])
+            restore_random_states(amid["draws"]["torch"], self.device)
+            means.restore(amid["means"])
+            return int(amid["step"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"{self.folder.unfinished}: is nothing to go on with ({error}); remove it to go on from the last epoch"
+            ) from error
+
     def _checkpoint(self) -> Checkpoint:
         identity = self._identity()
         return Checkpoint(
@@ -280,7 +317,7 @@ class Trainer:
             stats=self.stats,
             feature_config=self.log_mel.config,
             window=self.data.window,
-            val_acc=self.history[-1].val_acc,
+            val_acc=self.history[-1].val_acc if self.history else math.nan,
             epoch=len(self.history),
             history=self._history_lines(),
             train_config=identity.train_config,
@@ -297,9 +334,8 @@ class Trainer:
         is_best = self.config.keep_last or now > max(earlier, default=-1.0)
         self.folder.save(self._checkpoint().to_dict(), self.optimization.state(), is_best)
 
-    def _restore(self, last: dict[str, Any]) -> None:
-        """Go on from what `last.pt` holds. Raises UsageError if it is of another training, ModelError if damaged."""
-        path = self.folder.last
+    def _restore(self, last: dict[str, Any], path: Path) -> None:
+        """Go on from what `path` holds. Raises UsageError if it is of another training, ModelError if damaged."""
         differing = self._identity().differences(last, str(path))
         if differing:
             raise UsageError(
