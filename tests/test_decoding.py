@@ -162,6 +162,11 @@ class TestOtherDecoders:
         path = media_file(tmp_path / "a.amr", "amr", "libopencore_amrnb", tone(3, 8_000), 8_000)
         assert len(read_mono(path)) == pytest.approx(3 * RATE, abs=0.08 * RATE)
 
+    @pytest.mark.parametrize("codec", ["pcm_s64le", "pcm_f64le", "pcm_s32le", "pcm_u8", "pcm_mulaw"])
+    def test_every_width_of_wav(self, codec: str, tmp_path: Path) -> None:
+        """Samples of 64 bits too, which libsndfile does not read and numpy has no frame format for."""
+        assert_tone(read_mono(media_file(tmp_path / "a.wav", "wav", codec, tone(3, 48_000))))
+
     def test_what_libsndfile_gives_up_on(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """Where libsndfile does not get on in a file that is whole, another decoder does, without a seam."""
         pytest.importorskip("av", reason="the extra media is not installed")

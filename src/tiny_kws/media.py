@@ -54,11 +54,19 @@ def _through_pyav(av: Any, path: Path, container: str) -> Iterator[Block]:
                 raise DecodingError("no soundtrack")
             track.codec_context.options = STRICT.get(container, {})
             for frame in opened.decode(track):
-                samples = frame.to_ndarray()
-                n_channels = frame.layout.nb_channels
-                yield frame.sample_rate, samples.T if frame.format.is_planar else samples.reshape(-1, n_channels)
+                for part in _in_known_format(av, frame):
+                    samples = part.to_ndarray()
+                    n_channels = part.layout.nb_channels
+                    yield part.sample_rate, samples.T if part.format.is_planar else samples.reshape(-1, n_channels)
     except av.FFmpegError as error:
         raise DecodingError(error.strerror or str(error)) from error
+
+
+def _in_known_format(av: Any, frame: Any) -> list[Any]:
+    """A frame as it is, but for 64-bit integers, which numpy arrays are not made of: as floats."""
+    if not frame.format.name.startswith("s64"):
+        return [frame]
+    return av.AudioResampler(format="dbl").resample(frame)  # type: ignore[no-any-return]
 
 
 def _through_ffmpeg(program: str, path: Path, container: str) -> Iterator[Block]:
