@@ -1,6 +1,6 @@
 """Find when each word and phone of transcribed recordings is said: writes alignments.jsonl into a folder.
 
-    python scripts/align_speech.py FOLDER [--clips]       # needs pip install pocketsphinx==5.1.2, and espeak-ng
+    python scripts/align_speech.py FOLDER [--clips]       # needs pip install pocketsphinx==5.1.1, and espeak-ng
 
 FOLDER has a manifest.csv with the columns file, label (what is said) and speaker. With `--clips` each recording is a
 word said alone. Alignment is by pocketsphinx's acoustic model of English and its dictionary, an edition of CMUdict;

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,15 +18,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import soundfile as sf
 import torch
 from torch import Tensor
 
 from tiny_kws.audio import Samples, read_mono
 from tiny_kws.config import SAMPLE_RATE
 from tiny_kws.data.held_out import part_of
+from tiny_kws.data.spans import FRAME
 from tiny_kws.enrolment.bank import (
     CHILDREN,
-    ENGLISH,
     HOMES,
     LANGUAGES,
     READERS,
@@ -37,15 +39,16 @@ from tiny_kws.enrolment.bank import (
 )
 from tiny_kws.export.onnx_models import trunk_graph
 from tiny_kws.training.networks import CausalCNN
-from tiny_kws.training.running_speech import read_free
+from tiny_kws.training.running_speech import ALIGNMENTS, is_unheard, read_free
 from tiny_kws.training.trunk import FEATURES, read_trunk, trunk_facts
 
 GAP = np.zeros(SAMPLE_RATE // 4, np.float32)
 """Between two recordings."""
 TOGETHER = 40
-"""Speakers of one recording each who make one stretch."""
+"""Speakers of few recordings who make one stretch, at most."""
 NOISE_S, SPEECH_S, PIECE_S = 300, 180, 6
-LEAST_PER_HOUR = 0.5
+LEAST_ALONE = 5
+"""Recordings of a speaker who makes a stretch alone."""
 
 
 @dataclass(frozen=True)
@@ -58,43 +61,72 @@ class Source:
     licence: str
     attribution: str
     parts: tuple[int, ...] = (1, 2)
+    heard: tuple[int, ...] = (1, 2)
+    """Parts that the trunk was trained on, but for those of `running_speech.is_unheard`."""
 
 
 SOURCES = (
     Source("speech_libri", READERS, "LibriSpeech", "CC BY 4.0", "Panayotov et al. 2015, readings from LibriVox"),
-    Source("speech_cv", HOMES, "Common Voice 1", "CC0 1.0", "Mozilla Common Voice", (2,)),
+    Source("speech_cv", HOMES, "Common Voice 1", "CC0 1.0", "Mozilla Common Voice", heard=(2,)),
     Source("speech", CHILDREN, "speechocean762", "Apache-2.0", "Zhang et al. 2021 (arXiv:2104.01378)"),
-    Source("speech_world", LANGUAGES, "Common Voice 6.1", "CC0 1.0", "Mozilla Common Voice, 59 languages", (2,)),
+    Source("speech_world", LANGUAGES, "Common Voice 6.1", "CC0 1.0", "Mozilla Common Voice, 59 languages", (2,), ()),
 )
 VOICES = "Common Voice 1"
 """Whose speech recordings of a word are put behind, a few minutes of it."""
-NOISES = Origin(
-    "Noises of ESC-10", "CC0 1.0", "K. J. Piczak 2015, the data set CC BY 3.0; clips from freesound.org", 50
-)
+NOISES = Origin("Noises of ESC-10", "CC0 1.0", "K. J. Piczak 2015, the data set CC BY 3.0; clips from freesound.org", 0)
 
 
-def grouped(source: Source, data: Path, held_out: bool = False) -> tuple[dict[str, list[Path]], list[str]]:
-    """The recordings of speakers that go in, or with `held_out` of those that do not, by stretch; their sentences."""
+@dataclass(frozen=True)
+class Group:
+    """The recordings of a speaker, or of some of whom there is little."""
+
+    kind: str
+    is_strange: bool
+    files: tuple[Path, ...]
+
+
+def grouped(source: Source, data: Path, held_out: bool = False) -> list[Group]:
+    """The recordings of speakers that go in, or with `held_out` of those that do not."""
     folder = data / source.folder
     with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    groups: dict[str, list[Path]] = defaultdict(list)
-    texts = []
     recordings = Counter(row["speaker"] for row in rows)
-    single = [name for name, count in recordings.items() if count < 5]
-    number = {name: i // TOGETHER for i, name in enumerate(sorted(single))}
+    single = {name: i // TOGETHER for i, name in enumerate(sorted(n for n, c in recordings.items() if c < LEAST_ALONE))}
+    files: dict[tuple[bool, str], list[Path]] = defaultdict(list)
     for row in rows:
         speaker = row["speaker"]
         if (part_of(speaker) in source.parts) != held_out:
-            key = str(number[speaker]) if speaker in number else speaker
-            groups[row["language"] if source.kind == LANGUAGES else key].append(folder / row["file"])
-            texts.append(row["label"])
-    return dict(sorted(groups.items())), texts
+            strange = part_of(speaker) not in source.heard or is_unheard(source.folder, speaker)
+            key = row["language"] if source.kind == LANGUAGES else str(single.get(speaker, speaker))
+            files[strange, key].append(folder / row["file"])
+    return [Group(source.kind, strange, tuple(found)) for (strange, _), found in sorted(files.items())]
 
 
-def sound_of(files: list[Path]) -> Samples:
+def words_in(folder: Path) -> dict[Path, list[tuple[int, str]]]:
+    """Of each recording its words, with the sample in which each ends; empty for a folder that is not aligned."""
+    path = folder / ALIGNMENTS
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8") as lines:
+        entries = [json.loads(line) for line in lines]
+    return {
+        folder / entry["file"]: [((at + n) * FRAME, text) for text, at, n, _ in entry["words"] if text[0] not in "<[+"]
+        for entry in entries
+    }
+
+
+def sound_of(files: Sequence[Path]) -> Samples:
     """Recordings one after another."""
     return np.concatenate([part for file in files for part in (read_mono(file), GAP)])
+
+
+def said_in(files: Sequence[Path], words: Mapping[Path, list[tuple[int, str]]]) -> list[tuple[int, str]]:
+    """The words in `sound_of`, with the sample in which each ends."""
+    said, at = [], 0
+    for file in files:
+        said += [(at + end, word) for end, word in words.get(file, [])]
+        at += sf.info(file).frames + len(GAP)
+    return said
 
 
 def pieces(sounds: list[Samples], seconds: float, rng: np.random.Generator) -> list[Samples]:
@@ -131,40 +163,42 @@ def some_vectors(network: CausalCNN, log_mel: Callable[[Tensor], Tensor], sound:
 
 def make(trunk_path: Path, data: Path) -> Bank:
     """The bank of a trunk and folders of speech and noise."""
-    sources = [(source, *grouped(source, data)) for source in SOURCES]
-    jobs = [(source.kind, files) for source, groups, _ in sources for files in groups.values()]
+    groups = {source: grouped(source, data) for source in SOURCES}
+    jobs = [group for found in groups.values() for group in found]
     network, stats, log_mel = read_trunk(trunk_path)
-    normalised(network, [some_vectors(network, log_mel, sound_of(files[:12])) for _, files in jobs[::3]])
+    normalised(network, [some_vectors(network, log_mel, sound_of(group.files[:12])) for group in jobs[::3]])
     graph, facts = trunk_graph(network, FEATURES, stats).SerializeToString(), trunk_facts(network, stats)
-    empty = Bank(graph, np.zeros((0, network.config.n_classes), np.float32), (), (), (), {}, (), facts)
+    empty = Bank(graph, np.zeros((0, network.config.n_classes), np.float32), (), (), (), (), (), facts)
     trunk = Trunk(empty)
     with ThreadPoolExecutor(2) as pool:
-        vectors = list(pool.map(lambda job: trunk.vectors(sound_of(job[1])), jobs))
+        vectors = list(pool.map(lambda group: trunk.vectors(sound_of(group.files)), jobs))
     ends = np.cumsum([0, *map(len, vectors)]).tolist()
-    stretches = tuple(Stretch(jobs[i][0], ends[i], ends[i + 1]) for i in range(len(jobs)))
-    bank = replace(empty, vectors=np.concatenate(vectors), stretches=stretches)
+    ends_of_words = {path: said for source in SOURCES for path, said in words_in(data / source.folder).items()}
+    words = [
+        (ends[i] + end // trunk.hop, word)
+        for i, group in enumerate(jobs)
+        for end, word in said_in(group.files, ends_of_words)
+    ]
     rng = np.random.default_rng(0)
-    noises = [noise / np.float32(32768) for noise in read_free(data / "noise", licences=("CC0",))]
-    voices = [read_mono(file) for file in next(groups for s, groups, _ in sources if s.name == VOICES)["0"][:TOGETHER]]
+    noises = pieces([noise / np.float32(32768) for noise in read_free(data / "noise", licences=("CC0",))], NOISE_S, rng)
+    voices = next(group for source, found in groups.items() if source.name == VOICES for group in found)
     return replace(
-        bank,
-        noises=tuple(pieces(noises, NOISE_S, rng)),
-        speech=tuple(pieces(voices, SPEECH_S, rng)),
-        words_per_hour=words_per_hour([text for s, _, texts in sources if s.kind != LANGUAGES for text in texts], bank),
-        origins=(*(origin_of(source, groups) for source, groups, _ in sources), NOISES),
+        empty,
+        vectors=np.concatenate(vectors),
+        stretches=tuple(Stretch(g.kind, ends[i], ends[i + 1], g.is_strange) for i, g in enumerate(jobs)),
+        words=tuple(words),
+        noises=tuple(noises),
+        speech=tuple(pieces([read_mono(file) for file in voices.files[:TOGETHER]], SPEECH_S, rng)),
+        origins=(
+            *(origin_of(source, found) for source, found in groups.items()),
+            replace(NOISES, recordings=len(noises)),
+        ),
     )
 
 
-def origin_of(source: Source, groups: Mapping[str, list[Path]]) -> Origin:
+def origin_of(source: Source, groups: Sequence[Group]) -> Origin:
     """What the bank says of a source."""
-    return Origin(source.name, source.licence, source.attribution, sum(map(len, groups.values())))
-
-
-def words_per_hour(texts: Sequence[str], bank: Bank) -> dict[str, float]:
-    """How often the more common words of transcripts are said."""
-    hours = sum(map(bank.hours, ENGLISH))
-    counts = Counter(word for text in texts for word in text.lower().split())
-    return {word: round(n / hours, 2) for word, n in sorted(counts.items()) if n / hours >= LEAST_PER_HOUR}
+    return Origin(source.name, source.licence, source.attribution, sum(len(group.files) for group in groups))
 
 
 def main() -> None:

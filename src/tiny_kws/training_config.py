@@ -157,7 +157,7 @@ class WindowRecipe(SoundRecipe):
 class TrunkRecipe(SoundRecipe):
     """How the trunk of own words is trained, on running speech whose phones and words are known in time."""
 
-    epochs: int = 36
+    epochs: int = 32
     batch_size: int = 32
     seconds: float = 4.0
     """Of a row of a batch."""
@@ -176,7 +176,7 @@ class TrunkRecipe(SoundRecipe):
     word_size: int = 192
     word_delay: tuple[int, int] = (8, 24)
     """Frames of 10 ms after its end at which a word is told, drawn."""
-    clip_share: float = 0.2
+    clip_share: float = 0.35
     """Of the rows that hold words said alone."""
     speeds: tuple[float, float] = (0.88, 1.14)
     room_share: float = 0.4

@@ -1,7 +1,7 @@
 """The bank: the trunk, and what a new word must not be mistaken for, as the trunk hears it.
 
 One file, made by `scripts/make_bank.py`: the trunk's graph, its vectors of hours of speech in four bits each, minutes
-of noise and of speech to vary recordings with, how often common words are said, and where all of it comes from.
+of noise and of speech to vary recordings with, which words are said when, and where all of it comes from.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -28,8 +29,8 @@ from ..files import write_bytes
 from .head import Rows
 
 BANK = Path(__file__).parent.parent / "assets" / "own-words.bank"
-FORMAT = 1
-PARTS = ("trunk.onnx", "vectors.u4", "noises.ogg", "speech.ogg")
+FORMAT = 2
+PARTS = ("trunk.onnx", "vectors.u4", "words.json", "noises.ogg", "speech.ogg")
 LEVELS = np.array(
     [-2.73, -2.07, -1.62, -1.26, -0.94, -0.66, -0.39, -0.13, 0.13, 0.39, 0.66, 0.94, 1.26, 1.62, 2.07, 2.73]
 )
@@ -46,11 +47,15 @@ ENGLISH = (READERS, HOMES, CHILDREN)
 
 @dataclass(frozen=True)
 class Stretch:
-    """One speaker, or a few, one after another: rows `start` to `stop` of the bank's vectors."""
+    """One speaker, or a few, one after another: rows `start` to `stop` of the bank's vectors.
+
+    `is_strange` is one whom the trunk was not trained on: as it hears those, it will hear others.
+    """
 
     kind: str
     start: int
     stop: int
+    is_strange: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ class Origin:
 class Bank:
     """`vectors` (rows, size) follow each other in steps of `hop` samples; `stretches` says who speaks when.
 
-    `trunk` holds the bytes of an ONNX graph, `words_per_hour` how often words are said in the bank's English.
+    `trunk` holds the bytes of an ONNX graph, `words` what is said in the bank's English, with the row in which each
+    word ends.
     """
 
     trunk: bytes
@@ -75,7 +81,7 @@ class Bank:
     stretches: tuple[Stretch, ...]
     noises: tuple[Samples, ...]
     speech: tuple[Samples, ...]
-    words_per_hour: Mapping[str, float]
+    words: tuple[tuple[int, str], ...]
     origins: tuple[Origin, ...]
     trunk_facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -88,6 +94,12 @@ class Bank:
     def trunk_sha256(self) -> str:
         """By which heads know the trunk they were made for."""
         return hashlib.sha256(self.trunk).hexdigest()
+
+    @cached_property
+    def words_per_hour(self) -> Mapping[str, float]:
+        """How often each word is said in an hour of the bank's English."""
+        hours = sum(map(self.hours, ENGLISH))
+        return {word: count / hours for word, count in Counter(word for _, word in self.words).items()}
 
     def hours(self, kind: str | None = None) -> float:
         """Of speech, of one kind or all."""
@@ -133,7 +145,7 @@ def read_bank(path: Path | None = None) -> Bank:
             tuple(Stretch(*stretch) for stretch in facts["stretches"]),
             _sounds(parts["noises.ogg"], facts["noises"]),
             _sounds(parts["speech.ogg"], facts["speech"]),
-            facts["words_per_hour"],
+            tuple((row, word) for row, word in json.loads(parts["words.json"])),
             tuple(Origin(**origin) for origin in facts["origins"]),
             facts["trunk"],
         )
@@ -162,6 +174,7 @@ def write_bank(path: Path, bank: Bank) -> None:
     parts = {
         "trunk.onnx": bank.trunk,
         "vectors.u4": _packed(bank.vectors),
+        "words.json": json.dumps(bank.words).encode(),
         "noises.ogg": _coded(bank.noises),
         "speech.ogg": _coded(bank.speech),
     }
@@ -169,10 +182,9 @@ def write_bank(path: Path, bank: Bank) -> None:
         "format": FORMAT,
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()},
         "trunk": dict(bank.trunk_facts),
-        "stretches": [[s.kind, s.start, s.stop] for s in bank.stretches],
+        "stretches": [[s.kind, s.start, s.stop, s.is_strange] for s in bank.stretches],
         "noises": [len(sound) for sound in bank.noises],
         "speech": [len(sound) for sound in bank.speech],
-        "words_per_hour": dict(bank.words_per_hour),
         "origins": [asdict(origin) for origin in bank.origins],
     }
     content = io.BytesIO()

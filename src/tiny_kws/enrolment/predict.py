@@ -1,7 +1,8 @@
 """What is to be expected of a word before it is used: misses and false alarms, each on what the head was not made from.
 
 The takes and the bank's speakers are divided over the same parts. The head of each part is trained without them: it is
-asked about its takes, and every score of the bank's speech comes from the one head that did not know the speaker.
+asked about its takes, and every score of the bank's speech comes from the one head that did not know the speaker. Of
+speakers whom the trunk was trained on nothing is told: it tells their words apart better than a stranger's.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SETTLING_S = 1.0
 """Of a speaker in the bank, before which nothing is counted: the sound before is another's."""
 EARLY_S, LATE_S = 0.5, 0.5
 """How long before a word's end, and after it, an event is it."""
+SUREST = 200
 RATES = (0.1, 0.5, 2.0)
 """False alarms an hour at which a model's misses are told, beside those that were asked for."""
 
@@ -86,37 +88,47 @@ class Evidence:
     noisy: npt.NDArray[np.float64]
     peaks: Mapping[str, npt.NDArray[np.floating]]
     hours: Mapping[str, float]
+    surest: tuple[int, ...] = ()
+    """Rows of the bank's English in which the word seems to be said, the surest first."""
 
 
-def gather(bank: Bank, teacher: Teacher, plain: Sequence[Heard], noisy: Sequence[Heard]) -> Evidence:
+def gather(
+    bank: Bank, teacher: Teacher, plain: Sequence[Heard], noisy: Sequence[Heard], speakers: Sequence[str]
+) -> Evidence:
     """Train a head for each part and ask it about what it did not know.
 
-    `plain` holds each take as it was recorded, `noisy` takes in noise. With a single take there is none to leave out,
-    and only the bank is divided.
+    `plain` holds each take as it was recorded, `noisy` takes in noise, `speakers` who said each: those with one name
+    are left out together. With a single speaker there is none to leave out, and only the bank is divided.
     """
-    n_takes = len(plain)
-    parts = int(np.clip(n_takes, 2, PARTS))
-    clean = np.full(n_takes, np.nan)
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(speakers))}
+    parts = int(np.clip(len(numbers), 2, PARTS))
+    part_of = np.array([numbers[name] % parts for name in speakers]) if len(numbers) > 1 else np.full(len(plain), -1)
+    clean = np.full(len(plain), np.nan)
     in_noise: list[list[float]] = [[] for _ in plain]
     peaks: dict[str, list[Rows]] = {kind: [] for kind in bank.kinds}
+    at: list[tuple[float, int]] = []
     hours = dict.fromkeys(bank.kinds, 0.0)
     for part in range(parts):
-        left_out = [one.take for one in plain if one.take % parts == part] if n_takes > 1 else []
+        left_out = set(np.flatnonzero(part_of == part).tolist())
         stretches = bank.part(part, parts)
-        head = teacher.without(left_out, stretches)
+        head = teacher.without(sorted(left_out), stretches)
         for one in (one for one in plain if one.take in left_out):
             clean[one.take] = word_score(head.score(one.vectors), one.end, bank.hop)
         for one in (one for one in noisy if one.take in left_out):
             in_noise[one.take].append(word_score(head.score(one.vectors), one.end, bank.hop))
         for stretch in stretches:
-            found, counted = false_peaks(head, bank.vectors[stretch.start : stretch.stop], bank.hop)
-            peaks[stretch.kind].append(found)
-            hours[stretch.kind] += counted
+            scores, rows, counted = false_peaks(head, bank.vectors[stretch.start : stretch.stop], bank.hop)
+            if stretch.kind in ENGLISH:
+                at += zip(scores.tolist(), (stretch.start + rows).tolist(), strict=True)
+            if stretch.is_strange:
+                peaks[stretch.kind].append(scores)
+                hours[stretch.kind] += counted
     return Evidence(
         clean,
         np.array([row for row in in_noise if row]),
-        {kind: np.sort(np.concatenate(parts_of_kind))[::-1] for kind, parts_of_kind in peaks.items()},
+        {kind: np.sort(np.concatenate(found))[::-1] for kind, found in peaks.items() if found},
         hours,
+        tuple(row for _, row in sorted(at, reverse=True)[:SUREST]),
     )
 
 
@@ -127,24 +139,25 @@ def word_score(scores: Rows, end: float, hop: int) -> float:
     return float(scores[first:last].max(initial=-np.inf))
 
 
-def false_peaks(head: Head, vectors: Rows, hop: int) -> tuple[Rows, float]:
-    """The logits at which speech without the word may be taken for it (`peaks_of`), and the hours they are of."""
-    scores = head.score(vectors)[_hops(SETTLING_S, hop) :]
-    return peaks_of(scores, _hops(REFRACTORY_S, hop)), len(scores) * hop / SAMPLE_RATE / 3600
+def false_peaks(head: Head, vectors: Rows, hop: int) -> tuple[Rows, npt.NDArray[np.intp], float]:
+    """The logits at which speech without the word may be taken for it, their rows, and the hours that they are of."""
+    settling = _hops(SETTLING_S, hop)
+    scores = head.score(vectors)[settling:]
+    rows = peaks_of(scores, _hops(REFRACTORY_S, hop))
+    return scores[rows], settling + rows, len(scores) * hop / SAMPLE_RATE / 3600
 
 
-def peaks_of(scores: Rows, apart: int) -> Rows:
-    """The scores (n,) that none within `apart` hops is above.
+def peaks_of(scores: Rows, apart: int) -> npt.NDArray[np.intp]:
+    """Where there are scores (n,) that none within `apart` hops is above.
 
     >>> peaks_of(np.array([0, 3, 1, 2, 0, 5], np.float32), 2)
-    array([3., 5.], dtype=float32)
+    array([1, 5])
     """
     if not len(scores):
-        return scores
+        return np.zeros(0, np.intp)
     padded = np.pad(scores, apart, constant_values=-np.inf)
     around = np.lib.stride_tricks.sliding_window_view(padded, 2 * apart + 1).max(1)
-    highest: Rows = scores[scores == around]
-    return highest
+    return np.flatnonzero(scores == around)
 
 
 def logit_for(evidence: Evidence, alarms_per_hour: float) -> float:
@@ -178,6 +191,13 @@ def expected(evidence: Evidence, logit: float, chosen: float = 0.0) -> Expected:
 
 def _misses(missed: int, takes: int) -> Misses | None:
     return Misses(missed, takes, wilson_interval(missed, takes)) if takes else None
+
+
+def alarms_at(evidence: Evidence, logit: float, kinds: Sequence[str]) -> Alarms:
+    """False alarms in the speech of some kinds together, where an event takes this logit."""
+    known = [kind for kind in kinds if evidence.hours.get(kind)]
+    count = sum(int((evidence.peaks[kind] >= logit).sum()) for kind in known)
+    return _alarms(count, sum(evidence.hours[kind] for kind in known))
 
 
 def _alarms(count: int, hours: float) -> Alarms:

@@ -34,6 +34,8 @@ PHONES = (
 # fmt: on
 """Of American English in the letters of ARPABET; whatever is no speech is SIL."""
 ALIGNMENTS = "alignments.jsonl"
+UNHEARD = ("speech_libri", "speech")
+"""Folders of which a third of the speakers are kept from the trunk."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,34 @@ class Recording:
 def read_aligned(folder: Path, parts: Sequence[int] = (1, 2)) -> list[Recording]:
     """The recordings of a folder that its alignments.jsonl tells of (`scripts/align_speech.py` writes it).
 
-    Only those of speakers of `parts` (see `data.held_out`). Raises DataError for a folder without alignments.
+    Only those of speakers of `parts` (see `data.held_out`) but for `UNHEARD`. Raises DataError for a folder without
+    alignments.
     """
+    return [_recording(folder, entry) for entry in _entries(folder, parts)]
+
+
+def read_words(folder: Path, parts: Sequence[int] = (1, 2)) -> list[str]:
+    """Every word that is said in the recordings of `read_aligned`, as often as it is."""
+    return [word[0] for entry in _entries(folder, parts) for word in entry["words"] if word[0][0] not in "<[+"]
+
+
+def is_unheard(folder: str, speaker: str) -> bool:
+    """Whether a speaker of the bank is kept from the trunk, so that what the bank says of strangers is true.
+
+    >>> [is_unheard("speech_libri", name) for name in ("1088", "116")]
+    [False, False]
+    """
+    return folder in UNHEARD and part_of(f"unheard {speaker}") == 0
+
+
+def _entries(folder: Path, parts: Sequence[int]) -> list[dict[str, Any]]:
     path = folder / ALIGNMENTS
     if not path.is_file():
         raise DataError(f"{folder}: found no {ALIGNMENTS}, expected one; make it by scripts/align_speech.py")
     with path.open(encoding="utf-8") as lines:
         entries = [json.loads(line) for line in lines]
-    return [_recording(folder, entry) for entry in entries if part_of(entry["speaker"] or entry["file"]) in parts]
+    named = [(entry, entry["speaker"] or entry["file"]) for entry in entries]
+    return [e for e, speaker in named if part_of(speaker) in parts and not is_unheard(folder.name, speaker)]
 
 
 def _recording(folder: Path, entry: dict[str, Any]) -> Recording:
