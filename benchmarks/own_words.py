@@ -3,14 +3,17 @@
     python benchmarks/own_words.py DATA OUT.json [--draws 5] [--bank FILE]
 
 DATA holds wake_words/ (a manifest.csv with file and label) and the folders of speech of `scripts/make_bank.py`. For
-each word and draw, some recordings are drawn, a model is made of them, and the word's other recordings are heard, as
-they are and in noise at 10 dB. False alarms are counted in the speech of speakers that neither trunk nor bank holds.
+each word and draw, some recordings are drawn, a model is made of them, of synthetic voices or of both, and the word's
+other recordings are heard, as they are and in noise at 10 dB. False alarms are counted in the speech of speakers that
+neither trunk nor bank holds. Draws that OUT.json holds already, of the same trunk, are not made again.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
+import json
 import sys
 import time
 from collections import defaultdict
@@ -28,6 +31,7 @@ from tiny_kws.enrolment.bank import ENGLISH, Bank, Trunk, read_bank
 from tiny_kws.enrolment.enroll import learn
 from tiny_kws.enrolment.learn import Heard, hear_variants
 from tiny_kws.enrolment.predict import SETTLING_S, false_peaks, word_score
+from tiny_kws.enrolment.say import Say, speakers
 from tiny_kws.enrolment.takes import find_takes
 from tiny_kws.enrolment.vary import as_it_is, in_noise
 from tiny_kws.files import write_json
@@ -37,7 +41,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from make_bank import SOURCES, grouped, sound_of
 
 RATES = (10.0, 2.0, 0.5)
-COUNTS = (10, 3)
+WAYS = ((10, False), (3, False), (0, True), (3, True), (10, True))
+"""How many recordings, and whether synthetic voices say the word too."""
 SNR_DB = 10.0
 WANTED = 0.5
 
@@ -59,7 +64,7 @@ class Speech:
 
 def speech_apart(trunk: Trunk, data: Path) -> Speech:
     """What SOURCES hold of speakers that did not go in."""
-    jobs = [(s.kind, files) for s in SOURCES for files in grouped(s, data, held_out=True)[0].values()]
+    jobs = [(group.kind, group.files) for s in SOURCES for group in grouped(s, data, held_out=True)]
     found: dict[str, list[np.ndarray]] = defaultdict(list)
     with ThreadPoolExecutor() as pool:
         for (kind, _), vectors in zip(jobs, pool.map(lambda job: trunk.vectors(sound_of(job[1])), jobs), strict=True):
@@ -100,12 +105,19 @@ def heard_in(trunk: Trunk, paths: list[Path], noises: list[Samples]) -> tuple[li
 
 
 def one_draw(
-    word: str, paths: list[Path], count: int, draw: int, bank: Bank, speech: Speech, heard: tuple[list[Heard], ...]
+    word: str,
+    paths: list[Path],
+    way: tuple[int, bool],
+    draw: int,
+    bank: Bank,
+    speech: Speech,
+    heard: tuple[list[Heard], ...],
 ) -> dict[str, Any]:
-    """Make a model of `count` recordings and try it on the others."""
+    """Make a model of some recordings, of voices or of both, and try it on the other recordings."""
+    count, say = way
     chosen = np.random.default_rng(1000 + draw).permutation(len(paths))[:count]
     began = time.perf_counter()
-    made = learn(word, [paths[i] for i in chosen], bank, WANTED, seed=draw)
+    made = learn(word, [paths[i] for i in chosen], bank, WANTED, Say() if say else None, seed=draw)
     seconds = time.perf_counter() - began
     head = made.own_word.head
     others = [i for i in range(len(paths)) if i not in set(chosen.tolist())]
@@ -118,6 +130,7 @@ def one_draw(
     return {
         "word": word,
         "recordings": count,
+        "spoken": made.report.spoken,
         "draw": draw,
         "seconds": round(seconds, 2),
         "missed": {f"{rate:g}": round(float((clean < logit).mean()), 4) for rate, logit in at.items()},
@@ -146,20 +159,36 @@ def main() -> None:
     trunk = Trunk(bank)
     speech = speech_apart(trunk, asked.data)
     noises = noises_apart(asked.data / "noise")
-    results = []
+    results = known(asked.out, bank)
+    done = {(one["word"], one["recordings"], bool(one["spoken"]), one["draw"]) for one in results}
     for word, paths in sorted(word_recordings(asked.data / "wake_words").items()):
         heard = heard_in(trunk, paths, noises)
-        for count in COUNTS:
-            for draw in range(asked.draws):
-                results.append(one_draw(word, paths, count, draw, bank, speech, heard))
-                missed = results[-1]["missed"]
-                print(
-                    word, count, draw, missed, results[-1]["missed_in_noise"], f"{results[-1]['seconds']} s", flush=True
-                )
-    hours = {kind: round(speech.hours(kind), 2) for kind in speech.vectors}
-    write_json(
-        asked.out, {"trunk_sha256": bank.trunk_sha256, "bank_hours": bank.hours(), "hours": hours, "draws": results}
-    )
+        for way, draw in itertools.product(WAYS, range(asked.draws)):
+            if (word, *way, draw) not in done:
+                found = one_draw(word, paths, way, draw, bank, speech, heard)
+                results.append(found)
+                print(word, *way, draw, found["missed"], found["missed_in_noise"], f"{found['seconds']} s", flush=True)
+                save(asked.out, bank, speech, results)
+
+
+def known(out: Path, bank: Bank) -> list[dict[str, Any]]:
+    """The draws of an earlier run on this trunk."""
+    if not out.exists():
+        return []
+    before = json.loads(out.read_text(encoding="utf-8"))
+    return list(before["draws"]) if before["trunk_sha256"] == bank.trunk_sha256 else []
+
+
+def save(out: Path, bank: Bank, speech: Speech, draws: list[dict[str, Any]]) -> None:
+    order = {way: i for i, way in enumerate(WAYS)}
+    draws = sorted(draws, key=lambda one: (one["word"], order[one["recordings"], bool(one["spoken"])], one["draw"]))
+    facts = {
+        "trunk_sha256": bank.trunk_sha256,
+        "bank_hours": bank.hours(),
+        "hours": {kind: round(speech.hours(kind), 2) for kind in speech.vectors},
+        "voices": [voice.name for voice in speakers(Say())],
+    }
+    write_json(out, {**facts, "draws": draws})
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from tiny_kws.audio import read_mono
 from tiny_kws.enrolment.bank import BANK, ENGLISH
 from tiny_kws.enrolment.enroll import Request, check_request
 from tiny_kws.enrolment.predict import Alarms, Expected, Misses
-from tiny_kws.enrolment.takes import read_takes
+from tiny_kws.enrolment.takes import find_takes, read_takes
 from tiny_kws.enrolment.told import Told, told_line, told_of, told_table
 from tiny_kws.json_form import to_json
 
@@ -91,11 +91,22 @@ def test_a_stranger_is_heard(spoken: Path, model: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("voice", ["en-us+f3", "en-gb+m2", "en-us+m4"])
+def test_a_word_at_the_very_end_is_heard(voice: str, model: Path, tmp_path: Path) -> None:
+    """A recording that stops where the word does, or 30 ms before, is heard like one that goes on."""
+    audio = read_mono(speak("computer", voice, tmp_path / "said.wav"))
+    (take,) = find_takes(np.pad(audio, RATE // 2), "said")
+    for early in (0, 480):
+        sf.write(tmp_path / "cut.wav", np.pad(audio, RATE // 2)[: take.stop - early], RATE)
+        assert heard(model, tmp_path / "cut.wav") == ["computer"]
+
+
+@pytest.mark.slow
 def test_the_report_as_json(spoken: Path, model: Path, tmp_path: Path) -> None:
     """--json tells takes, threshold, misses and false alarms at the rate asked for; again gives the same file."""
     again = tmp_path / "computer.onnx"
     report = json.loads(said("enroll", "computer", spoken / "computer", "--out", again, "--json"))
-    assert (report["word"], report["takes"], report["path"]) == ("computer", 8, str(again))
+    assert (report["word"], report["takes"], report["spoken"], report["path"]) == ("computer", 8, 0, str(again))
     assert report["chosen"]["threshold"] == 0.5
     assert report["chosen"]["misses"]["takes"] == 8
     english = [report["chosen"]["alarms"][kind] for kind in ENGLISH]
@@ -373,3 +384,4 @@ def test_seconds_of_sound_have_no_rate_an_hour() -> None:
     short = told(0.01)
     assert "your own" not in told_line(short)
     assert told_table(short.expected, short.threshold).columns[3:] == ("adults (10.0 h)",)
+    assert told_table(short.expected, short.threshold, voices=True).columns[1] == "missed of the voices"

@@ -26,9 +26,9 @@ from tiny_kws.enrolment.bank import (
     read_bank,
     write_bank,
 )
-from tiny_kws.enrolment.enroll import check_word
+from tiny_kws.enrolment.enroll import check_word, fires_at, study_of
 from tiny_kws.enrolment.head import THRESHOLD, Head, OwnWord, fit, windows
-from tiny_kws.enrolment.predict import Evidence, expected, logit_for, peaks_of, word_score
+from tiny_kws.enrolment.predict import SETTLING_S, Evidence, alarms_at, expected, logit_for, peaks_of, word_score
 from tiny_kws.enrolment.ship import read_words, write_model
 from tiny_kws.enrolment.takes import find_takes, read_takes
 from tiny_kws.enrolment.vary import Surroundings, as_it_is, in_noise, varied
@@ -164,8 +164,8 @@ def test_a_head_scores_what_windows_hold() -> None:
 def test_peaks_are_counted_once() -> None:
     """Two crossings within the refractory time are one false alarm."""
     scores = np.array([0, 5, 4, 0, 0, 0, 0, 6, 0], np.float32)
-    assert peaks_of(scores, 3).tolist() == [5.0, 6.0]
-    assert peaks_of(scores, 6).tolist() == [6.0]
+    assert peaks_of(scores, 3).tolist() == [1, 7]
+    assert peaks_of(scores, 6).tolist() == [7]
 
 
 def evidence_of(adults: list[float], clean: list[float]) -> Evidence:
@@ -183,6 +183,38 @@ def test_the_threshold_gives_the_rate() -> None:
     assert (told.alarms[READERS].count, told.alarms[HOMES].count, told.alarms_per_hour) == (8, 0, 0.5)
     low, high = told.alarms[READERS].interval
     assert (round(low * 8, 2), round(high * 8, 2)) == (3.45, 15.76)
+
+
+def test_false_alarms_of_several_kinds_together() -> None:
+    """Of readers and homes eight and none in ten hours; other languages are not asked for."""
+    told = alarms_at(evidence_of([float(i) for i in range(20)], [30.0]), 11.5, (READERS, HOMES, CHILDREN))
+    assert (told.count, told.hours) == (8, 10.0)
+
+
+def test_only_strangers_to_the_trunk_are_counted(bank: Bank) -> None:
+    """False alarms are told of speakers whom the trunk was not trained on; of all, where the word seems to be."""
+    known = replace(small_bank(bank), trunk=bank.trunk)
+    halves = tuple(replace(s, is_strange=i % 2 == 0) for i, s in enumerate(known.stretches))
+    known = replace(known, stretches=halves)
+    rng = np.random.default_rng(0)
+    takes = find_takes(around([word_like(3, seconds) for seconds in (0.5, 0.55, 0.6, 0.65)]), "takes")
+    study = study_of(known, Trunk(known), takes, [], rng)
+    settling = SETTLING_S / 3600
+    for kind in ENGLISH:
+        rows = [s.stop - s.start for s in halves if s.kind == kind and s.is_strange]
+        hours = sum(rows) * known.hop / RATE / 3600 - len(rows) * settling
+        assert study.evidence.hours[kind] == pytest.approx(hours, rel=0.02)
+    strange = {s.start: s.is_strange for s in halves}
+    starts = sorted(strange)
+    found = {strange[max(start for start in starts if start <= row)] for row in study.evidence.surest}
+    assert found == {True, False}
+
+
+def test_phrases_that_fire_are_those_before_the_peak(bank: Bank) -> None:
+    """The last two words that end within 0.8 s before a row are said there, each phrase once."""
+    known = replace(bank, words=((90, "the"), (95, "old"), (99, "commuter"), (101, "came"), (300, "compute")))
+    evidence = replace(evidence_of([1.0], [2.0]), surest=(100, 302, 100, 700))
+    assert fires_at(known, evidence) == ("old commuter", "compute")
 
 
 def test_misses_are_told_with_wilsons_interval() -> None:
@@ -219,6 +251,11 @@ def test_parts_of_the_bank_share_no_speaker(bank: Bank) -> None:
 def test_the_bank_says_where_it_comes_from(bank: Bank) -> None:
     """Over ten hours of English, every origin with a licence that lets anyone use what is made of it."""
     assert sum(map(bank.hours, ENGLISH)) > 10
+    assert all(origin.recordings for origin in bank.origins)
+    for kind in (*ENGLISH, LANGUAGES):
+        assert sum(s.stop - s.start for s in bank.stretches if s.kind == kind and s.is_strange) > 20_000
+    assert len(bank.words) > 50_000
+    assert bank.words_per_hour["the"] > 300
     assert {origin.licence for origin in bank.origins} <= {"CC0 1.0", "CC BY 4.0", "Apache-2.0", "CC0, CC BY"}
     assert bank.vectors.std(0) == pytest.approx(np.ones(bank.vectors.shape[1]), abs=0.25)
 
@@ -232,7 +269,9 @@ def small_bank(bank: Bank) -> Bank:
             kept.append(Stretch(kind, at, at + len(rows)))
             vectors.append(rows)
             at += len(rows)
-    return replace(bank, vectors=np.concatenate(vectors), stretches=tuple(kept), noises=bank.noises[:3])
+    return replace(
+        bank, vectors=np.concatenate(vectors), stretches=tuple(kept), words=bank.words[:9], noises=bank.noises[:3]
+    )
 
 
 def test_a_bank_is_read_as_it_was_written(bank: Bank, tmp_path: Path) -> None:
@@ -242,6 +281,7 @@ def test_a_bank_is_read_as_it_was_written(bank: Bank, tmp_path: Path) -> None:
     again = read_bank(tmp_path / "small.bank")
     assert np.array_equal(again.vectors, small.vectors)
     assert (again.stretches, again.origins, again.trunk) == (small.stretches, small.origins, small.trunk)
+    assert again.words == small.words
     assert [len(noise) for noise in again.noises] == [len(noise) for noise in small.noises]
 
 

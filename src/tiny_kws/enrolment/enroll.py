@@ -21,6 +21,7 @@ from .bank import OWN, Bank, Stretch, Trunk, read_bank
 from .head import THRESHOLD, Head, OwnWord
 from .learn import Heard, Teacher, hear, hear_variants, n_bins_for
 from .predict import RATES, Evidence, Expected, expected, gather, logit_for
+from .say import Say, spoken
 from .takes import Take, read_takes, sound_files
 from .vary import Surroundings, in_noise
 
@@ -34,6 +35,10 @@ LENGTHS = (0.5, 1.8)
 SHORT_S = 0.35
 COMMON_PER_HOUR = 0.5
 MOST_TAKES = 2000
+FIRED_AT = 10
+"""Rows before an event in which the words end that it is of."""
+FIRES_AT = 8
+"""Phrases that are told at which a word fires."""
 RATE_LIMITS = (0.01, 100.0)
 
 
@@ -41,17 +46,20 @@ RATE_LIMITS = (0.01, 100.0)
 class Report:
     """What became of recordings. `expected` is told by rising threshold; `chosen` is the one that the model has.
 
-    `passed_over` names what was not used, with the reason; `misfits` are recordings that do not sound like the others;
-    `notes` is advice, each one sentence.
+    `takes` counts recorded ones, `spoken` those of synthetic voices; misses are told of recorded takes if there are
+    any. `passed_over` names what was not used, with the reason; `misfits` are recordings that do not sound like the
+    others; `fires_at` what people say where the word seems to be said; `notes` is advice, each one sentence.
     """
 
     word: str
     takes: int
+    spoken: int
     seconds: float
     chosen: Expected
     expected: tuple[Expected, ...]
     passed_over: dict[str, str]
     misfits: tuple[str, ...]
+    fires_at: tuple[str, ...]
     notes: tuple[str, ...]
     path: Path | None = None
 
@@ -77,9 +85,10 @@ class Request:
 
 def enroll(
     word: str,
-    recordings: str | Path | Sequence[str | Path],
+    recordings: str | Path | Sequence[str | Path] = (),
     out: str | Path | None = None,
     *,
+    say: Say | bool = False,
     false_alarms_per_hour: float = 0.5,
     negatives: Sequence[str | Path] = (),
     add_to: str | Path | None = None,
@@ -89,22 +98,28 @@ def enroll(
     """Make a model that hears `word` from recordings of it, and say what to expect of it before it is used.
 
     `recordings` are sound files, or folders of them, in any format; each holds the word once, or several times with
-    pauses between. `out` is the artefact to write (default: WORD.onnx; none is written before all is done). `negatives`
-    are files or folders of sound without the word, beside the package's bank. With `add_to` the words of that artefact
-    of `enroll` stay, and the new one comes beside them.
+    pauses between. With `say` synthetic voices say it too, or alone where there are no recordings. `out` is the
+    artefact to write (default: WORD.onnx; none is written before all is done). `negatives` are files or folders of
+    sound without the word, beside the package's bank. With `add_to` the words of that artefact of `enroll` stay, and
+    the new one comes beside them.
 
     Raises UsageError for a word or recordings that cannot be used, DataError for a missing or damaged bank, ModelError
     for an artefact that words cannot be added to.
     """
     sources = [recordings] if isinstance(recordings, (str, Path)) else recordings
-    return fulfil(check_request(word, out, false_alarms_per_hour, add_to, bank), sources, negatives, seed)
+    asked = check_request(word, out, false_alarms_per_hour, add_to, bank)
+    return fulfil(asked, sources, (Say() if say is True else say) or None, negatives, seed)
 
 
 def fulfil(
-    asked: Request, recordings: Sequence[str | Path], negatives: Sequence[str | Path] = (), seed: int = 0
+    asked: Request,
+    recordings: Sequence[str | Path],
+    say: Say | None = None,
+    negatives: Sequence[str | Path] = (),
+    seed: int = 0,
 ) -> Report:
     """What `enroll` does once a request was checked."""
-    made = learn(asked.word, recordings, asked.bank, asked.false_alarms_per_hour, negatives, seed)
+    made = learn(asked.word, recordings, asked.bank, asked.false_alarms_per_hour, say, negatives, seed)
     _ship().write_model(asked.path, asked.bank, [*asked.others, made.own_word])
     return replace(made.report, path=asked.path)
 
@@ -165,12 +180,67 @@ def learn(
     recordings: Sequence[str | Path],
     bank: Bank,
     false_alarms_per_hour: float,
+    say: Say | None = None,
     negatives: Sequence[str | Path] = (),
     seed: int = 0,
 ) -> Enrolled:
     """The head of a word and its report; nothing is written."""
     passed_over: dict[str, str] = {}
     negative_files = sound_files(negatives, "sound without the word", passed_over)
+    rng = np.random.default_rng(seed)
+    recorded = _recorded(word, recordings, passed_over) if recordings or say is None else []
+    voiced, silent = spoken(word, say, rng) if say else ([], {})
+    trunk = Trunk(bank)
+    bank, unheard = _with_negatives(bank, trunk, negative_files)
+    study = study_of(bank, trunk, recorded, voiced, rng)
+    head, evidence = study.head, study.evidence
+    logit = logit_for(evidence, false_alarms_per_hour)
+    misfits = _misfits(recorded, evidence)
+    points = [
+        expected(evidence, at, logit)
+        for at in sorted({logit_for(evidence, rate) for rate in (*RATES, false_alarms_per_hour)})
+    ]
+    chosen = next(point for point in points if point.threshold == THRESHOLD)
+    report = Report(
+        word,
+        len(recorded),
+        len(voiced),
+        float(np.median([take.seconds for take in recorded or voiced])),
+        chosen,
+        tuple(points),
+        {**passed_over, **silent, **unheard},
+        misfits,
+        fires_at(bank, evidence),
+        tuple(_notes(word, recorded, voiced, chosen, bank)),
+    )
+    own_word = OwnWord(word, Head(head.weights, head.bias - logit), THRESHOLD, _facts(report, bank, len(head.weights)))
+    return Enrolled(own_word, report)
+
+
+@dataclass(frozen=True)
+class Study:
+    """The head of a word, and what heads that knew less of it say of what they did not know."""
+
+    head: Head
+    evidence: Evidence
+
+
+def study_of(
+    bank: Bank, trunk: Trunk, recorded: Sequence[Take], voiced: Sequence[Take], rng: np.random.Generator
+) -> Study:
+    """Train on recorded takes and on those of voices; misses are of recorded ones, if there are any."""
+    takes = [*recorded, *voiced]
+    heard = hear(trunk, recorded, voiced, Surroundings(bank.noises, bank.speech), rng)
+    teacher = Teacher(bank, heard, n_bins_for(takes, bank.hop / SAMPLE_RATE), rng)
+    head = teacher.learn()
+    asked = recorded or voiced
+    speakers = [f"take {i}" for i in range(len(recorded))] + [take.name for take in voiced]
+    evidence = gather(bank, teacher, heard[: len(takes)], _in_noise(trunk, asked, bank, rng), speakers)
+    return Study(head, replace(evidence, clean=evidence.clean[: len(asked)]))
+
+
+def _recorded(word: str, recordings: Sequence[str | Path], passed_over: dict[str, str]) -> list[Take]:
+    """The takes in recordings; what was not used goes into `passed_over`. Raises UsageError if there is none."""
     found = read_takes(recordings)
     takes, odd = _of_usual_length(found.takes)
     passed_over |= {**found.passed_over, **odd}
@@ -180,32 +250,7 @@ def learn(
         raise UsageError(f"found no take of {word!r} ({name}: {reason}{others}), expected the word said aloud")
     if len(takes) > MOST_TAKES:
         raise UsageError(f"found {len(takes)} takes of {word!r}, expected at most {MOST_TAKES}; leave some out")
-    rng = np.random.default_rng(seed)
-    trunk = Trunk(bank)
-    bank, unheard = _with_negatives(bank, trunk, negative_files)
-    heard = hear(trunk, takes, Surroundings(bank.noises, bank.speech), rng)
-    teacher = Teacher(bank, heard, n_bins_for(takes, bank.hop / SAMPLE_RATE), rng)
-    head = teacher.learn()
-    evidence = gather(bank, teacher, heard[: len(takes)], _in_noise(trunk, takes, bank, rng))
-    logit = logit_for(evidence, false_alarms_per_hour)
-    misfits = _misfits(takes, evidence)
-    points = [
-        expected(evidence, at, logit)
-        for at in sorted({logit_for(evidence, rate) for rate in (*RATES, false_alarms_per_hour)})
-    ]
-    chosen = next(point for point in points if point.threshold == THRESHOLD)
-    report = Report(
-        word,
-        len(takes),
-        float(np.median([take.seconds for take in takes])),
-        chosen,
-        tuple(points),
-        {**passed_over, **unheard},
-        misfits,
-        tuple(_notes(word, takes, chosen, bank)),
-    )
-    own_word = OwnWord(word, Head(head.weights, head.bias - logit), THRESHOLD, _facts(report, bank, teacher.n_bins))
-    return Enrolled(own_word, report)
+    return takes
 
 
 def _of_usual_length(takes: Sequence[Take]) -> tuple[list[Take], dict[str, str]]:
@@ -258,7 +303,7 @@ def _in_noise(trunk: Trunk, takes: Sequence[Take], bank: Bank, rng: np.random.Ge
 def _misfits(takes: Sequence[Take], evidence: Evidence) -> tuple[str, ...]:
     """Recordings that heads made without them do not take for the word. Raises UsageError if they are most."""
     at = logit_for(evidence, MISFIT_RATE)
-    names = [take.name for take, logit in zip(takes, evidence.clean, strict=True) if logit < at]
+    names = [take.name for take, logit in zip(takes, evidence.clean, strict=False) if logit < at]
     if len(takes) > 3 and len(names) > len(takes) / 2:
         raise UsageError(
             f"{len(names)} of {len(takes)} recordings do not sound like the others, expected one word in all of them; "
@@ -267,17 +312,31 @@ def _misfits(takes: Sequence[Take], evidence: Evidence) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _notes(word: str, takes: Sequence[Take], chosen: Expected, bank: Bank) -> list[str]:
+def fires_at(bank: Bank, evidence: Evidence) -> tuple[str, ...]:
+    """The words that are said where the word seems to be, in the bank's English; those of the surest first."""
+    rows = np.array([row for row, _ in bank.words])
+    said = []
+    for row in evidence.surest:
+        first, behind = np.searchsorted(rows, (row - FIRED_AT, row + 1))
+        said.append(" ".join(word for _, word in bank.words[first:behind][-2:]))
+    return tuple(dict.fromkeys(text for text in said if text))[:FIRES_AT]
+
+
+def _notes(word: str, takes: Sequence[Take], voiced: Sequence[Take], chosen: Expected, bank: Bank) -> list[str]:
     notes = []
     said = bank.words_per_hour.get(word.casefold(), 0.0)
     if said >= COMMON_PER_HOUR:
         notes.append(f"{word!r} is a common word, said {said:.0f} times in an hour of speech: it will fire when it is")
-    if float(np.median([take.seconds for take in takes])) < SHORT_S:
+    if float(np.median([take.seconds for take in takes or voiced])) < SHORT_S:
         notes.append("the word is short: one of three syllables or more, or a phrase, is told apart far better")
     clipped = sum(take.is_clipped for take in takes)
     if clipped:
         notes.append(f"{clipped} of {len(takes)} takes are clipped: record farther away or turn the microphone down")
-    if len(takes) < 5:
+    if voiced and not takes:
+        notes.append(
+            "misses are told of synthetic voices: people are missed more often; a few recordings help, and tell"
+        )
+    elif len(takes) < 5:
         notes.append("so few takes say little about other times and people: ten or more are better")
     if chosen.misses and chosen.misses.rate > 0.3:
         notes.append("the word is often missed at this rate of false alarms: more recordings or a longer word help")
@@ -289,6 +348,7 @@ def _facts(report: Report, bank: Bank, n_bins: int) -> dict[str, object]:
     return {
         "word": report.word,
         "takes": report.takes,
+        "spoken": report.spoken,
         "bins": n_bins,
         "trunk_sha256": bank.trunk_sha256,
         "threshold": THRESHOLD,

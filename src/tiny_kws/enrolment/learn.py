@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,8 +17,10 @@ from .takes import Take
 from .vary import Surroundings, Variant, as_it_is, varied
 
 VARIANTS = 400
-"""Of all takes together, at least; a take has from LEAST_VARIANTS to MOST_VARIANTS."""
-LEAST_VARIANTS, MOST_VARIANTS = 4, 100
+"""Of all takes together, at least; a take has MOST_VARIANTS at most."""
+MOST_VARIANTS = 100
+VOICES_WORTH = 4
+"""Recordings for which takes by synthetic voices stand, together."""
 LAG = (0.08, 0.24)
 """Seconds after its end in which a word is to be heard."""
 REALIGNED_WITHIN = (0.6, 0.4)
@@ -53,12 +56,24 @@ def n_bins_for(takes: Sequence[Take], hop_s: float) -> int:
     return int(np.clip(round((longest + MARGIN_S) / hop_s), *BINS))
 
 
-def hear(trunk: Trunk, takes: Sequence[Take], around: Surroundings, rng: np.random.Generator) -> list[Heard]:
-    """Every take as it is and as it might be said another time."""
-    each = int(np.clip(-(-VARIANTS // len(takes)), LEAST_VARIANTS, MOST_VARIANTS))
+def hear(
+    trunk: Trunk, recorded: Sequence[Take], voiced: Sequence[Take], around: Surroundings, rng: np.random.Generator
+) -> list[Heard]:
+    """Every take as it is, recorded ones and then those of voices, and as it might be said another time.
+
+    The more recordings there are, the less the voices count.
+    """
+    weight = min(1.0, VOICES_WORTH / len(recorded)) if recorded else 1.0
+    each = [_n_variants(VARIANTS, recorded)] * len(recorded)
+    each += [_n_variants(VARIANTS * weight, voiced)] * len(voiced)
+    takes = [*recorded, *voiced]
     jobs = [(i, as_it_is(take)) for i, take in enumerate(takes)]
-    jobs += [(i, varied(take, around, rng)) for i, take in enumerate(takes) for _ in range(each - 1)]
+    jobs += [(i, varied(take, around, rng)) for i, take in enumerate(takes) for _ in range(each[i] - 1)]
     return hear_variants(trunk, jobs)
+
+
+def _n_variants(together: float, takes: Sequence[Take]) -> int:
+    return int(np.clip(math.ceil(together / max(1, len(takes))), 1, MOST_VARIANTS))
 
 
 def hear_variants(trunk: Trunk, jobs: Iterable[tuple[int, Variant]]) -> list[Heard]:
@@ -107,7 +122,7 @@ class Teacher:
         for _ in range(ROUNDS - 1):
             scores = head.score(self.bank.vectors)
             scores[: self.n_bins - 1] = -np.inf
-            hardest = np.argpartition(-scores, HARD)[:HARD]
+            hardest = np.argpartition(-scores, min(HARD, len(scores) - 1))[:HARD]
             self._bank_rows = np.union1d(self._bank_rows, hardest)
             self._gather()
             head = self._fit(np.ones(len(self._rows), bool), head)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..evaluation.tables import Table
 from ..json_form import from_json
 from .bank import CHILDREN, HOMES, LANGUAGES, OWN, READERS
 from .predict import Alarms, Expected, Misses
+
+if TYPE_CHECKING:
+    from .advise import Advice
 
 NAMES = {
     READERS: "adults reading books",
@@ -35,6 +38,7 @@ class Told:
     takes: int
     threshold: float
     expected: tuple[Expected, ...]
+    spoken: int = 0
 
 
 def told_of(own_words: Sequence[Any]) -> list[Told]:
@@ -51,15 +55,16 @@ def told_line(told: Told) -> str:
     point = next((point for point in told.expected if point.threshold == told.threshold), told.expected[0])
     missed = f"missed {_misses(point.misses)}, at 10 dB SNR {_misses(point.misses_in_noise)}"
     alarms = ", ".join(f"{NAMES.get(kind, kind)} {_alarms(alarms)}" for kind, alarms in _rated(point))
-    return f"{n_takes(told.takes)}; {missed}; false alarms an hour: {alarms or 'not known'}"
+    return f"{made_of(told.takes, told.spoken)}; {missed}; false alarms an hour: {alarms or 'not known'}"
 
 
-def told_table(points: Sequence[Expected], chosen: float) -> Table:
-    """A row for each threshold; `chosen` is the one that the model has."""
+def told_table(points: Sequence[Expected], chosen: float, *, voices: bool = False) -> Table:
+    """A row for each threshold; `chosen` is the one that the model has. With `voices` misses are told of them alone."""
+    missed = "missed of the voices" if voices else "missed"
     kinds = [kind for kind, _ in _rated(points[0])]
     hours = (f"{NAMES.get(kind, kind)} ({points[0].alarms[kind].hours:.1f} h)" for kind in kinds)
     return Table(
-        ("threshold", "missed", "missed at 10 dB SNR", *hours),
+        ("threshold", missed, f"{missed} at 10 dB SNR", *hours),
         [
             (
                 f"{point.threshold:.2f}{' (the model has it)' if point.threshold == chosen else ''}",
@@ -72,6 +77,14 @@ def told_table(points: Sequence[Expected], chosen: float) -> Table:
     )
 
 
+def advice_table(found: Sequence[Advice]) -> Table:
+    """A row for each candidate."""
+    return Table(
+        ("word", "sounds", "syllables", "said an hour", "false alarms an hour"),
+        [(one.word, one.sounds, str(one.syllables), f"{one.per_hour:.1f}", _alarms(one.alarms)) for one in found],
+    )
+
+
 def n_takes(count: int) -> str:
     """How many takes, in words.
 
@@ -79,6 +92,17 @@ def n_takes(count: int) -> str:
     ('1 take', '10 takes')
     """
     return "1 take" if count == 1 else f"{count} takes"
+
+
+def made_of(takes: int, spoken: int) -> str:
+    """What a word was learnt from, in words.
+
+    >>> made_of(10, 0), made_of(0, 140), made_of(1, 140)
+    ('10 takes', '140 takes by synthetic voices', '1 take and 140 by synthetic voices')
+    """
+    if not spoken:
+        return n_takes(takes)
+    return f"{n_takes(takes)} and {spoken} by synthetic voices" if takes else f"{n_takes(spoken)} by synthetic voices"
 
 
 def _rated(point: Expected) -> list[tuple[str, Alarms]]:

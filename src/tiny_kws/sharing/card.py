@@ -11,7 +11,7 @@ from typing import Any
 
 from ..artefact.format import Metadata, Validation
 from ..artefact.hub import CHECKPOINT, SUMS, import_hub
-from ..enrolment.told import EXPLANATION, n_takes, told_of, told_table
+from ..enrolment.told import EXPLANATION, made_of, told_of, told_table
 from ..evaluation import tables
 from ..evaluation.metrics import ClipMetrics, StreamMetrics
 from ..json_form import from_json
@@ -349,7 +349,8 @@ def _told_of_own_words(metadata: Metadata) -> str:
         return ""
     blocks: list[tables.Block] = [f"{EXPLANATION} Told when the word was enrolled, before it was used."]
     for told in told_of(metadata.own_words):
-        blocks += [f"*{told.word}*, from {n_takes(told.takes)}:", told_table(told.expected, told.threshold)]
+        table = told_table(told.expected, told.threshold, voices=not told.takes)
+        blocks += [f"*{told.word}*, from {made_of(told.takes, told.spoken)}:", table]
     return f"## What to expect\n\n{tables.markdown(blocks)}"
 
 
