@@ -791,6 +791,21 @@ def test_a_damaged_mp3(artefact: Path, tmp_path: Path) -> None:
     assert "all.mp3: damaged" in done.complaint
 
 
+@pytest.mark.parametrize(
+    ("command", "how"), [("classify", "by name"), ("classify", "standard input"), ("detect", "by name")]
+)
+def test_an_mp3_cut_amid_a_frame(tmp_path: Path, command: str, how: str) -> None:
+    """It is answered, and the only line beside the answer is ours."""
+    cut = tmp_path / "cut.mp3"
+    sf.write(cut, np.random.default_rng(0).uniform(-0.1, 0.1, 96_000), 16_000)
+    content = cut.read_bytes()
+    cut.write_bytes(content[: len(content) * 2 // 3 + 11])
+    is_named = how == "by name"
+    done = run_apart(command, cut if is_named else "-", stdin=b"" if is_named else cut.read_bytes())
+    assert (done.status, len(done.out.splitlines())) == (0, 2)
+    assert f"{cut if is_named else how}: cut short, holds " in done.complaint
+
+
 # Interruptions
 
 

@@ -267,6 +267,19 @@ def test_recordings_of_all_sorts_are_refused(tmp_path: Path, there: Path) -> Non
     assert is_as_before(there)
 
 
+def test_mp3s_cut_amid_a_frame_are_refused(tmp_path: Path, there: Path) -> None:
+    """What the decoder prints by itself about them does not stand beside what is said of them."""
+    for name in ("a", "b"):
+        whole = tmp_path / f"{name}.mp3"
+        sf.write(whole, np.zeros(2 * RATE), RATE)
+        whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3 + 11])
+    done = run_cli("enroll", "computer", tmp_path / "a.mp3", tmp_path / "b.mp3", "--out", there)
+    *warned, refusal = done.stderr.splitlines()
+    assert ["cut short" in line for line in warned] == [True, True]
+    assert "found no take of 'computer'" in refusal
+    assert is_as_before(there)
+
+
 def test_a_bank_that_cannot_be_used_is_named(spoken: Path, tmp_path: Path, there: Path) -> None:
     """One that is missing, cut short, or a folder."""
     (tmp_path / "cut.bank").write_bytes(BANK.read_bytes()[:1_000_000])

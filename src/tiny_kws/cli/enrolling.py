@@ -28,6 +28,7 @@ TRIES = 5
 
 
 @app.command()
+@libraries_silenced()
 def enroll(
     word: Annotated[str, typer.Argument(help="The word or phrase, as it is to be called.")],
     files: Annotated[
