@@ -1,5 +1,6 @@
 """Files that say too little, too much or something else are heard whole, or it is said what was not heard."""
 
+import errno
 import io
 import logging
 import os
@@ -7,6 +8,7 @@ import stat
 import struct
 import sys
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 from unittest import mock
 
@@ -361,3 +363,38 @@ class TestCutShort:
         """In Python the logger of the package tells it."""
         read_mono(io.BytesIO(wav(noise(16_000), 64_000)))
         assert [(record.name, record.levelno) for record in caplog.records] == [("tiny_kws.decoding", logging.WARNING)]
+
+
+class TestNoRoom:
+    """A copy that does not fit is no fault of the recording: which folder is full, and what to do, is said."""
+
+    FULL = OSError(errno.ENOSPC, "No space left on device")
+
+    def test_for_standard_input(self):
+        """A stream is copied as a whole."""
+        with mock.patch.object(decoding.shutil, "copyfileobj", side_effect=self.FULL):
+            self.check(io.BytesIO(encoded(tone(), "WAV")), "standard input")
+
+    def test_for_a_part(self, tmp_path: Path):
+        """Of recordings that are joined each is copied."""
+        (tmp_path / "two.flac").write_bytes(2 * encoded(tone(), "FLAC"))
+        with mock.patch.object(containers, "_write_piece", side_effect=self.FULL):
+            self.check(tmp_path / "two.flac", str(tmp_path / "two.flac"))
+
+    @staticmethod
+    def check(source: Any, name: str) -> None:
+        with pytest.raises(AudioError) as caught:
+            read_mono(source)
+        assert str(caught.value) == (
+            f"{name}: no room for a copy of it in {gettempdir()} (No space left on device), expected enough; free "
+            "space there, or set TMPDIR to a folder on another disk"
+        )
+
+    def test_in_any_folder(self):
+        """Python finds no folder for temporary files where all disks are full."""
+        with (
+            mock.patch("tempfile.tempdir", None),
+            mock.patch("tempfile._candidate_tempdir_list", return_value=[]),
+            pytest.raises(AudioError, match=r"cannot be copied \(No usable .* TMPDIR to a folder on another disk$"),
+        ):
+            read_mono(io.BytesIO(encoded(tone(), "WAV")))

@@ -10,13 +10,14 @@ import shutil
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import BinaryIO
 
 import soundfile as sf
 
 from . import containers, media
 from .errors import AudioError, install_hint
+from .files import is_full
 from .media import Block
 
 Source = str | os.PathLike[str] | BinaryIO
@@ -169,6 +170,17 @@ def _on_disk(source: Source, name: str, stack: ExitStack) -> Path:
 
 
 def _unreadable(name: str, error: Exception) -> AudioError:
+    """What to say of a source that cannot be read, or copied to where it can be."""
+    if isinstance(error, OSError) and is_full(error):
+        return AudioError(
+            f"{name}: no room for a copy of it in {gettempdir()} ({_reason(error)}), expected enough; "
+            "free space there, or set TMPDIR to a folder on another disk"
+        )
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # no folder that tempfile can write to
+        return AudioError(
+            f"{name}: cannot be copied ({_reason(error)}), expected a folder with room for a copy of it; "
+            "free space, or set TMPDIR to a folder on another disk"
+        )
     return AudioError(f"{name}: cannot be read ({_reason(error)}), expected a readable sound file")
 
 
