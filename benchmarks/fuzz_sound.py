@@ -4,10 +4,14 @@ Each case is a small WAV, FLAC, OGG or MP3 file, a pipe of raw samples or an arr
 changed, cut out, doubled or put in, mostly near the start, where headers are. It must end within five seconds, with
 sound or with a KwsError. Anything else is a finding, and its number, of which the case follows, is printed. Cases run
 in processes of their own, so that a crash of a library is a finding and not an end. `--case N` runs one again.
+
+What was run is written after every batch, and where that file is there already, the run goes on behind it:
+`nice python benchmarks/fuzz_sound.py --out benchmarks/results/fuzz_sound.json` may be stopped and started again.
 """
 
 import argparse
 import io
+import json
 import os
 import resource
 import sys
@@ -15,6 +19,8 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,10 +30,13 @@ import soundfile as sf
 
 from tiny_kws import Detector, KwsError
 from tiny_kws.audio import from_array, from_chunk, read_mono, stream_pcm
+from tiny_kws.files import write_json
 
 CASES = 1_000_000
 HANG_S = 5.0
-BATCH = 2_000  # cases that a process runs before another takes its place
+BATCH = 10_000  # cases that a process runs before another takes its place
+IN_MEMORY = Path("/dev/shm")  # noqa: S108  (writing files over takes longer than reading them, elsewhere)
+LIBRARIES = ("numpy", "soundfile", "soxr", "av", "onnxruntime")
 MOST_GROWTH = 64 * 2**20  # bytes of memory that a process may take more at its end than a tenth on its way
 FORMATS = {
     "wav": ("WAV", "PCM_16"),
@@ -126,7 +135,8 @@ def _array(rng: np.random.Generator) -> np.ndarray:
 def work(first: int, count: int, folder: Path, parent: Connection) -> None:
     """Run cases from `first` on, telling the parent of each before it begins and of what each ended with."""
     quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 2)  # libmpg123 writes there by itself
+    os.dup2(quiet, 2)  # libraries write there by themselves
+    tempfile.tempdir = str(folder)
     cases, ended, before = Cases(folder), Counter[str](), 0
     for number in range(first, first + count):
         parent.send(("begins", number))
@@ -145,9 +155,25 @@ def memory() -> int:
     return pages * resource.getpagesize()
 
 
-def watch(first: int, count: int, folder: Path, ended: Counter[str], findings: list[str]) -> int:
-    """Run a process of cases, note how they ended and what was found; the case to go on with."""
+@dataclass
+class Found:
+    """What came of the cases from 0 to `cases`, how they ended, and what must not be."""
+
+    cases: int = 0
+    seconds: float = 0.0
+    ended: dict[str, int] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+    libraries: dict[str, str] = field(default_factory=lambda: {"libsndfile": sf.__libsndfile_version__})
+
+    def add(self, ended: dict[str, int]) -> None:
+        """Count what a process of cases tells."""
+        self.ended = dict(sorted((Counter(self.ended) + Counter(ended)).items()))
+
+
+def watch(count: int, folder: Path, found: Found) -> None:
+    """Run a process of the next `count` cases, and note what came of them; fewer if it ends before."""
     receiver, sender = get_context("spawn").Pipe(duplex=False)
+    first = found.cases
     process = get_context("spawn").Process(target=work, args=(first, count, folder, sender))
     process.start()
     sender.close()
@@ -155,48 +181,58 @@ def watch(first: int, count: int, folder: Path, ended: Counter[str], findings: l
     try:
         while True:
             if not receiver.poll(HANG_S if number >= first else 60.0):
-                findings.append(f"case {number}: hangs")
+                found.findings.append(f"case {number}: hangs")
                 process.kill()
                 break
             what, told = receiver.recv()
             if what == "begins":
                 number = told
             elif what == "error":
-                findings.append(f"case {told[0]}: {told[1]}")
+                found.findings.append(f"case {told[0]}: {told[1]}")
             else:
-                ended.update(told[0])
+                found.add(told[0])
                 if told[1] > MOST_GROWTH:
-                    findings.append(f"cases {first} to {first + count - 1}: memory grew by {told[1] / 2**20:.0f} MiB")
+                    cases = f"cases {first} to {first + count - 1}"
+                    found.findings.append(f"{cases}: memory grew by {told[1] / 2**20:.0f} MiB")
                 break
     except EOFError:
         process.join()
-        findings.append(f"case {number}: the process ended with {process.exitcode}")
+        found.findings.append(f"case {number}: the process ended with {process.exitcode}")
     process.join()
-    return number + 1
+    found.cases = number + 1
 
 
 def main() -> int:
     """Run all cases, or one; the exit status is 1 if anything was found."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=CASES)
-    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON file of what was found, to go on with if it is there")
     parser.add_argument("--case", type=int, help="run this one again, here")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as name:
         folder = Path(name)
         if arguments.case is not None:
             print(Cases(folder).run(arguments.case))
             return 0
-        ended: Counter[str] = Counter()
-        findings: list[str] = []
-        number, end, started = arguments.first, arguments.first + arguments.cases, time.monotonic()
-        while number < end:
-            number = watch(number, min(BATCH, end - number), folder, ended, findings)
-            if sys.stderr.isatty():
-                print(f"\r{number}  {len(findings)} findings", end="", file=sys.stderr, flush=True)
-    print(f"{arguments.cases} cases in {time.monotonic() - started:.0f} s: {dict(ended)}")
-    print("\n".join(findings) or "nothing crashed, hung or grew")
-    return 1 if findings else 0
+        found = run_all(arguments.cases, folder, arguments.out)
+    print(f"{found.cases} cases in {found.seconds:.0f} s: {found.ended}")
+    print("\n".join(found.findings) or "nothing crashed, hung or grew")
+    return 1 if found.findings else 0
+
+
+def run_all(n_cases: int, folder: Path, out: Path | None) -> Found:
+    """Run what is left of all cases, and keep what came of them in `out`."""
+    found = Found(**json.loads(out.read_text(encoding="utf-8"))) if out and out.exists() else Found()
+    found.libraries |= {name: version(name) for name in LIBRARIES}
+    while found.cases < n_cases:
+        started = time.monotonic()
+        watch(min(BATCH, n_cases - found.cases), folder, found)
+        found.seconds = round(found.seconds + time.monotonic() - started, 1)
+        if out:
+            write_json(out, asdict(found))
+        if sys.stderr.isatty():
+            print(f"\r{found.cases}  {len(found.findings)} findings", end="", file=sys.stderr, flush=True)
+    return found
 
 
 if __name__ == "__main__":
