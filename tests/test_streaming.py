@@ -255,7 +255,44 @@ def test_state_is_small(models: dict[int, StreamModel]) -> None:
     for model in models.values():
         shapes = [value.shape for value in model.session.get_inputs() if value.name.startswith("state_")]
         assert 1 <= len(shapes) <= 3
-        assert 4 * sum(int(np.prod(shape)) for shape in shapes) <= 64_000
+        assert 4 * sum(int(np.prod(shape[1:])) for shape in shapes) <= 64_000
+
+
+def run_together(model: StreamModel, hops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows (hops, streams, labels) of hops (hops, streams, samples), all streams of a hop in one run."""
+    names = [value.name for value in model.session.get_outputs()]
+    states, rows = model.states(hops.shape[1]), []
+    for hop in hops:
+        answers = dict(zip(names, model.session.run(None, {"audio": hop, **states}), strict=True))
+        states = {name: answers[f"next_{name}"] for name in states}
+        rows.append(answers["probabilities"])
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("name", ["base", "small", "micro", "listener", "commands"])
+def test_many_streams_in_one_run(name: str) -> None:
+    """Each gives within 1e-4 what it gives alone."""
+    model = StreamModel(name)
+    assert model.has_batch
+    rng = np.random.default_rng(0)
+    loudness = 10.0 ** rng.uniform(-4, 0, (5, 1))
+    sounds = (loudness * rng.uniform(-1, 1, (5, 40 * model.hop))).astype(np.float32)
+    together = run_together(model, sounds.reshape(5, 40, model.hop).swapaxes(0, 1))
+    for sound, rows in zip(sounds, together.swapaxes(0, 1), strict=True):
+        np.testing.assert_allclose(rows, model.stream().process(sound), atol=1e-4)
+
+
+def one_stream_at_a_time(model: onnx.ModelProto) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def test_a_graph_for_one_stream_runs_alone(models: dict[int, StreamModel], tmp_path: Path) -> None:
+    """An artefact without a batch is opened, and answers as one with it."""
+    alone = StreamModel(edited_artefact(models[40].path, tmp_path / "m.stream.onnx", one_stream_at_a_time))
+    assert not alone.has_batch
+    sound = np.random.default_rng(0).uniform(-0.1, 0.1, 8000).astype(np.float32)
+    np.testing.assert_allclose(alone.stream().process(sound), models[40].stream().process(sound), atol=1e-6)
 
 
 def test_network_is_within_its_budget() -> None:
@@ -442,11 +479,11 @@ def test_kinds_are_not_confused(models: dict[int, StreamModel], checkpoint: Chec
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"hop": 320}, "takes audio of shape (1, 640), expected (1, 320) by the hop"),
+        ({"hop": 320}, "takes audio of shape (batch, 640), expected (batch, 320) by the hop"),
         ({"hop": 0}, "has a hop of 0 samples, expected 1 to its window of 16000"),
         ({"hop": -640}, "has a hop of -640 samples"),
         ({"hop": 16_001}, "has a hop of 16001 samples"),
-        ({"labels": ["a", "b"]}, "gives probabilities of shape (1, 12), expected (1, 2) by the labels"),
+        ({"labels": ["a", "b"]}, "gives probabilities of shape (batch, 12), expected (batch, 2) by the labels"),
         ({"window": 7}, "has a window of 7 samples"),
     ],
     ids=str,
@@ -462,12 +499,12 @@ def test_altered_metadata(
 
 
 def state_of_another_length(model: onnx.ModelProto) -> None:
-    model.graph.input[1].type.tensor_type.shape.dim[0].dim_value += 1
+    model.graph.input[1].type.tensor_type.shape.dim[1].dim_value += 1
 
 
 def state_of_any_length(model: onnx.ModelProto) -> None:
     for value in (model.graph.input[1], next(v for v in model.graph.output if v.name.startswith("next_"))):
-        value.type.tensor_type.shape.dim[0].dim_param = "any"
+        value.type.tensor_type.shape.dim[1].dim_param = "any"
 
 
 def state_that_does_not_go_on(model: onnx.ModelProto) -> None:
@@ -482,9 +519,9 @@ def no_embedding(model: onnx.ModelProto) -> None:
     ("edit", "reason"),
     [
         (state_of_another_length, "onnxruntime cannot load it"),
-        (state_of_any_length, "state_audio (any, 880)"),
-        (state_that_does_not_go_on, "its graph takes audio (1, 640), state_"),
-        (no_embedding, "embedding has shape none, expected numbers"),
+        (state_of_any_length, "state_audio has shape (batch, any)"),
+        (state_that_does_not_go_on, "its graph takes audio (batch, 640), state_"),
+        (no_embedding, "embedding has shape none, expected numbers behind the batch"),
     ],
     ids=["another length", "any length", "a state that ends", "no embedding"],
 )

@@ -118,7 +118,7 @@ def test_the_graph_gives_what_the_network_gives() -> None:
     network, stats = CausalCNN(TRUNK).eval(), {"mean": -13.8, "std": 4.2}
     session = ort.InferenceSession(trunk_graph(network, FEATURES, stats).SerializeToString())
     audio = (0.1 * np.random.default_rng(0).normal(size=1280 * 30)).astype(np.float32)
-    states = {v.name: np.zeros(v.shape, np.float32) for v in session.get_inputs() if v.name != "audio"}
+    states = {v.name: np.zeros((1, *v.shape[1:]), np.float32) for v in session.get_inputs() if v.name != "audio"}
     names, found = [v.name for v in session.get_outputs()], []
     for hop in audio.reshape(-1, 1, 1280):
         answers = dict(zip(names, session.run(None, {"audio": hop, **states}), strict=True))

@@ -11,6 +11,9 @@ const FORMAT = 1;
 const METADATA_KEY = "tiny_kws";
 const MAX_BYTES = 64 * 2 ** 20; // far above any keyword model, far below what would fill a memory
 
+/** In a shape, the size of an axis that is not settled: that of a batch. */
+export const OPEN = -1;
+
 /** What an artefact says of itself; lengths in samples at `rate` Hz. */
 export interface Metadata {
   name: string;
@@ -121,7 +124,7 @@ function parseValue(bytes: Uint8Array): Value {
     for (const [, tensor] of messages(type)) {
       for (const [part, dimensions] of messages(tensor)) {
         if (part !== 2) continue;
-        for (const [, dimension] of messages(dimensions)) shape.push(firstVarint(dimension) ?? -1);
+        for (const [, dimension] of messages(dimensions)) shape.push(firstVarint(dimension) ?? OPEN);
       }
     }
   }

@@ -1,7 +1,7 @@
 /** Runs a stream artefact with onnxruntime's WebAssembly, hop by hop, as `tiny_kws.artefact.runtime.Stream` does. */
 import * as ort from "onnxruntime-web/wasm";
 import wasmUrl from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
-import { type Artefact, type Metadata, type Value, parseArtefact, verifyChecksum } from "./artefact";
+import { type Artefact, type Metadata, OPEN, type Value, parseArtefact, verifyChecksum } from "./artefact";
 import { KwsError, messageOf } from "./errors";
 
 ort.env.wasm.numThreads = 1; // one is fastest for networks this small, and needs no cross-origin isolation
@@ -104,7 +104,8 @@ function statesOf({ metadata, inputs, outputs }: Artefact, where: string): (Valu
   }
   return inputs
     .filter((input) => input !== audio)
-    .map((state) => {
+    .map(({ name, shape: [batch, ...sizes] }) => {
+      const state = { name, shape: [batch === OPEN ? 1 : batch, ...sizes] };
       if (!written.has(STATE_WRITTEN + state.name) || state.shape.some((n) => n < 1)) {
         throw new KwsError(`${where}: wants ${state.name} (${state.shape}) and never gives its next value, export it again.`);
       }

@@ -28,6 +28,15 @@ class Ends:
         """What a stream hands on from hop to hop, by the names of the inputs."""
         return {name.removeprefix(NEXT): shape for name, shape in self.outputs.items() if name.startswith(NEXT)}
 
+    @property
+    def has_batch(self) -> bool:
+        """Whether the first axis of a stream's graph is open: then many streams go on in one run."""
+        return not isinstance(self.inputs["audio"][0], int)
+
+    def of_batch(self, shape: Shape, size: int) -> Shape:
+        """A shape of a stream's graph for so many streams."""
+        return (size, *shape[1:]) if self.has_batch else shape
+
 
 def ends_of(session: Any) -> Ends:
     """Those of an onnxruntime session."""
@@ -54,25 +63,30 @@ def check_ends(ends: Ends, metadata: Metadata, where: str) -> None:
         )
         raise ModelError(f"{where}: its graph takes {found}, expected {wanted}; export it again")
     if is_stream:
-        _check_is_settled({**states, "embedding": ends.outputs.get("embedding", ())}, where)
+        others = {"embedding": ends.outputs.get("embedding", ()), "probabilities": ends.outputs["probabilities"]}
+        _check_is_settled({**states, **others}, ends.has_batch, where)
 
 
 def _check_shape(where: str, deed: str, shape: Shape | None, is_stream: bool, size: int, why: str) -> None:
-    """Raise ModelError unless a shape is (1, size) in a stream, or (any, size) in a clip's graph."""
-    found, batch = shape or (), "1" if is_stream else "batch"
-    fits = len(found) == 2 and found[1] == size and (found[0] == 1 if is_stream else not isinstance(found[0], int))
+    """Raise ModelError unless a shape is (batch, size); that of a stream's graph may be (1, size)."""
+    found = shape or ()
+    fits = len(found) == 2 and found[1] == size and (not isinstance(found[0], int) or (is_stream and found[0] == 1))
     if not fits:
         raise ModelError(
-            f"{where}: its graph {deed} of shape {_text(found)}, expected ({batch}, {size}) by the {why} in its "
+            f"{where}: its graph {deed} of shape {_text(found)}, expected (batch, {size}) by the {why} in its "
             "metadata; export it again"
         )
 
 
-def _check_is_settled(shapes: Mapping[str, Shape], where: str) -> None:
-    """Raise ModelError unless all sizes are numbers: memory for a stream is set aside once."""
+def _check_is_settled(shapes: Mapping[str, Shape], has_batch: bool, where: str) -> None:
+    """Raise ModelError unless all sizes but that of the batch are numbers: memory for a stream is set aside once."""
     for name, shape in shapes.items():
-        if not shape or not all(isinstance(size, int) for size in shape):
-            raise ModelError(f"{where}: its graph's {name} has shape {_text(shape)}, expected numbers; export it again")
+        open_axes = [i for i, size in enumerate(shape) if not isinstance(size, int)]
+        if not shape or open_axes != ([0] if has_batch else []):
+            wanted = "numbers behind the batch" if has_batch else "numbers"
+            raise ModelError(
+                f"{where}: its graph's {name} has shape {_text(shape)}, expected {wanted}; export it again"
+            )
 
 
 @contextmanager

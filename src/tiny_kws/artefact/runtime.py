@@ -218,6 +218,19 @@ class StreamModel(_Model):
         """A new stream, in the state of silence."""
         return Stream(self)
 
+    @property
+    def has_batch(self) -> bool:
+        """Whether many streams can go on in one run; older artefacts let them run alone only."""
+        return self.ends.has_batch
+
+    def zeros(self, output: str, size: int = 1) -> Probabilities:
+        """An array for an output of the graph for `size` streams."""
+        return np.zeros(self.ends.of_batch(self.ends.outputs[output], size), np.float32)
+
+    def states(self, size: int = 1) -> dict[str, Probabilities]:
+        """What `size` streams hand on from hop to hop, at their start: silence."""
+        return {name: self.zeros(NEXT + name, size) for name in self.ends.states}
+
 
 class Stream:
     """One stream of sound: chunks of any length in, class probabilities out, one row for each whole hop.
@@ -231,11 +244,10 @@ class Stream:
         self.hop = model.hop
         self._hop = np.zeros((1, model.hop), np.float32)
         self._filled = 0
-        outputs, states = model.ends.outputs, model.ends.states
-        self._probabilities = np.zeros(outputs["probabilities"], np.float32)
-        self._embedding: Probabilities = np.zeros(outputs["embedding"], np.float32)
+        self._probabilities = model.zeros("probabilities")
+        self._embedding = model.zeros("embedding")
         # Two sets of states take turns as what is read and what is written, bound once: no call allocates or copies.
-        self._states = [{name: np.zeros(shape, np.float32) for name, shape in states.items()} for _ in range(2)]
+        self._states = [model.states() for _ in range(2)]
         self._bindings = [self._bind(read, written) for read, written in (self._states, self._states[::-1])]
         self._turn = 0
 

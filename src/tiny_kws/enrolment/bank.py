@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
+from ..artefact.ends import ends_of
 from ..artefact.runtime import open_session
 from ..audio import Samples
 from ..config import SAMPLE_RATE
@@ -224,7 +225,8 @@ class Trunk:
         self.hop = bank.hop
         self.session = open_session(bank.trunk, 1, "the bank's trunk")
         self._outputs = [value.name for value in self.session.get_outputs()]
-        self._states = {v.name: v.shape for v in self.session.get_inputs() if v.name != "audio"}
+        ends = ends_of(self.session)
+        self._states = {name: ends.of_batch(shape, 1) for name, shape in ends.states.items()}
 
     def vectors(self, audio: Samples) -> npt.NDArray[np.float32]:
         """One for every whole hop of (samples,), after silence: (hops, size)."""

@@ -72,30 +72,32 @@ def _graph(bank: Bank, words: Sequence[OwnWord]) -> onnx.ModelProto:
     constants: dict[str, npt.NDArray[Any]] = {
         WEIGHTS: weights.reshape(len(words), -1),
         BIAS: np.array([word.head.bias for word in words], np.float32),
-        "heads/row": np.array([1, -1], np.int64),
         "heads/first": np.array([1], np.int64),
         "heads/last": np.array([bins], np.int64),
-        "heads/axis": np.array([0], np.int64),
-        "heads/unknown": np.zeros((1, 1), np.float32),
+        "heads/axis": np.array([1], np.int64),
+        "heads/unknown": np.array([0, 1, 0, 0], np.int64),
     }
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     graph.node.extend(
         [
-            helper.make_node("Concat", [STATE, "embedding"], ["heads/latest"], axis=0),
+            helper.make_node("Unsqueeze", ["embedding", "heads/axis"], ["heads/new"]),
+            helper.make_node("Concat", [STATE, "heads/new"], ["heads/latest"], axis=1),
             helper.make_node("Slice", ["heads/latest", "heads/first", "heads/last", "heads/axis"], [f"next_{STATE}"]),
-            helper.make_node("Reshape", ["heads/latest", "heads/row"], ["heads/window"]),
+            helper.make_node("Flatten", ["heads/latest"], ["heads/window"], axis=1),
             helper.make_node("Gemm", ["heads/window", WEIGHTS, BIAS], ["heads/logits"], transB=1),
-            helper.make_node("Concat", ["heads/unknown", "heads/logits"], ["heads/all"], axis=1),
+            helper.make_node("Pad", ["heads/logits", "heads/unknown"], ["heads/all"]),
             helper.make_node("Softmax", ["heads/all"], ["probabilities"], axis=-1),
         ]
     )
+    first = next(value for value in graph.input if value.name == "audio").type.tensor_type.shape.dim[0]
+    batch = first.dim_param or first.dim_value
 
     def value(name: str, shape: list[int]) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape])
 
     graph.input.append(value(STATE, [bins - 1, size]))
     graph.output.append(value(f"next_{STATE}", [bins - 1, size]))
-    graph.output.insert(0, value("probabilities", [1, len(words) + 1]))
+    graph.output.insert(0, value("probabilities", [len(words) + 1]))
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -25,6 +25,8 @@ from ..training.features import mel_filterbank
 
 OPSET = 20
 IR_VERSION = 9
+BATCH = "batch"
+"""Name of the axis of clips, or of streams that go on together."""
 FRONT_END = "front_end"
 """Names of the front end's nodes begin with this, so that quantisation can leave them in float."""
 Array = npt.NDArray[Any]
@@ -147,17 +149,17 @@ class Reach:
 
     @property
     def time_major(self) -> bool:
-        """Whether activations (1, channels, time) lie in the stream as (time, channels): time is cut in one piece."""
+        """Whether activations (batch, channels, time) lie in the stream as (batch, time, channels)."""
         return len(self.shape) == 3
 
     @property
     def axis(self) -> int:
         """Of time, in the stream."""
-        return 0 if self.time_major else -1
+        return 1 if self.time_major else -1
 
-    def state_shape(self, length: int) -> list[int]:
+    def state_shape(self, length: int) -> list[Any]:
         """Shape of a state tensor that is `length` long in time."""
-        return [length, self.shape[1]] if self.time_major else [*self.shape[:-1], length]
+        return [BATCH, length, self.shape[1]] if self.time_major else [BATCH, *self.shape[1:-1], length]
 
 
 def plan_states(layers: list[tuple[tuple[int, ...], int]]) -> list[Reach]:
@@ -179,7 +181,7 @@ class StreamPast:
 
     def __init__(self, graph: Graph, plan: list[Reach]) -> None:
         self.graph, self.plan = graph, plan
-        self.shapes: dict[str, list[int]] = {}
+        self.shapes: dict[str, list[Any]] = {}
         self._members: dict[str, list[str]] = {reach.state: [] for reach in plan}
         self._pasts: list[str] = [""] * len(plan)
         self._asked = 0
@@ -236,7 +238,7 @@ def emit_network(
         if node.op == "placeholder":
             emitter.values[node] = features
         elif node.op == "output":
-            return emitter.values[_input(node)]
+            return emitter.finish(_input(node))
         else:
             emitter.values[node] = emitter.layer(node) if node.op == "call_module" else emitter.function(node)
     raise AssertionError("a traced graph ends in its output")
@@ -272,6 +274,9 @@ class _ClipEmitter:
         if node.target == "mean" and node.args[1] == (2, 3):
             return str(self.graph.add("Flatten", self.add("GlobalAveragePool", _input(node))))
         raise NotImplementedError(f"no ONNX translation of {node.target}")
+
+    def finish(self, node: fx.Node) -> str:
+        return self.values[node]
 
     def add(self, op: str, *inputs: fx.Node) -> str:
         return str(self.graph.add(op, *(self.values[node] for node in inputs)))
@@ -309,10 +314,11 @@ class _ClipEmitter:
 
 
 class _StreamEmitter(_ClipEmitter):
-    """One step of a stream: the past comes from state tensors, activations over time alone lie as (time, channels).
+    """One step of streams: the past comes from state tensors, activations over time lie as (batch * time, channels).
 
-    For the few frames of a hop, onnxruntime's convolutions cost more in starting than in computing; so those over time
-    become a product with the frames they reach, and a sum.
+    Only where the past is put before them they are (batch, time, channels). For the few frames of a hop, onnxruntime's
+    convolutions cost more in starting than in computing; so those over time become a product with the frames they
+    reach, and a sum.
     """
 
     def __init__(self, graph: Graph, modules: dict[str, nn.Module], past: StreamPast) -> None:
@@ -320,7 +326,19 @@ class _StreamEmitter(_ClipEmitter):
         self.past = past
 
     def look_back(self, node: fx.Node) -> str:
-        return self.past.extend(self.values[_input(node)], _look_back(node))
+        before = _input(node)
+        return self.past.extend(self.in_time(before), _look_back(node))
+
+    def finish(self, node: fx.Node) -> str:
+        return self.in_time(node)
+
+    def in_time(self, node: fx.Node) -> str:
+        """Activations over time as (batch, time, channels)."""
+        shape = node.meta["tensor_meta"].shape
+        if len(shape) != 3:
+            return self.values[node]
+        _, channels, n_frames = shape
+        return str(self.graph.add("Reshape", self.values[node], self.graph.constant([-1, n_frames, channels])))
 
     def merge_rows(self, node: fx.Node) -> str:
         channels = node.meta["tensor_meta"].shape[1]
@@ -341,9 +359,10 @@ class _StreamEmitter(_ClipEmitter):
         assert not bias.any()
         n_out = before.meta["tensor_meta"].shape[-1] - layer.kernel_size[0] + 1
         reached = self.graph.constant(np.arange(n_out)[:, None] + np.arange(layer.kernel_size[0]))
-        frames = self.graph.add("Gather", x, reached, axis=0)  # (time, kernel, channels)
+        frames = self.graph.add("Gather", x, reached, axis=1)  # (batch, time, kernel, channels)
         weighted = self.graph.add("Mul", frames, self.graph.constant(weight[:, 0].T))
-        return str(self.graph.add("ReduceSum", weighted, self.graph.constant([1]), keepdims=0))
+        summed = self.graph.add("ReduceSum", weighted, self.graph.constant([2]), keepdims=0)
+        return str(self.graph.add("Reshape", summed, self.graph.constant([-1, len(weight)])))
 
 
 def emit_linear(graph: Graph, x: str, layer: nn.Linear) -> str:

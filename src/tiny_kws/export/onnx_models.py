@@ -20,6 +20,7 @@ from ..errors import UsageError
 from ..training.checkpoint import Checkpoint
 from ..training.networks import CausalCNN, Network
 from .onnx_graph import (
+    BATCH,
     FRONT_END,
     Graph,
     StreamPast,
@@ -65,11 +66,11 @@ def clip_graph(checkpoint: Checkpoint, half_filters: bool = False) -> onnx.Model
     if isinstance(model, CausalCNN):
         pooled = graph.add("ReduceMean", pooled, graph.constant([-1]), keepdims=0)
     _emit_head(graph, pooled, model.fc)
-    return graph.finish("clip", {"audio": ["batch", checkpoint.window]}, _outputs("batch", checkpoint))
+    return graph.finish("clip", {"audio": [BATCH, checkpoint.window]}, _outputs(checkpoint))
 
 
 def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
-    """The same over a chunk of `hop` samples and the states that the chunks before it left.
+    """The same over a chunk of `hop` samples of each of a batch of streams, and the states the chunks before it left.
 
     Raises UsageError if the network does not stream, or in chunks of another length only.
     """
@@ -86,26 +87,26 @@ def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
     graph = Graph()
     past, frames = _emit_stream(graph, model, config, checkpoint.stats, hop, [((1, model.config.width, fresh), before)])
     window = past.extend(frames, before)
-    _emit_head(graph, graph.add("ReduceMean", window, graph.constant([0])), model.fc)
+    _emit_head(graph, graph.add("ReduceMean", window, graph.constant([1]), keepdims=0), model.fc)
     past.finish()
     _check_state_size(past, hop)
-    outputs = {**_outputs(1, checkpoint), **{f"next_{name}": shape for name, shape in past.shapes.items()}}
-    return graph.finish("stream", {"audio": [1, hop], **past.shapes}, outputs)
+    outputs = {**_outputs(checkpoint), **{f"next_{name}": shape for name, shape in past.shapes.items()}}
+    return graph.finish("stream", {"audio": [BATCH, hop], **past.shapes}, outputs)
 
 
 def trunk_graph(network: CausalCNN, config: FeatureConfig, stats: dict[str, float]) -> onnx.ModelProto:
-    """A trunk as one step of a stream: `audio` of a hop, as long as its vectors' mean, to `embedding` (1, size).
+    """A trunk as one step of streams: `audio` (batch, hop), as long as its vectors' mean, to `embedding` (batch, size).
 
     A head is added to it when a word is enrolled (`enrolment.ship`). Large weights are stored in float16.
     """
     hop = network.config.window_frames * config.hop
     graph = Graph()
     past, frames = _emit_stream(graph, network, config, stats, hop)
-    mean = graph.add("ReduceMean", frames, graph.constant([0]))
+    mean = graph.add("ReduceMean", frames, graph.constant([1]), keepdims=0)
     graph.add("Identity", emit_linear(graph, mean, network.fc), name="embedding")
     past.finish()
-    outputs = {"embedding": [1, network.config.n_classes], **{f"next_{k}": v for k, v in past.shapes.items()}}
-    return halved(graph.finish("stream", {"audio": [1, hop], **past.shapes}, outputs))
+    outputs = {"embedding": [BATCH, network.config.n_classes], **{f"next_{k}": v for k, v in past.shapes.items()}}
+    return halved(graph.finish("stream", {"audio": [BATCH, hop], **past.shapes}, outputs))
 
 
 def _emit_stream(
@@ -152,7 +153,7 @@ def _check_window(checkpoint: Checkpoint) -> None:
 
 
 def _check_state_size(past: StreamPast, hop: int) -> None:
-    state_bytes = 4 * sum(math.prod(shape) for shape in past.shapes.values())
+    state_bytes = 4 * sum(math.prod(shape[1:]) for shape in past.shapes.values())
     if state_bytes > MAX_STATE_BYTES:
         raise UsageError(
             f"a stream in hops of {hop} samples would carry {state_bytes:,} bytes of state, expected at most "
@@ -165,9 +166,9 @@ def _emit_head(graph: Graph, pooled: str, classifier: nn.Linear) -> None:
     graph.add("Softmax", emit_linear(graph, embedding, classifier), axis=-1, name="probabilities")
 
 
-def _outputs(batch: str | int, checkpoint: Checkpoint) -> dict[str, list[Any]]:
+def _outputs(checkpoint: Checkpoint) -> dict[str, list[Any]]:
     width = checkpoint.model.fc.in_features
-    return {"probabilities": [batch, len(checkpoint.labels)], "embedding": [batch, width]}
+    return {"probabilities": [BATCH, len(checkpoint.labels)], "embedding": [BATCH, width]}
 
 
 def quantized(model: onnx.ModelProto, calibration: Array) -> onnx.ModelProto:

@@ -1,0 +1,79 @@
+"""Write the graphs of the bundled stream artefacts anew, after a change of how graphs are written.
+
+Weights come from models/*/best.pt and models/trunk/trunk.pt, the heads of `commands` and all metadata from the
+artefacts themselves. One is written only if its answers to noise stay within TOLERANCE.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from tiny_kws.artefact.format import NO_CHECKSUM, artefact_bytes
+from tiny_kws.artefact.runtime import StreamModel
+from tiny_kws.config import SAMPLE_RATE
+from tiny_kws.enrolment.bank import Bank, read_bank
+from tiny_kws.enrolment.ship import read_words, write_model
+from tiny_kws.export.exporter import TOLERANCE
+from tiny_kws.export.onnx_models import stream_graph, trunk_graph
+from tiny_kws.files import write_bytes
+from tiny_kws.training.checkpoint import load_checkpoint
+from tiny_kws.training.trunk import FEATURES, read_trunk
+
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+ROOT = Path(__file__).parents[1]
+ASSETS = ROOT / "src" / "tiny_kws" / "assets"
+
+
+def answers(path: Path) -> npt.NDArray[np.float32]:
+    """To ten seconds of noise that grows."""
+    rng = np.random.default_rng(0)
+    noise = np.geomspace(1e-4, 0.5, 10 * SAMPLE_RATE) * rng.uniform(-1, 1, 10 * SAMPLE_RATE)
+    return StreamModel(path).stream().process(noise.astype(np.float32))
+
+
+def trunk_anew(bank: Bank) -> onnx.ModelProto:
+    """The graph of the bank's trunk, whose last layer was fitted when the bank was made."""
+    network, stats, _ = read_trunk(ROOT / "models" / "trunk" / "trunk.pt")
+    fitted = onnx.load_model_from_string(bank.trunk).graph.initializer
+    weights = [onnx.numpy_helper.to_array(tensor).astype(np.float32) for tensor in fitted if tensor.data_type in FLOATS]
+    with torch.no_grad():
+        for parameter in (network.fc.weight, network.fc.bias):
+            (found,) = (one for one in weights[-2:] if one.shape == parameter.shape)
+            parameter.copy_(torch.from_numpy(found))
+    return trunk_graph(network, FEATURES, stats)
+
+
+def write_anew(path: Path, to: Path) -> None:
+    """The artefact at `path`, its graph as graphs are written now."""
+    name = path.name.removesuffix(".stream.onnx")
+    metadata = StreamModel(path).metadata
+    if metadata.own_words:
+        bank = read_bank()
+        trunk = trunk_anew(bank).SerializeToString()
+        write_model(to, replace(bank, trunk=trunk), read_words(path, bank))
+        return
+    graph = stream_graph(load_checkpoint(ROOT / "models" / name / "best.pt"), metadata.hop)
+    write_bytes(to, artefact_bytes(graph, replace(metadata, artefact_sha256=NO_CHECKSUM)))
+
+
+def main() -> None:
+    """Write those that agree; say how far apart the answers are."""
+    for path in sorted(ASSETS.glob("*.stream.onnx")):
+        with TemporaryDirectory() as folder:
+            new = Path(folder) / path.name
+            write_anew(path, new)
+            difference = float(np.abs(answers(new) - answers(path)).max())
+            print(f"{path.name}: {difference:.1e}")
+            if difference <= TOLERANCE:
+                write_bytes(path, new.read_bytes())
+
+
+if __name__ == "__main__":
+    main()
