@@ -25,8 +25,12 @@ HEAVY = ("training", "export")
 SHIP = PACKAGE / "enrolment" / "ship.py"
 """The room that writes artefacts of own words, which needs onnx."""
 
-PLAIN = [path for path in ROOMS if path.relative_to(PACKAGE).parts[0] not in HEAVY and path != SHIP]
+SERVING = [PACKAGE / "serving" / f"{name}.py" for name in ("wyoming", "http", "mqtt", "run")]
+"""Rooms that need the extras `serve` and `mqtt`."""
+
+PLAIN = [path for path in ROOMS if path.relative_to(PACKAGE).parts[0] not in HEAVY and path not in (SHIP, *SERVING)]
 EXTRA = (
+    "aiohttp",
     "av",
     "filelock",
     "gradio",
@@ -34,9 +38,12 @@ EXTRA = (
     "librosa",
     "matplotlib",
     "onnx",
+    "paho",
     "scipy",
     "tensorboard",
     "torch",
+    "wyoming",
+    "zeroconf",
 )
 """What the plain install lacks."""
 

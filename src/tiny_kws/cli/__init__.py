@@ -17,7 +17,7 @@ import typer
 
 from ..errors import KwsError, UsageError, install_hint
 from ..files import cannot_write, is_full
-from . import clips, data, demo, enrolling, export, listening, sharing, streams, training
+from . import clips, data, demo, enrolling, export, listening, serving, sharing, streams, training
 from .console import app, complain
 
 EXTRAS = {
@@ -27,6 +27,10 @@ EXTRAS = {
     "gradio": "demo",
     "huggingface_hub": "hub",
     "matplotlib": "plot",
+    "wyoming": "serve",
+    "aiohttp": "serve",
+    "zeroconf": "serve",
+    "paho": "mqtt",
 }
 """Which extra brings a module, by how the module's name starts; any other comes with `train`."""
 
@@ -145,4 +149,17 @@ def _end_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-__all__ = ["app", "clips", "data", "demo", "enrolling", "export", "listening", "main", "sharing", "streams", "training"]
+__all__ = [
+    "app",
+    "clips",
+    "data",
+    "demo",
+    "enrolling",
+    "export",
+    "listening",
+    "main",
+    "serving",
+    "sharing",
+    "streams",
+    "training",
+]

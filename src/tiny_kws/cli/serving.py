@@ -1,0 +1,111 @@
+"""The command that serves many streams: serve."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..artefact.store import DEFAULT_MODELS
+from ..errors import UsageError
+from .console import app, complain, libraries_silenced
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help=f"A stream artefact or a bundled model (default: {DEFAULT_MODELS['stream']}); may be repeated.",
+        ),
+    ] = None,
+    models: Annotated[
+        Path | None, typer.Option("--models", help="Folder of stream artefacts, looked at again while it serves.")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen at; 0.0.0.0 lets other machines in.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of Wyoming.")] = 10400,
+    http: Annotated[
+        int | None, typer.Option("--http", min=0, max=65535, help="Port of HTTP and WebSocket; without, there is none.")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option("--token", envvar="TINY_KWS_TOKEN", help="Secret that HTTP and WebSocket ask for.")
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", help="Further name that browsers may call it by; may be repeated."),
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option("--threshold", metavar="[WORD=]NUMBER", help="Of a word, or of all; may be repeated."),
+    ] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", metavar="LABEL=COMMAND", help="Start a command, without a shell; may be repeated."),
+    ] = None,
+    save_triggers: Annotated[
+        Path | None, typer.Option("--save-triggers", help="Folder to keep each event's sound in.")
+    ] = None,
+    mqtt: Annotated[
+        str | None, typer.Option("--mqtt", help="Broker for events: mqtt://[USER:PASSWORD@]HOST[:PORT][/PREFIX].")
+    ] = None,
+    connections: Annotated[int, typer.Option("--connections", min=1, help="Most at once.")] = 1000,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=1, help="Most of sound on one connection; any by default.")
+    ] = None,
+    announce: Annotated[
+        bool, typer.Option("--announce/--no-announce", help="Let Home Assistant find it by zeroconf.")
+    ] = True,
+) -> None:
+    """Serve Wyoming, Home Assistant's protocol for wake words, and WebSocket, until Ctrl-C or SIGTERM (status 0)."""
+    from ..listening.actions import Commands, Recordings
+    from ..serving.library import Library
+    from ..serving.run import Address, serve
+    from ..serving.sessions import Core, Limits
+
+    def tell(problem: str) -> None:
+        complain(problem, 0)
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    with libraries_silenced():
+        files = model or ([] if models else [DEFAULT_MODELS["stream"]])
+        library = Library(files, models, _thresholds(threshold or []), tell)
+        commands = Commands(on, list(library.words), tell, sys.stderr) if on else None
+        recordings = Recordings(save_triggers, tell) if save_triggers else None
+        core = Core(library, Limits(connections, stream_s=seconds or float("inf")), commands, recordings)
+        publisher = None
+        if mqtt:
+            from ..serving.mqtt import Publisher
+
+            publisher = Publisher(mqtt, tell)
+            core.told.append(publisher)
+        try:
+            with suppress(KeyboardInterrupt):
+                address = Address(host, port, http, tuple(name or ()), token, announce)
+                asyncio.run(serve(core, address, tell, say))
+        finally:
+            if publisher is not None:
+                publisher.close()
+
+
+def _thresholds(texts: list[str]) -> dict[str, float]:
+    """By word, "" for all. Raises UsageError for what is none."""
+    found = {}
+    for text in texts:
+        word, _, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError as error:
+            raise UsageError(f"--threshold: found {text!r}, expected a number or WORD=NUMBER") from error
+        if not 0 < value <= 1:
+            raise UsageError(f"--threshold: found {text!r}, expected over 0, up to 1")
+        found[word] = value
+    return found

@@ -1,0 +1,156 @@
+"""Many streams at once: those that have a hop ready go on together, in one run of their model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..artefact.ends import NEXT
+from ..artefact.runtime import Probabilities, StreamModel
+from ..audio import Samples
+from ..config import DetectorConfig
+from ..listening.decoder import Decoder, Detection
+from ..listening.detector import config_of
+
+MAX_BATCH = 32
+"""Streams in one run; more gain little, and the others wait for them."""
+GATHER_S = 0.01
+"""A hop that is ready waits so long for those of other streams."""
+OnStep = Callable[[Probabilities, list[Detection]], None]
+
+
+class Lane:
+    """One stream of sound through one model, with its own state.
+
+    `on_step` is given the probabilities (labels,) at the end of every hop, and the events that they bring about.
+    """
+
+    def __init__(self, model: StreamModel, config: DetectorConfig | None, on_step: OnStep) -> None:
+        self.model = model
+        self.on_step = on_step
+        window_s = model.metadata.window / model.metadata.rate
+        self.decoder = Decoder(model.labels, model.hop / model.metadata.rate, config or config_of(model), window_s)
+        self.states = list(model.states().values())
+        self._sound = np.zeros(0, np.float32)
+
+    def push(self, samples: Samples) -> None:
+        """Let (samples,) at 16 kHz wait for their turn."""
+        self._sound = np.concatenate([self._sound, samples]) if len(self._sound) else samples.copy()
+
+    @property
+    def n_waiting(self) -> int:
+        """Samples that have not been heard yet."""
+        return len(self._sound)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a whole hop waits."""
+        return len(self._sound) >= self.model.hop
+
+    def take(self) -> Samples:
+        """The next hop."""
+        hop, self._sound = self._sound[: self.model.hop], self._sound[self.model.hop :]
+        return hop
+
+    def hear(self, row: Probabilities) -> None:
+        """Go on by the answer to a hop."""
+        self.on_step(row, self.decoder.process(row[None]))
+
+
+class _Batch:
+    """Memory for the hops and states of up to `size` streams of a model, bound once for every number of them."""
+
+    def __init__(self, model: StreamModel) -> None:
+        self._session = model.session
+        self.size = MAX_BATCH if model.has_batch else 1
+        self._audio = np.zeros((self.size, model.hop), np.float32)
+        self._read, self._written = model.states(self.size), model.states(self.size)
+        self._probabilities = model.zeros("probabilities", self.size)
+        self._embedding = model.zeros("embedding", self.size)
+        self._has_batch = model.has_batch
+        self._bindings: dict[int, Any] = {}
+
+    def run(self, lanes: list[Lane]) -> None:
+        """One hop of each; every lane is told of its answer."""
+        n = len(lanes)
+        for i, lane in enumerate(lanes):
+            self._audio[i] = lane.take()
+            for kept, shared in zip(lane.states, self._read.values(), strict=True):
+                self._row(shared, i)[...] = kept
+        self._session.run_with_iobinding(self._binding(n))
+        for i, lane in enumerate(lanes):
+            for kept, shared in zip(lane.states, self._written.values(), strict=True):
+                kept[...] = self._row(shared, i)
+        for lane, row in zip(lanes, self._probabilities[:n].copy(), strict=True):
+            lane.hear(row)
+
+    def _row(self, shared: npt.NDArray[np.float32], i: int) -> npt.NDArray[np.float32]:
+        return shared[i : i + 1] if self._has_batch else shared
+
+    def _binding(self, n: int) -> Any:
+        if n not in self._bindings:
+            binding = self._bindings[n] = self._session.io_binding()
+            inputs = {"audio": self._audio, **self._read}
+            outputs = {"probabilities": self._probabilities, "embedding": self._embedding}
+            outputs |= {NEXT + name: values for name, values in self._written.items()}
+            for bind, ends in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+                for name, values in ends.items():
+                    used = values[:n] if self._has_batch else values
+                    bind(name, "cpu", 0, np.float32, used.shape, used.ctypes.data)
+        return self._bindings[n]
+
+
+class Engine:
+    """Runs the lanes of all streams, in the event loop's own thread: a run takes a millisecond or two.
+
+    Each lane that has a hop ready gets one hop in its turn, however much of its sound waits: so a client that sends
+    faster than others speak does not keep them waiting.
+    """
+
+    def __init__(self) -> None:
+        self._ready: dict[Lane, None] = {}  # in the order of their turns
+        self._batches: dict[StreamModel, _Batch] = {}
+        self._is_scheduled = False
+
+    def push(self, lane: Lane, samples: Samples) -> None:
+        """Sound of a lane; what comes of it is told to the lane soon."""
+        lane.push(samples)
+        if lane.is_ready:
+            self._ready[lane] = None
+            self._schedule(GATHER_S)
+
+    def forget(self, lane: Lane) -> None:
+        """A lane whose stream has ended."""
+        self._ready.pop(lane, None)
+
+    def release(self, model: StreamModel) -> None:
+        """Give back the memory kept for a model that no new stream will use; those that still do get it anew."""
+        self._batches.pop(model, None)
+
+    def _schedule(self, delay_s: float) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_later(delay_s, self._turn)
+
+    def _turn(self) -> None:
+        """One run, and the next as soon as what came in meanwhile has been read."""
+        self._is_scheduled = False
+        if self._ready:
+            self._run_once()
+        if self._ready:
+            self._schedule(0.0)
+
+    def _run_once(self) -> None:
+        model = next(iter(self._ready)).model
+        if model not in self._batches:
+            self._batches[model] = _Batch(model)
+        batch = self._batches[model]
+        lanes = [lane for lane in self._ready if lane.model is model][: batch.size]
+        for lane in lanes:
+            del self._ready[lane]
+        batch.run(lanes)
+        self._ready.update(dict.fromkeys(lane for lane in lanes if lane.is_ready))

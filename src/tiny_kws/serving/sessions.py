@@ -1,0 +1,246 @@
+"""What a server does for each client, whatever protocol it speaks: hear its sound, and do what events start."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import numpy as np
+
+from ..artefact.runtime import Probabilities
+from ..audio import Samples
+from ..config import SAMPLE_RATE
+from ..errors import KwsError
+from ..listening.actions import Commands, Recordings
+from ..listening.decoder import Detection
+from ..listening.detector import TAIL
+from .engine import Engine, Lane
+from .library import Choice, Library
+
+WAITING = 2 * SAMPLE_RATE
+"""Samples of a client that may wait to be heard; then its connection is not read until they were."""
+PIECE = SAMPLE_RATE // 2
+"""Samples that are handed on together."""
+BEFORE_S = 1.0
+"""Of sound that is kept before what an event rests on."""
+OnEvent = Callable[[Detection], None]
+OnRow = Callable[[Lane, Probabilities], None]
+
+
+class RefusedError(KwsError):
+    """A client asks for more than the server gives."""
+
+
+class BusyError(RefusedError):
+    """There are as many connections as there may be."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client, and all together, may take."""
+
+    connections: int = 1000
+    message_bytes: int = 16 * 2**20
+    stalled_s: float = 60.0
+    """A message that has begun must have come in so long, and an answer been taken."""
+    stream_s: float = float("inf")
+    """Of sound on one connection."""
+
+
+@dataclass
+class Figures:
+    """What is counted while the server runs."""
+
+    started: float = field(default_factory=time.time)
+    connections: Counter[str] = field(default_factory=Counter)
+    """Open ones by protocol."""
+    streams: int = 0
+    seconds: float = 0.0
+    """Of sound that was heard."""
+    events: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    """Connections and messages by reason."""
+
+    def to_prometheus(self) -> str:
+        """The text format of Prometheus."""
+        lines = [
+            "# TYPE tiny_kws_connections gauge",
+            *(f'tiny_kws_connections{{protocol="{key}"}} {n}' for key, n in sorted(self.connections.items())),
+            "# TYPE tiny_kws_streams gauge",
+            f"tiny_kws_streams {self.streams}",
+            "# TYPE tiny_kws_seconds_total counter",
+            f"tiny_kws_seconds_total {self.seconds:.3f}",
+            "# TYPE tiny_kws_events_total counter",
+            *(f'tiny_kws_events_total{{word="{_escaped(word)}"}} {n}' for word, n in sorted(self.events.items())),
+            "# TYPE tiny_kws_dropped_total counter",
+            *(f'tiny_kws_dropped_total{{reason="{key}"}} {n}' for key, n in sorted(self.refused.items())),
+            "# TYPE process_cpu_seconds_total counter",
+            f"process_cpu_seconds_total {time.process_time():.3f}",
+            "# TYPE process_start_time_seconds gauge",
+            f"process_start_time_seconds {self.started:.3f}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _escaped(word: str) -> str:
+    return word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """An event, when it was heard, and by whose sound."""
+
+    event: Detection
+    time: datetime
+    client: str
+
+
+class Core:
+    """The models, the engine and what events start; one for all protocols.
+
+    `told` are called with every event: a page's live view, MQTT.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        limits: Limits | None = None,
+        commands: Commands | None = None,
+        recordings: Recordings | None = None,
+    ) -> None:
+        self.library, self.limits = library, limits or Limits()
+        self.commands, self.recordings = commands, recordings
+        self.engine, self.figures = Engine(), Figures()
+        self.told: list[Callable[[Heard], None]] = []
+
+    def look(self) -> None:
+        """Look at the folder of models again."""
+        for model in self.library.look():
+            self.engine.release(model)
+        if self.commands is not None:
+            self.commands.reap()
+
+    @contextmanager
+    def connection(self, protocol: str) -> Iterator[None]:
+        """Count a connection while it lasts. Raises BusyError if there are too many."""
+        if self.figures.connections.total() >= self.limits.connections:
+            self.figures.refused["connections"] += 1
+            raise BusyError(
+                f"found {self.limits.connections} connections, expected fewer; try again later or raise --connections"
+            )
+        self.figures.connections[protocol] += 1
+        try:
+            yield
+        finally:
+            self.figures.connections[protocol] -= 1
+
+    def heard(self, hearing: Hearing, event: Detection) -> None:
+        """Do what an event starts."""
+        self.figures.events[event.label] += 1
+        heard = Heard(event, datetime.now(timezone.utc), hearing.client)
+        if self.commands is not None:
+            self.commands.run(event, heard.time)
+        if self.recordings is not None:
+            self.recordings.keep(event, heard.time, hearing.sound_of(event))
+        for tell in self.told:
+            tell(heard)
+
+
+class Hearing:
+    """The sound of one client, 16 kHz mono, through the models that hear its words.
+
+    `on_event` is told of events, `on_row` of the probabilities at every hop. Close it at its end.
+    """
+
+    def __init__(
+        self, core: Core, choices: Sequence[Choice], client: str, on_event: OnEvent, on_row: OnRow | None = None
+    ) -> None:
+        self.core, self.client = core, client
+        self._on_event, self._on_row = on_event, on_row
+        self.lanes: list[Lane] = []
+        for choice in choices:
+            lane = Lane(choice.model, choice.config, lambda row, events: None)
+            lane.on_step = self._step_of(lane)
+            self.lanes.append(lane)
+        self._advanced, self._moved = asyncio.Event(), asyncio.Event()
+        self.n_samples = 0
+        self._recent: list[Samples] = []
+        longest = max((choice.model.window for choice in choices), default=0)
+        self._n_recent = longest + round(BEFORE_S * SAMPLE_RATE) + WAITING + PIECE
+        core.figures.streams += 1
+        self._is_open = True
+
+    def _step_of(self, lane: Lane) -> Callable[[Probabilities, list[Detection]], None]:
+        def step(row: Probabilities, events: list[Detection]) -> None:
+            self._advanced.set()
+            self._moved.set()
+            if self._on_row is not None:
+                self._on_row(lane, row)
+            for event in events:
+                self._on_event(event)
+                self.core.heard(self, event)
+
+        return step
+
+    async def push(self, samples: Samples) -> None:
+        """Go on by (samples,); returns when little enough of it waits.
+
+        Raises RefusedError if that is more sound than one connection may send.
+        """
+        for start in range(0, len(samples), PIECE):
+            piece = samples[start : start + PIECE]
+            self.n_samples += len(piece)
+            self.core.figures.seconds += len(piece) / SAMPLE_RATE
+            if self.n_samples > self.core.limits.stream_s * SAMPLE_RATE:
+                self.core.figures.refused["seconds"] += 1
+                raise RefusedError(
+                    f"found over {self.core.limits.stream_s:g} s of sound on one connection; connect anew"
+                )
+            self._keep(piece)
+            for lane in self.lanes:
+                self.core.engine.push(lane, piece)
+            await self._until(lambda: all(lane.n_waiting <= WAITING for lane in self.lanes))
+
+    async def advance(self) -> None:
+        """Wait for the next hop to be heard."""
+        await self._advanced.wait()
+        self._advanced.clear()
+
+    async def _until(self, is_so: Callable[[], bool]) -> None:
+        while not is_so():
+            self._moved.clear()
+            await self._moved.wait()
+
+    def _keep(self, piece: Samples) -> None:
+        if self.core.recordings is None:
+            return
+        self._recent.append(piece.copy())
+        while sum(map(len, self._recent)) - len(self._recent[0]) >= self._n_recent:
+            del self._recent[0]
+
+    def sound_of(self, event: Detection) -> Samples:
+        """What `event` rests on and a second before it; less at the start."""
+        recent = np.concatenate([*self._recent, np.zeros(0, np.float32)])
+        oldest = self.n_samples - len(recent)
+        longest = max(lane.model.window for lane in self.lanes)
+        last = round(event.end_s * SAMPLE_RATE) - oldest
+        return recent[max(0, last - longest - round(BEFORE_S * SAMPLE_RATE)) : max(0, last)]
+
+    async def finish(self) -> None:
+        """Hear the last word out, in half a second of silence."""
+        for lane in self.lanes:
+            self.core.engine.push(lane, TAIL)
+        await self._until(lambda: not any(lane.is_ready for lane in self.lanes))
+
+    def close(self) -> None:
+        """Let go of it; what still waits is not heard."""
+        if self._is_open:
+            self._is_open = False
+            self.core.figures.streams -= 1
+            for lane in self.lanes:
+                self.core.engine.forget(lane)
