@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test quick lint types imports wheel page check lock examples figures web clean
+.PHONY: demo test quick lint types imports wheel page peers check lock examples figures web clean
 
 demo: .venv/.plain  ## classify the recordings under examples/ with the bundled model
 	@$(BIN)/tiny-kws classify examples
@@ -45,6 +45,15 @@ examples: .venv/.dev  ## speak the recordings under examples/ again (needs espea
 
 figures: .venv/.dev  ## write the figures of README, docs and model cards from the files they were measured into
 	$(BIN)/python scripts/write_figures.py
+
+peers:  ## programs that the server is tested with, each in an environment of its own (needs Python 3.11)
+	python3.11 -m venv .peers/satellite
+	.peers/satellite/bin/pip install --quiet --disable-pip-version-check wyoming-satellite==1.0.0
+	python3.11 -m venv .peers/home-assistant
+	.peers/home-assistant/bin/pip install --quiet --disable-pip-version-check homeassistant==2024.3.3 wyoming==1.5.3 \
+	  pytest-homeassistant-custom-component==0.13.109 hassil==1.6.1 home-assistant-intents==2024.3.29 \
+	  webrtc-noise-gain==1.2.3 mutagen==1.47.0 ha-ffmpeg==3.2.0 zeroconf==0.131.0 aiohttp_cors==0.7.0 janus \
+	  PyTurboJPEG==1.7.1 home-assistant-frontend==20240307.0
 
 page: .venv/.dev  ## build the page anew and compare it with the committed one (needs Node 20 or newer)
 	$(BIN)/python scripts/check_page.py
