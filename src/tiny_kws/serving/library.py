@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..artefact.format import SUFFIXES
 from ..artefact.runtime import StreamModel
 from ..config import DetectorConfig
 from ..errors import KwsError, UsageError
@@ -50,7 +49,7 @@ class Library:
             self._models[model.path] = model
         self._fixed = tuple(self._models)
         if folder is not None and not folder.is_dir():
-            raise UsageError(f"{folder}: is no folder, expected one of models (.stream.onnx) for --models")
+            raise UsageError(f"{folder}: is no folder, expected one of stream artefacts (.onnx) for --models")
         self.look()
         for word in filter(None, self._thresholds):
             if label_of(word, self.words) is None and folder is None:
@@ -75,7 +74,7 @@ class Library:
         if self._folder is None:
             return []
         before = self.models
-        found = sorted(self._folder.glob("*" + SUFFIXES["stream"]))
+        found = sorted(self._folder.glob("*.onnx"))
         for path in [path for path in self._models if path not in found and path not in self._fixed]:
             del self._models[path]
             self._stamps.pop(path, None)
