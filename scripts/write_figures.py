@@ -474,34 +474,50 @@ def training_data() -> str:
 
 
 def own_words() -> str:
-    """Misses by the number of recordings, and how often what was told came."""
+    """Misses by what a word was made of, and how often what was told came."""
     measured = read("benchmarks", "results", "own_words.json")
     draws, hours = measured["draws"], measured["hours"]
-    words = sorted({draw["word"] for draw in draws})
     english = sum(hours[kind] for kind in ENGLISH)
-    rates = list(draws[0]["missed"])
-    ways = list(dict.fromkeys((draw["recordings"], bool(draw["spoken"])) for draw in draws))
-    rows = [own_words_row(draws, way, key, rates) for way in ways for key in ("missed", "missed_in_noise")]
-    head = ["made of", "heard", *(f"{rate} an hour" for rate in rates)]
-    n_draws = len({draw["draw"] for draw in draws})
     ten, typed = (
         statistics.median(draw["seconds"] for draw in draws if (draw["recordings"], bool(draw["spoken"])) == way)
         for way in ((10, False), (0, True))
     )
     return "\n\n".join(
         [
-            f"Missed, mean of the words {listed([f'*{word}*' for word in words])}, each said by many people, over "
-            f"{n_draws} draws of the recordings that the model was made of; in brackets the best and the worst word. "
-            f"The others of {recordings_of(draws)} recordings are heard. False alarms were counted in {english:.1f} "
+            f"{own_words_heard(draws)} False alarms were counted in {english:.1f} "
             f"hours of English ({hours['readers']:.1f} of adults reading books, {hours['homes']:.1f} of adults at "
             f"home, {hours['children']:.1f} of children and learners) of speakers that neither trunk nor bank holds. "
             "How heads are trained was chosen on these words:",
-            table(head, rows),
+            own_words_table(draws),
             f"The rates are those that came. The voices were {listed(measured['voices'])}, {draws[-1]['spoken']} takes "
             f"in all. A model of ten recordings took {ten:.0f} s to make on two cores, one of voices {typed:.0f} s.",
             told_and_came([draw for draw in draws if not draw["spoken"]]),
         ]
     )
+
+
+def own_words_fresh() -> str:
+    """The same of words on which nothing was chosen."""
+    draws = read("benchmarks", "results", "own_words_fresh.json")["draws"]
+    return f"{own_words_heard(draws)}\n\n{own_words_table(draws)}"
+
+
+def own_words_heard(draws: Sequence[Metrics]) -> str:
+    """What was measured."""
+    words = sorted({draw["word"] for draw in draws})
+    return (
+        f"Missed, mean of the words {listed([f'*{word}*' for word in words])}, each said by many people, over "
+        f"{len({draw['draw'] for draw in draws})} draws of the recordings that the model was made of; in brackets the "
+        f"best and the worst word. The others of {recordings_of(draws)} recordings are heard."
+    )
+
+
+def own_words_table(draws: Sequence[Metrics]) -> str:
+    """A row for each way to make a model, as recorded and in noise."""
+    rates = list(draws[0]["missed"])
+    ways = list(dict.fromkeys((draw["recordings"], bool(draw["spoken"])) for draw in draws))
+    rows = [own_words_row(draws, way, key, rates) for way in ways for key in ("missed", "missed_in_noise")]
+    return table(["made of", "heard", *(f"{rate} an hour" for rate in rates)], rows)
 
 
 def own_words_row(draws: Sequence[Metrics], way: tuple[int, bool], key: str, rates: Sequence[str]) -> list[str]:
@@ -564,6 +580,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "narrow-band": narrow_band,
     "networks": networks,
     "own-words": own_words,
+    "own-words-fresh": own_words_fresh,
     "page": page,
     "published": published,
     "robustness": robustness,

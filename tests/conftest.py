@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tiny_kws.data.prepared import PreparedData
     from tiny_kws.training.checkpoint import Checkpoint
 
+collect_ignore = ["peers"]
+"""What other programs' own environments run."""
 WORDS_FOLDER = "speech_commands_v0.02"
 SPEAKERS = {
     "training": tuple(f"{i:08x}" for i in range(0x10A0, 0x10A6)),
