@@ -506,7 +506,7 @@ def own_words_heard(draws: Sequence[Metrics]) -> str:
     """What was measured."""
     words = sorted({draw["word"] for draw in draws})
     return (
-        f"Missed, mean of the words {listed([f'*{word}*' for word in words])}, each said by many people, over "
+        f"Missed, mean of the words {listed([f'*{word}*' for word in words])}, each said by different people, over "
         f"{len({draw['draw'] for draw in draws})} draws of the recordings that the model was made of; in brackets the "
         f"best and the worst word. The others of {recordings_of(draws)} recordings are heard."
     )
