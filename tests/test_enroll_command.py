@@ -17,7 +17,7 @@ import tiny_kws
 from tiny_kws import UsageError
 from tiny_kws.artefact.runtime import read_metadata
 from tiny_kws.audio import read_mono
-from tiny_kws.enrolment.bank import BANK, ENGLISH
+from tiny_kws.enrolment.bank import BANK, ENGLISH, read_bank
 from tiny_kws.enrolment.enroll import Request, check_request
 from tiny_kws.enrolment.predict import Alarms, Expected, Misses
 from tiny_kws.enrolment.takes import find_takes, read_takes
@@ -265,6 +265,16 @@ def test_recordings_of_all_sorts_are_refused(tmp_path: Path, there: Path) -> Non
         speak(word, VOICES[i], tmp_path / "all" / f"{word}.wav")
     refused(2, "do not sound like the others", "computer", tmp_path / "all", "--out", there)
     assert is_as_before(there)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("word", "is_common"), [("house", True), ("window", False)])
+def test_a_common_word_is_told(word: str, is_common: bool, spoken: Path, tmp_path: Path) -> None:
+    """How often it is said stands in a note; a word that is said once or twice an hour has none."""
+    per_hour = read_bank().words_per_hour[word]
+    printed = said("enroll", word, spoken / "window", "--out", tmp_path / "model.onnx")
+    assert (f"{word!r} is a common word, said {per_hour:.1f} times in an hour of speech" in printed) == is_common
+    assert (" is a common word" in printed) == is_common
 
 
 def test_mp3s_cut_amid_a_frame_are_refused(tmp_path: Path, there: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .bank import ENGLISH, Bank, Trunk, read_bank
-from .enroll import check_word, fires_at, study_of
+from .enroll import COMMON_PER_HOUR, check_word, fires_at, study_of
 from .predict import Alarms, alarms_at
 from .say import Say, spoken
 from .sounds import bare, lexicon, n_syllables, nearest, sounds_of
@@ -21,7 +21,6 @@ HEARD_IN_NOISE = 0.9
 NEAR = 0.45
 """How far what sounds alike may be."""
 FEW_SYLLABLES, FEW_SOUNDS = 3, 5
-OFTEN_PER_HOUR = 0.5
 TAKES = 70
 
 
@@ -113,9 +112,9 @@ def _hints(sounds: str, per_hour: float, near: Sequence[Near]) -> list[str]:
         hints.append("it is short: a word of three syllables or more, or a phrase, is told apart far better")
     elif len(set(bare(sounds))) < FEW_SOUNDS:
         hints.append("it repeats few sounds: a word of more different ones is told apart better")
-    if per_hour >= OFTEN_PER_HOUR:
+    if per_hour >= COMMON_PER_HOUR:
         hints.append(f"it is said {per_hour:.1f} times in an hour of speech, and fires each time")
-    common = [one for one in near if one.per_hour >= OFTEN_PER_HOUR]
+    common = [one for one in near if one.per_hour >= COMMON_PER_HOUR]
     if common:
         hints.append(f"{common[0].text!r} sounds like it and is said {common[0].per_hour:.1f} times in an hour")
     return hints

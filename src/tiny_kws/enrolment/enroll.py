@@ -33,7 +33,8 @@ MISFIT_RATE = 10.0
 LENGTHS = (0.5, 1.8)
 """A take's length against the median, outside of which it is set aside: half a word, or more than one."""
 SHORT_S = 0.35
-COMMON_PER_HOUR = 0.5
+COMMON_PER_HOUR = 3.0
+"""From which on a word is a common one, as *home* or *side* is, and *window* or *table* not."""
 MOST_TAKES = 2000
 FIRED_AT = 10
 """Rows before an event in which the words end that it is of."""
@@ -326,7 +327,7 @@ def _notes(word: str, takes: Sequence[Take], voiced: Sequence[Take], chosen: Exp
     notes = []
     said = bank.words_per_hour.get(word.casefold(), 0.0)
     if said >= COMMON_PER_HOUR:
-        notes.append(f"{word!r} is a common word, said {said:.0f} times in an hour of speech: it will fire when it is")
+        notes.append(f"{word!r} is a common word, said {said:.1f} times in an hour of speech: it will fire when it is")
     if float(np.median([take.seconds for take in takes or voiced])) < SHORT_S:
         notes.append("the word is short: one of three syllables or more, or a phrase, is told apart far better")
     clipped = sum(take.is_clipped for take in takes)
