@@ -37,7 +37,7 @@ from tiny_kws.listening.detector import config_of
 from tiny_kws.serving import http, wyoming
 from tiny_kws.serving.engine import Engine, Lane
 from tiny_kws.serving.library import Library
-from tiny_kws.serving.sessions import Core, Limits
+from tiny_kws.serving.sessions import Core, Limits, Seldom
 
 from .helpers import command_line, environment
 
@@ -264,6 +264,33 @@ def test_half_a_message_is_given_up() -> None:
             assert "amid a message" in server.problems[1]
 
     run(talk)
+
+
+def test_clients_that_vanish_leave_nothing() -> None:
+    """Amid their sound, with answers under way: no traceback, no line, no stream is left."""
+    troubles: list[Any] = []
+
+    async def talk() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: troubles.append(context))
+        async with served(core_of()) as server:
+            for _ in range(5):
+                async with server.client() as client:
+                    await send(client, np.tile(spoken("yes", 0.3), 3))
+            await asyncio.sleep(2)
+            assert server.core.figures.streams == 0
+            assert server.problems == []
+
+    run(talk)
+    assert troubles == []
+
+
+def test_a_flood_of_problems_is_told_seldom() -> None:
+    """Twenty lines a minute."""
+    told: list[str] = []
+    seldom = Seldom(told.append)
+    for i in range(1000):
+        seldom(str(i))
+    assert len(told) == 20
 
 
 def test_a_word_that_is_not_there() -> None:

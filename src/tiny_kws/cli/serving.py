@@ -67,10 +67,12 @@ def serve(
     from ..listening.actions import Commands, Recordings
     from ..serving.library import Library
     from ..serving.run import Address, serve
-    from ..serving.sessions import Core, Limits
+    from ..serving.sessions import Core, Limits, Seldom
 
-    def tell(problem: str) -> None:
+    def warn(problem: str) -> None:
         complain(problem, 0)
+
+    tell = Seldom(warn)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -91,6 +91,28 @@ def _escaped(word: str) -> str:
     return word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
+class Seldom:
+    """Hands on what it is told, up to `most` lines a minute, and then how many more there were.
+
+    A flood of bad clients must not fill a disk, nor a pipe that stops the server when it is full.
+    """
+
+    def __init__(self, tell: Callable[[str], None], most: int = 20) -> None:
+        self._tell, self._most = tell, most
+        self._begun, self._n = -60.0, 0
+
+    def __call__(self, problem: str) -> None:
+        """Tell of a problem, or count it."""
+        now = time.monotonic()
+        if now - self._begun >= 60:
+            if self._n > self._most:
+                self._tell(f"{self._n - self._most} more problems within a minute were not told")
+            self._begun, self._n = now, 0
+        self._n += 1
+        if self._n <= self._most:
+            self._tell(problem)
+
+
 @dataclass(frozen=True)
 class Heard:
     """An event, when it was heard, and by whose sound."""

@@ -165,6 +165,9 @@ class Connection:
             event = await self._answers.get()
             try:
                 await asyncio.wait_for(async_write_event(event, self._writer), self.core.limits.stalled_s)
+            except (OSError, asyncio.TimeoutError):  # it is gone, or takes no answers
+                self._writer.transport.abort()
+                return
             finally:
                 self._answers.task_done()
 
@@ -258,8 +261,10 @@ async def start(core: Core, host: str, port: int, on_problem: OnProblem) -> asyn
         try:
             with core.connection("wyoming"):
                 await Connection(core, reader, writer).serve()
-        except (KwsError, OSError) as error:
-            core.figures.refused["messages"] += isinstance(error, KwsError)
+        except OSError:  # it has gone
+            return
+        except KwsError as error:
+            core.figures.refused["messages"] += 1
             peer = writer.get_extra_info("peername") or ("?",)
             on_problem(f"a Wyoming client at {peer[0]} was let go: {error}")
             with suppress(OSError):
