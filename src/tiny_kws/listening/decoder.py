@@ -46,7 +46,11 @@ class Detection:
         >>> Detection("stop", 1.0, 2.0, 0.9).to_json(file="meeting.mp3")
         '{"file": "meeting.mp3", "time": null, "label": "stop", "start_s": 1.0, "end_s": 2.0, "confidence": 0.9}'
         """
-        return json.dumps({"file": file, "time": time, **asdict(self)})
+        return json.dumps(self.to_dict(file, time))
+
+    def to_dict(self, file: str | None = None, time: str | None = None) -> dict[str, Any]:
+        """The same as a dictionary."""
+        return {"file": file, "time": time, **asdict(self)}
 
 
 class Decoder:

@@ -14,12 +14,12 @@ from ..config import SAMPLE_RATE
 from ..errors import AudioError
 from .decoder import Detection
 from .detector import Detector
+from .recent import Recent
 
 GAP_S = 1.0  # without sound, and what follows is no longer the same piece of it
 BRIDGED_S = 0.2  # of lost sound that the sound before it is repeated over; beyond, that helps no more than silence
 REPEATED_S = 0.02  # of the sound before it
 REPORT_S = 5.0  # a trouble that comes with every block is reported so often
-BEFORE = SAMPLE_RATE  # samples of sound that are kept before an event's
 SILENT_S = 10.0  # of digital silence from the start, and it is said
 QUIET_DB = -120.0
 
@@ -67,7 +67,6 @@ class Session:
     def __init__(self, detector: Detector, on_status: OnStatus | None = None) -> None:
         self.detector = detector
         self.time_s = 0.0
-        self._n_recent = BEFORE + round(detector.window_s * SAMPLE_RATE)  # enough for an event anywhere in a block
         self._on_status = on_status or (lambda status: None)
         self._status = Status(0.0, QUIET_DB, "", 0.0)
         self._last_s: float | None = None  # when the last block came
@@ -87,8 +86,7 @@ class Session:
         self._piece_s = self.time_s = self.time_s + lost_s
         self._frames = 0
         self._converter: Converter | None = None
-        self._recent: Samples = np.zeros(0, np.float32)
-        self._n_samples = 0  # samples of this piece at 16 kHz
+        self._recent = Recent(round(self.detector.window_s * SAMPLE_RATE))
         self._repeated: npt.NDArray[np.float32] | None = None  # (frames, channels), over what is lost next
         self.detector.reset()
 
@@ -131,10 +129,7 @@ class Session:
 
     def sound_of(self, event: Detection) -> Samples:
         """The window that `event`, of the last block, rests on and a second before it; 16 kHz mono, less at a start."""
-        last = round((event.end_s - self._piece_s) * SAMPLE_RATE)
-        first = last - round(self.detector.window_s * SAMPLE_RATE) - BEFORE
-        oldest = self._n_samples - len(self._recent)
-        return self._recent[max(0, first - oldest) : last - oldest].copy()
+        return self._recent.sound_of(event.end_s - self._piece_s)
 
     def report(self, problem: str) -> None:
         """Tell of a problem."""
@@ -178,8 +173,7 @@ class Session:
         level_db = self._status.level_db
         if len(audio):
             level_db = max(QUIET_DB, 10.0 * math.log10(np.square(audio, dtype=np.float64).mean() + 1e-30))
-        self._n_samples += len(audio)
-        self._recent = np.concatenate([self._recent, audio])[-(len(audio) + self._n_recent) :]
+        self._recent.push(audio)
         step = self.detector.step(audio)
         label, probability = self._status.label, self._status.probability
         if len(step.rows):

@@ -13,13 +13,12 @@ from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from ..artefact.runtime import Probabilities
+from ..artefact.runtime import Probabilities, StreamModel
 from ..audio import Converter, stream_mono
 from ..config import SAMPLE_RATE
 from ..errors import KwsError, UsageError
 from ..listening.actions import utc_text
 from ..listening.decoder import Detection
-from .engine import Lane
 from .page import PAGE
 from .sessions import BusyError, Core, Heard, Hearing, RefusedError
 
@@ -132,7 +131,7 @@ async def _detect(request: web.Request) -> web.Response:
             await hearing.finish()
         finally:
             hearing.close()
-    return web.json_response([json.loads(event.to_json()) for event in events])
+    return web.json_response([event.to_dict() for event in events])
 
 
 async def _live(request: web.Request) -> web.WebSocketResponse:
@@ -154,8 +153,8 @@ async def _live(request: web.Request) -> web.WebSocketResponse:
                 await socket.send_json({"streams": figures.streams, "seconds": round(figures.seconds, 1)})
                 with suppress(asyncio.TimeoutError):
                     heard = await asyncio.wait_for(queue.get(), 1.0)
-                    text = heard.event.to_json(time=utc_text(heard.time))
-                    await socket.send_str(json.dumps({"client": heard.client, "event": json.loads(text)}))
+                    event = heard.event.to_dict(time=utc_text(heard.time))
+                    await socket.send_json({"client": heard.client, "event": event})
         except ConnectionError:
             pass
         finally:
@@ -225,9 +224,9 @@ class _Socket:
     def _event(self, event: Detection) -> None:
         self._outgoing.append(event.to_json())
 
-    def _row(self, lane: Lane, row: Probabilities) -> None:
-        found = dict(zip(lane.model.labels, (round(float(value), 6) for value in row), strict=True))
-        self._outgoing.append(json.dumps({"model": lane.model.metadata.name, "probabilities": found}))
+    def _row(self, model: StreamModel, row: Probabilities) -> None:
+        found = dict(zip(model.labels, (round(float(value), 6) for value in row), strict=True))
+        self._outgoing.append(json.dumps({"model": model.metadata.name, "probabilities": found}))
 
     async def run(self) -> None:
         """Until the client goes."""

@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 
 import numpy as np
 
-from ..artefact.runtime import Probabilities
+from ..artefact.runtime import Probabilities, StreamModel
 from ..audio import Samples
 from ..config import SAMPLE_RATE
 from ..errors import KwsError
 from ..listening.actions import Commands, Recordings
 from ..listening.decoder import Detection
 from ..listening.detector import TAIL
+from ..listening.recent import Recent
 from .engine import Engine, Lane
 from .library import Choice, Library
 
@@ -26,10 +28,8 @@ WAITING = 2 * SAMPLE_RATE
 """Samples of a client that may wait to be heard; then its connection is not read until they were."""
 PIECE = SAMPLE_RATE // 2
 """Samples that are handed on together."""
-BEFORE_S = 1.0
-"""Of sound that is kept before what an event rests on."""
 OnEvent = Callable[[Detection], None]
-OnRow = Callable[[Lane, Probabilities], None]
+OnRow = Callable[[StreamModel, Probabilities], None]
 
 
 class RefusedError(KwsError):
@@ -184,30 +184,22 @@ class Hearing:
     ) -> None:
         self.core, self.client = core, client
         self._on_event, self._on_row = on_event, on_row
-        self.lanes: list[Lane] = []
-        for choice in choices:
-            lane = Lane(choice.model, choice.config, lambda row, events: None)
-            lane.on_step = self._step_of(lane)
-            self.lanes.append(lane)
+        self.lanes = [Lane(one.model, one.config, partial(self._step, one.model)) for one in choices]
         self._advanced, self._moved = asyncio.Event(), asyncio.Event()
         self.n_samples = 0
-        self._recent: list[Samples] = []
         longest = max((choice.model.window for choice in choices), default=0)
-        self._n_recent = longest + round(BEFORE_S * SAMPLE_RATE) + WAITING + PIECE
+        self._recent = None if core.recordings is None else Recent(longest, WAITING + PIECE)
         core.figures.streams += 1
         self._is_open = True
 
-    def _step_of(self, lane: Lane) -> Callable[[Probabilities, list[Detection]], None]:
-        def step(row: Probabilities, events: list[Detection]) -> None:
-            self._advanced.set()
-            self._moved.set()
-            if self._on_row is not None:
-                self._on_row(lane, row)
-            for event in events:
-                self._on_event(event)
-                self.core.heard(self, event)
-
-        return step
+    def _step(self, model: StreamModel, row: Probabilities, events: list[Detection]) -> None:
+        self._advanced.set()
+        self._moved.set()
+        if self._on_row is not None:
+            self._on_row(model, row)
+        for event in events:
+            self._on_event(event)
+            self.core.heard(self, event)
 
     async def push(self, samples: Samples) -> None:
         """Go on by (samples,); returns when little enough of it waits.
@@ -223,7 +215,8 @@ class Hearing:
                 raise RefusedError(
                     f"found over {self.core.limits.stream_s:g} s of sound on one connection; connect anew"
                 )
-            self._keep(piece)
+            if self._recent is not None:
+                self._recent.push(piece)
             for lane in self.lanes:
                 self.core.engine.push(lane, piece)
             await self._until(lambda: all(lane.n_waiting <= WAITING for lane in self.lanes))
@@ -238,20 +231,9 @@ class Hearing:
             self._moved.clear()
             await self._moved.wait()
 
-    def _keep(self, piece: Samples) -> None:
-        if self.core.recordings is None:
-            return
-        self._recent.append(piece.copy())
-        while sum(map(len, self._recent)) - len(self._recent[0]) >= self._n_recent:
-            del self._recent[0]
-
     def sound_of(self, event: Detection) -> Samples:
-        """What `event` rests on and a second before it; less at the start."""
-        recent = np.concatenate([*self._recent, np.zeros(0, np.float32)])
-        oldest = self.n_samples - len(recent)
-        longest = max(lane.model.window for lane in self.lanes)
-        last = round(event.end_s * SAMPLE_RATE) - oldest
-        return recent[max(0, last - longest - round(BEFORE_S * SAMPLE_RATE)) : max(0, last)]
+        """What `event` rests on and a second before it; less at the start, nothing where no sound is kept."""
+        return np.zeros(0, np.float32) if self._recent is None else self._recent.sound_of(event.end_s)
 
     async def finish(self) -> None:
         """Hear the last word out, in half a second of silence."""
