@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +38,7 @@ from tiny_kws.enrolment.bank import (
 )
 from tiny_kws.export.onnx_models import trunk_graph
 from tiny_kws.training.networks import CausalCNN
-from tiny_kws.training.running_speech import ALIGNMENTS, is_unheard, read_free
+from tiny_kws.training.running_speech import ALIGNMENTS, is_unheard, read_entries, read_free, words_of
 from tiny_kws.training.trunk import FEATURES, read_trunk, trunk_facts
 
 GAP = np.zeros(SAMPLE_RATE // 4, np.float32)
@@ -104,14 +103,11 @@ def grouped(source: Source, data: Path, held_out: bool = False) -> list[Group]:
 
 def words_in(folder: Path) -> dict[Path, list[tuple[int, str]]]:
     """Of each recording its words, with the sample in which each ends; empty for a folder that is not aligned."""
-    path = folder / ALIGNMENTS
-    if not path.is_file():
+    if not (folder / ALIGNMENTS).is_file():
         return {}
-    with path.open(encoding="utf-8") as lines:
-        entries = [json.loads(line) for line in lines]
     return {
-        folder / entry["file"]: [((at + n) * FRAME, text) for text, at, n, _ in entry["words"] if text[0] not in "<[+"]
-        for entry in entries
+        folder / entry["file"]: [(word.stop * FRAME, word.text) for word in words_of(entry)]
+        for entry in read_entries(folder)
     }
 
 

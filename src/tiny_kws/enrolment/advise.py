@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,8 @@ from .sounds import bare, lexicon, n_syllables, nearest, sounds_of
 
 HEARD_IN_NOISE = 0.9
 """Of the voices' takes at 10 dB, where candidates are compared by their false alarms."""
+NEAREST = 6
+"""Of what sounds alike, as many are told."""
 NEAR = 0.45
 """How far what sounds alike may be."""
 FEW_SYLLABLES, FEW_SOUNDS = 3, 5
@@ -61,20 +63,23 @@ def advise(words: Sequence[str], bank: str | Path | None = None, seed: int = 0) 
     names = list(dict.fromkeys(check_word(word) for word in words))
     ground = read_bank(Path(bank) if bank else None)
     trunk = Trunk(ground)
-    said = _said_together(ground)
-    found = [_advice(name, ground, trunk, said, seed) for name in names]
+    per_hour = _per_hour(ground)
+    sounds = {text: heard for text in per_hour if (heard := _known_sounds(text))}
+    found = [_advice(name, ground, trunk, per_hour, sounds, seed) for name in names]
     return sorted(found, key=lambda one: (one.alarms.rate, -one.syllables))
 
 
-def _advice(word: str, bank: Bank, trunk: Trunk, said: Counter[str], seed: int) -> Advice:
+def _advice(
+    word: str, bank: Bank, trunk: Trunk, said: Mapping[str, float], known: Mapping[str, str], seed: int
+) -> Advice:
     rng = np.random.default_rng(seed)
     takes, _ = spoken(word, Say(takes=TAKES), rng)
     evidence = study_of(bank, trunk, [], takes, rng).evidence
     sounds = sounds_of(word)
-    hours = sum(map(bank.hours, ENGLISH))
-    near = _near(word, sounds, said, hours)
+    found = [(text, far) for text, far in nearest(sounds, known, NEAREST + 1) if text != word.casefold()]
+    near = tuple(Near(text, round(far, 2), round(said[text], 2)) for text, far in found[:NEAREST] if far <= NEAR)
     heard = float(np.quantile(evidence.noisy, 1 - HEARD_IN_NOISE))
-    per_hour = said[word.casefold()] / hours
+    per_hour = said.get(word.casefold(), 0.0)
     return Advice(
         word,
         sounds,
@@ -88,22 +93,18 @@ def _advice(word: str, bank: Bank, trunk: Trunk, said: Counter[str], seed: int) 
     )
 
 
-def _said_together(bank: Bank) -> Counter[str]:
-    """How often words, and two that follow each other, are said in the bank."""
+def _per_hour(bank: Bank) -> dict[str, float]:
+    """How often words, and two that follow each other, are said in an hour of the bank's English."""
     words = [word for _, word in bank.words]
-    return Counter(words) + Counter(f"{first} {second}" for first, second in pairwise(words))
+    counts = Counter(words) + Counter(f"{first} {second}" for first, second in pairwise(words))
+    hours = sum(map(bank.hours, ENGLISH))
+    return {text: count / hours for text, count in counts.items()}
 
 
-def _near(word: str, sounds: str, said: Counter[str], hours: float) -> tuple[Near, ...]:
-    known = lexicon()
-    among = {text: "".join(known[part] for part in text.split()) for text in said if _all_known(text, known)}
-    among.pop(word.casefold(), None)
-    found = nearest(sounds, among, 6)
-    return tuple(Near(text, round(far, 2), round(said[text] / hours, 2)) for text, far in found if far <= NEAR)
-
-
-def _all_known(text: str, known: dict[str, str]) -> bool:
-    return all(part in known for part in text.split())
+def _known_sounds(text: str) -> str:
+    """What a text sounds like word by word, or nothing if one is in no lexicon."""
+    found = [lexicon().get(word) for word in text.split()]
+    return "".join(map(str, found)) if all(found) else ""
 
 
 def _hints(sounds: str, per_hour: float, near: Sequence[Near]) -> list[str]:

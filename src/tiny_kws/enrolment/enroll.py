@@ -196,7 +196,7 @@ def learn(
     study = study_of(bank, trunk, recorded, voiced, rng)
     head, evidence = study.head, study.evidence
     logit = logit_for(evidence, false_alarms_per_hour)
-    misfits = _misfits(recorded, evidence)
+    misfits = _misfits(recorded, evidence) if recorded else ()
     points = [
         expected(evidence, at, logit)
         for at in sorted({logit_for(evidence, rate) for rate in (*RATES, false_alarms_per_hour)})
@@ -304,7 +304,7 @@ def _in_noise(trunk: Trunk, takes: Sequence[Take], bank: Bank, rng: np.random.Ge
 def _misfits(takes: Sequence[Take], evidence: Evidence) -> tuple[str, ...]:
     """Recordings that heads made without them do not take for the word. Raises UsageError if they are most."""
     at = logit_for(evidence, MISFIT_RATE)
-    names = [take.name for take, logit in zip(takes, evidence.clean, strict=False) if logit < at]
+    names = [take.name for take, logit in zip(takes, evidence.clean, strict=True) if logit < at]
     if len(takes) > 3 and len(names) > len(takes) / 2:
         raise UsageError(
             f"{len(names)} of {len(takes)} recordings do not sound like the others, expected one word in all of them; "

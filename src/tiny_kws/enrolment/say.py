@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,12 +105,3 @@ def _take(name: str, sound: Samples) -> Take:
     if stop - start > LONGEST_S * SAMPLE_RATE:
         raise AudioError(f"{name}: takes {(stop - start) / SAMPLE_RATE:.1f} s, expected {LONGEST_S:g} s at most")
     return Take(name, audio, start, stop)
-
-
-def by_voice(takes: Sequence[Take]) -> str:
-    """How many takes of which voices, in words.
-
-    >>> by_voice([Take("pico en-GB", QUIET, 0, 9)] * 2 + [Take("flite slt", QUIET, 0, 9)])
-    '2 by pico en-GB, 1 by flite slt'
-    """
-    return ", ".join(f"{count} by {name}" for name, count in Counter(take.name for take in takes).items())

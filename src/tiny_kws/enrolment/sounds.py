@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from ..errors import UsageError, install_hint
+from .voices import hibari
 
 VOWELS = frozenset("AIOWYQaeiouæɑɒɐɔəɚɛɜɪʊʌɨᵊᵻ")
 BARE = str.maketrans("Tɾᵻ", "ttɪ", "ˈˌː ")
@@ -75,10 +76,8 @@ def _matcher() -> tuple[Any, Any]:
     return process, Levenshtein.normalized_distance
 
 
-@cache
 def _speller() -> Any:
-    try:
-        from hibari.tts import Hibari  # noqa: PLC0415  (an extra)
-    except ImportError as error:
-        raise UsageError(f"how words sound is not known here; {install_hint('say')}") from error
-    return Hibari()
+    engine = hibari()
+    if engine is None:
+        raise UsageError(f"how words sound is not known here; {install_hint('say')}")
+    return engine

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
@@ -97,22 +98,21 @@ def _hibari() -> list[Voice]:
         return []
 
     def speak(text: str, pace: float) -> Samples:
-        spoken = np.asarray(engine(text, speed=pace, seed=0), np.float32).ravel()  # type: ignore[operator]
-        sound: Samples = soxr.resample(spoken, engine.sample_rate, SAMPLE_RATE)  # type: ignore[attr-defined]
+        spoken = np.asarray(engine(text, speed=pace, seed=0), np.float32).ravel()
+        sound: Samples = soxr.resample(spoken, engine.sample_rate, SAMPLE_RATE)
         return sound
 
     return [Voice("hibari heart", speak)]
 
 
 @cache
-def hibari() -> object | None:
+def hibari() -> Any:
     """The synthesizer of hibari-tts, which spells words in sounds too; None where it is not installed."""
     try:
         from hibari.tts import Hibari  # noqa: PLC0415  (an extra)
     except ImportError:
         return None
-    engine: object = Hibari()
-    return engine
+    return Hibari()
 
 
 def _flite() -> list[Voice]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,21 @@ def read_aligned(folder: Path, parts: Sequence[int] = (1, 2)) -> list[Recording]
 
 def read_words(folder: Path, parts: Sequence[int] = (1, 2)) -> list[str]:
     """Every word that is said in the recordings of `read_aligned`, as often as it is."""
-    return [word[0] for entry in _entries(folder, parts) for word in entry["words"] if word[0][0] not in "<[+"]
+    return [word.text for entry in _entries(folder, parts) for word in words_of(entry)]
+
+
+def words_of(entry: Mapping[str, Any]) -> list[Word]:
+    """The words of a line of alignments, without what is between them: silence, breath, noise."""
+    return [Word(text, start, start + n) for text, start, n, _ in entry["words"] if text[0] not in "<[+"]
+
+
+def read_entries(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a folder's alignments. Raises DataError for a folder without."""
+    path = folder / ALIGNMENTS
+    if not path.is_file():
+        raise DataError(f"{folder}: found no {ALIGNMENTS}, expected one; make it by scripts/align_speech.py")
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def is_unheard(folder: str, speaker: str) -> bool:
@@ -81,25 +95,17 @@ def is_unheard(folder: str, speaker: str) -> bool:
 
 
 def _entries(folder: Path, parts: Sequence[int]) -> list[dict[str, Any]]:
-    path = folder / ALIGNMENTS
-    if not path.is_file():
-        raise DataError(f"{folder}: found no {ALIGNMENTS}, expected one; make it by scripts/align_speech.py")
-    with path.open(encoding="utf-8") as lines:
-        entries = [json.loads(line) for line in lines]
-    named = [(entry, entry["speaker"] or entry["file"]) for entry in entries]
+    named = [(entry, entry["speaker"] or entry["file"]) for entry in read_entries(folder)]
     return [e for e, speaker in named if part_of(speaker) in parts and not is_unheard(folder.name, speaker)]
 
 
 def _recording(folder: Path, entry: dict[str, Any]) -> Recording:
     pcm = to_pcm(read_mono(folder / entry["file"]))
     phones = np.zeros(len(pcm) // FRAME + 1, np.int8)
-    words = []
-    for text, start, length, parts in entry["words"]:
+    for *_, parts in entry["words"]:
         for phone, at, size in parts:
             phones[at : at + size] = PHONES.index(phone) if phone in PHONES else 0
-        if text[0] not in "<[+":
-            words.append(Word(text, start, start + length))
-    return Recording(pcm, phones, tuple(words), bool(entry.get("clip")))
+    return Recording(pcm, phones, tuple(words_of(entry)), bool(entry.get("clip")))
 
 
 def words_to_tell(recordings: Iterable[Recording], fewest: int) -> list[str]:
