@@ -21,6 +21,7 @@ import soxr
 from tiny_kws import Detector, enroll
 from tiny_kws.audio import Samples, read_mono
 from tiny_kws.config import SAMPLE_RATE
+from tiny_kws.data.material import list_clips
 from tiny_kws.data.speech_commands import KEYWORDS
 from tiny_kws.evaluation.clips import wilson_interval
 from tiny_kws.files import write_json
@@ -45,11 +46,11 @@ def through(audio: Samples, rate: int) -> Samples:
 
 def clips(folder: Path) -> list[tuple[str, Path]]:
     """Validation clips of the ten words, drawn."""
-    listed = (folder / "validation_list.txt").read_text(encoding="ascii").split()
+    listed = list_clips(folder, "validation")
     found = []
     for word in KEYWORDS:
-        names = [name for name in listed if name.startswith(f"{word}/") and (folder / name).exists()]
-        found += [(word, folder / names[i]) for i in drawn(len(names))[:CLIPS_PER_WORD]]
+        of_word = [clip.path for clip in listed if clip.text == word]
+        found += [(word, of_word[i]) for i in drawn(len(of_word))[:CLIPS_PER_WORD]]
     return found
 
 

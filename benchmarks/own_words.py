@@ -160,7 +160,7 @@ def main() -> None:
     speech = speech_apart(trunk, asked.data)
     noises = noises_apart(asked.data / "noise")
     results = known(asked.out, bank)
-    done = {(one["word"], one["recordings"], bool(one["spoken"]), one["draw"]) for one in results}
+    done = {(one["word"], *way_of(one), one["draw"]) for one in results}
     for word, paths in sorted(word_recordings(asked.data / "wake_words").items()):
         heard = heard_in(trunk, paths, noises)
         for way, draw in itertools.product(WAYS, range(asked.draws)):
@@ -169,6 +169,10 @@ def main() -> None:
                 results.append(found)
                 print(word, *way, draw, found["missed"], found["missed_in_noise"], f"{found['seconds']} s", flush=True)
                 save(asked.out, bank, speech, results)
+
+
+def way_of(draw: dict[str, Any]) -> tuple[int, bool]:
+    return draw["recordings"], bool(draw["spoken"])
 
 
 def known(out: Path, bank: Bank) -> list[dict[str, Any]]:
@@ -181,7 +185,7 @@ def known(out: Path, bank: Bank) -> list[dict[str, Any]]:
 
 def save(out: Path, bank: Bank, speech: Speech, draws: list[dict[str, Any]]) -> None:
     order = {way: i for i, way in enumerate(WAYS)}
-    draws = sorted(draws, key=lambda one: (one["word"], order[one["recordings"], bool(one["spoken"])], one["draw"]))
+    draws = sorted(draws, key=lambda one: (one["word"], order[way_of(one)], one["draw"]))
     facts = {
         "trunk_sha256": bank.trunk_sha256,
         "bank_hours": bank.hours(),

@@ -18,7 +18,7 @@ from typing import Any
 
 from tiny_kws.artefact.format import Metadata
 from tiny_kws.artefact.runtime import read_metadata
-from tiny_kws.artefact.store import find_model
+from tiny_kws.artefact.store import bundled_models, find_model
 from tiny_kws.enrolment.bank import ENGLISH
 from tiny_kws.enrolment.told import NAMES
 from tiny_kws.evaluation.speed import Benchmark, speed_table
@@ -383,8 +383,11 @@ def narrow_band() -> str:
             one = found[name][rate]
             low, high = (percent(end, 0).removesuffix(" %") for end in one["interval"])
             cells.append(f"{percent(one['missed'] / one['recordings'], 1)} ({low} to {high})")
-        is_bundled = name in {"listener", "base", "commands"}
-        return [f"`{name}`" if is_bundled else f"*{name}*, enrolled", str(found[name][rates[0]]["recordings"]), *cells]
+        return [
+            f"`{name}`" if name in bundled_models("stream") else f"*{name}*, enrolled",
+            str(found[name][rates[0]]["recordings"]),
+            *cells,
+        ]
 
     head = ["model", "recordings", *(f"missed at {int(rate) / 1000:g} kHz" for rate in rates)]
     return table(head, [row(name) for name in found])
@@ -479,8 +482,7 @@ def own_words() -> str:
     draws, hours = measured["draws"], measured["hours"]
     english = sum(hours[kind] for kind in ENGLISH)
     ten, typed = (
-        statistics.median(draw["seconds"] for draw in draws if (draw["recordings"], bool(draw["spoken"])) == way)
-        for way in ((10, False), (0, True))
+        statistics.median(draw["seconds"] for draw in draws if way_of(draw) == way) for way in ((10, False), (0, True))
     )
     return "\n\n".join(
         [
@@ -515,16 +517,21 @@ def own_words_heard(draws: Sequence[Metrics]) -> str:
 def own_words_table(draws: Sequence[Metrics]) -> str:
     """A row for each way to make a model, as recorded and in noise."""
     rates = list(draws[0]["missed"])
-    ways = list(dict.fromkeys((draw["recordings"], bool(draw["spoken"])) for draw in draws))
+    ways = list(dict.fromkeys(map(way_of, draws)))
     rows = [own_words_row(draws, way, key, rates) for way in ways for key in ("missed", "missed_in_noise")]
     return table(["made of", "heard", *(f"{rate} an hour" for rate in rates)], rows)
+
+
+def way_of(draw: Metrics) -> tuple[int, bool]:
+    """How many recordings a word was made of, and whether voices said it too."""
+    return draw["recordings"], bool(draw["spoken"])
 
 
 def own_words_row(draws: Sequence[Metrics], way: tuple[int, bool], key: str, rates: Sequence[str]) -> list[str]:
     """Means over draws and words, with the best and the worst word."""
     by_word: dict[str, list[Metrics]] = {}
     for draw in draws:
-        if (draw["recordings"], bool(draw["spoken"])) == way:
+        if way_of(draw) == way:
             by_word.setdefault(draw["word"], []).append(draw)
     cells = []
     for rate in rates:
