@@ -326,10 +326,14 @@ class StreamScores:
 
 @dataclass(frozen=True)
 class Artefact:
-    """Which artefact was measured."""
+    """Which artefact was measured.
+
+    `measured_sha256` is of the file that was measured, where `sha256` is of one written later that answers the same.
+    """
 
     name: str
     sha256: str
+    measured_sha256: str | None = None
 
 
 @dataclass(frozen=True)
