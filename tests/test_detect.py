@@ -25,7 +25,7 @@ from tiny_kws.data.speech_commands import KEYWORDS, LABELS
 from tiny_kws.errors import AudioError, KwsError, ModelError, UsageError
 from tiny_kws.listening import decoder
 from tiny_kws.listening.decoder import Decoder, Detection, check_config
-from tiny_kws.listening.detector import TAIL, Detector, config_of, read_config, write_config
+from tiny_kws.listening.detector import Detector, config_of, read_config, write_config
 
 from .helpers import changed_artefact, speech_like, validation_sample
 
@@ -567,9 +567,9 @@ class Echo:
     """A network in whose place the samples speak: a mean of 0.9 is yes, 0.8 no; each row tells of 0.3 s before."""
 
     hop = SAMPLE_RATE // 10
-    delay = 3 * SAMPLE_RATE // 10
 
-    def __init__(self) -> None:
+    def __init__(self, delay_s: float = 0.3) -> None:
+        self.delay = round(delay_s * SAMPLE_RATE)
         self.reset()
 
     def reset(self) -> None:
@@ -614,6 +614,22 @@ def test_a_recording_is_heard_out(echo: Detector) -> None:
     assert brief(echo.process(cut)) == HEARD[:1]
     assert brief(echo.finish()) == HEARD[1:]
     assert brief(echo.detect(cut)) == HEARD
+
+
+def test_a_network_that_tells_late_is_heard_out(echo: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word at the very end is reported though the network tells it only when it is about to leave its window."""
+    monkeypatch.setattr(echo, "_posteriors", Echo(delay_s=0.9))
+    assert brief(echo.detect(SAID[: round(2.7 * SAMPLE_RATE)])) == [("yes", 2.0), ("no", 3.5)]
+
+
+@pytest.mark.parametrize(("smoothing_ms", "min_duration_ms", "tail_s"), [(0, 0, 1.0), (120, 40, 1.2), (300, 100, 1.4)])
+def test_the_tail_is_what_sound_before_it_can_bring_about(
+    models: dict[str, StreamModel | Classifier], smoothing_ms: float, min_duration_ms: float, tail_s: float
+) -> None:
+    """It is as long as the window, the smoothing and the least duration together, in whole hops of 100 ms."""
+    config = DetectorConfig(hop_ms=100, smoothing_ms=smoothing_ms, min_duration_ms=min_duration_ms)
+    clip = next(model for model in models.values() if isinstance(model, Classifier))
+    assert len(Detector(clip, config).tail) == round(tail_s * SAMPLE_RATE)
 
 
 def test_each_recording_starts_anew(echo: Detector) -> None:
@@ -671,7 +687,7 @@ def test_steps(models: dict[str, StreamModel | Classifier]) -> None:
     audio = spoken(["yes", "go"])
     blocks, steps = zip(*detector.steps(pieces(audio, [5_000, 1, 12_345])), strict=True)
     np.testing.assert_array_equal(np.concatenate(blocks), audio)
-    rows = models["small"].stream().process(np.concatenate([audio, TAIL]))  # type: ignore[union-attr]
+    rows = models["small"].stream().process(np.concatenate([audio, detector.tail]))  # type: ignore[union-attr]
     np.testing.assert_array_equal(np.concatenate([step.rows for step in steps]), rows)
     averages, events = Decoder(LABELS, detector.hop_s, HEARING).step(rows)
     np.testing.assert_array_equal(np.concatenate([step.averages for step in steps]), averages)

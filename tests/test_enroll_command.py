@@ -102,6 +102,22 @@ def test_a_word_at_the_very_end_is_heard(voice: str, model: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_a_word_that_is_all_of_a_recording_is_heard(spoken: Path, model: Path) -> None:
+    """With nothing before the word and nothing behind it, it is the event that it is amid 4 s of silence."""
+    assert heard(model, alone(spoken)) == ["computer"]
+    detector, audio = tiny_kws.Detector(model), read_mono(alone(spoken))
+    (found,), amid = detector.detect(audio), list(detector.detect(np.pad(audio, 4 * RATE)))
+    assert [event.confidence for event in amid] == pytest.approx([found.confidence], abs=1e-4)
+
+
+def alone(spoken: Path) -> Path:
+    """A recording that begins and ends with the word."""
+    take = read_takes([speak("computer", STRANGER, spoken / "stranger.wav")]).takes[0]
+    sf.write(spoken / "alone.wav", take.audio[take.start : take.stop], RATE)
+    return spoken / "alone.wav"
+
+
+@pytest.mark.slow
 def test_the_report_as_json(spoken: Path, model: Path, tmp_path: Path) -> None:
     """--json tells takes, threshold, misses and false alarms at the rate asked for; again gives the same file."""
     again = tmp_path / "computer.onnx"
@@ -215,8 +231,9 @@ def test_the_page_hears_the_word(spoken: Path, model: Path) -> None:
         browser = playwright.chromium.launch(**options)
         with web.opened(browser, address) as page:
             assert page.get_attribute("html", "data-model") == "computer"
-            web.drop(page, said)
-            assert web.assert_found_as_python_finds(page, model, said) == ["computer"]
+            for recording in (said, alone(spoken)):
+                web.drop(page, recording)
+                assert web.assert_found_as_python_finds(page, model, recording) == ["computer"]
         browser.close()
 
 

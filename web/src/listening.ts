@@ -22,9 +22,11 @@ export function decoderOf({ model, settings, config }: Setup): Decoder {
   return new Decoder(labels, settings.not_words, hop / rate, window / rate, config);
 }
 
-/** The silence after the end that lets a last word be found. */
-function tailOf({ model, settings }: Setup): Float32Array {
-  return new Float32Array((model.metadata.rate * settings.tail_ms) / 1000);
+/** The silence after the end that lets a last word be found: as much as sound before it counts, in whole hops. */
+function tailOf({ model, config }: Setup): Float32Array {
+  const { window, hop, rate } = model.metadata;
+  const samples = window + Math.ceil(((config.smoothing_ms + config.min_duration_ms) * rate) / 1000);
+  return new Float32Array(Math.ceil(samples / hop) * hop);
 }
 
 /** Detects words in a stream from a device at `rate` Hz. */

@@ -5,7 +5,6 @@ import type { Detection, DetectorConfig } from "./decoder";
 /** What `models/index.json` says: the package's defaults and the models beside it. */
 export interface Settings {
   detector: DetectorConfig;
-  tail_ms: number;
   not_words: string[];
   default: string;
   models: { name: string; file: string; bytes: number }[];

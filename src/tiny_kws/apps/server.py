@@ -27,7 +27,7 @@ from ..artefact.store import DEFAULT_MODELS, bundled_models, find_model
 from ..config import DetectorConfig
 from ..errors import KwsError, UsageError
 from ..files import whole_folder
-from ..listening.detector import TAIL_MS, config_of
+from ..listening.detector import config_of
 from ..words import NOT_WORDS
 
 HOST = "127.0.0.1"  # a browser gives the microphone to pages from this computer itself, and no other can reach it
@@ -116,7 +116,6 @@ def _index(models: Mapping[str, Path], is_first_default: bool) -> dict[str, Any]
     """What the page has to know beside the models: the package's defaults, each of which stands in one place alone."""
     return {
         "detector": asdict(DetectorConfig()),
-        "tail_ms": TAIL_MS,
         "not_words": NOT_WORDS,
         "default": next(iter(models)) if is_first_default else DEFAULT_MODELS["stream"],
         "models": [

@@ -44,6 +44,10 @@ In English adults who read books aloud, adults at microphones of their own, chil
 languages, and what a user adds.
 """
 ENGLISH = (READERS, HOMES, CHILDREN)
+MOST_SILENT_HOPS = 200
+"""Within which silence is all that a trunk knows: those of six seconds and more."""
+States = dict[str, npt.NDArray[np.float32]]
+"""What a graph hands on from hop to hop, by the names of its inputs."""
 
 
 @dataclass(frozen=True)
@@ -229,12 +233,29 @@ class Trunk:
         self._states = {name: ends.of_batch(shape, 1) for name, shape in ends.states.items()}
 
     def vectors(self, audio: Samples) -> npt.NDArray[np.float32]:
-        """One for every whole hop of (samples,), after silence: (hops, size)."""
+        """One for every whole hop of (samples,), after zeros as states: (hops, size)."""
         hops = audio[: len(audio) // self.hop * self.hop].reshape(-1, 1, self.hop)
-        feed = {name: np.zeros(shape, np.float32) for name, shape in self._states.items()}
+        states = self._zeros()
         found = []
         for hop in hops:
-            answers = dict(zip(self._outputs, self.session.run(None, {"audio": hop, **feed}), strict=True))
-            feed = {name: answers[f"next_{name}"] for name in feed}
-            found.append(answers["embedding"][0])
+            vector, states = self._hear(hop, states)
+            found.append(vector)
         return np.array(found, np.float32).reshape(len(found), -1)
+
+    def silence(self) -> tuple[States, npt.NDArray[np.float32]]:
+        """The states, and the vector (size,), that go on as they are while there is digital silence."""
+        states, silent = self._zeros(), np.zeros((1, self.hop), np.float32)
+        for _ in range(MOST_SILENT_HOPS):
+            before = states
+            vector, states = self._hear(silent, states)
+            if all(np.array_equal(states[name], before[name]) for name in states):
+                break
+        return states, vector
+
+    def _zeros(self) -> States:
+        return {name: np.zeros(shape, np.float32) for name, shape in self._states.items()}
+
+    def _hear(self, hop: Samples, states: States) -> tuple[npt.NDArray[np.float32], States]:
+        """The vector after one hop, and the states for the next."""
+        answers = dict(zip(self._outputs, self.session.run(None, {"audio": hop, **states}), strict=True))
+        return answers["embedding"][0], {name: answers[f"next_{name}"] for name in states}

@@ -14,12 +14,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from .. import __version__
+from ..artefact.ends import NEXT
 from ..artefact.format import Metadata, Stats, artefact_bytes, parse_metadata, read_artefact
 from ..config import SAMPLE_RATE, DetectorConfig
 from ..errors import ModelError, UsageError
 from ..files import write_bytes
 from ..words import UNKNOWN
-from .bank import Bank
+from .bank import Bank, States, Trunk
 from .head import THRESHOLD, Head, OwnWord, Rows
 
 ARCHITECTURE = "causal-cnn"
@@ -67,6 +68,7 @@ def _graph(bank: Bank, words: Sequence[OwnWord]) -> onnx.ModelProto:
     """The trunk's graph with the heads behind it: the latest vectors, a linear layer, softmax against a logit of 0."""
     model = onnx.load_model_from_string(bank.trunk)
     graph, size = model.graph, int(bank.trunk_facts["size"])
+    states, silent_vector = Trunk(bank).silence()
     bins = max(len(word.head.weights) for word in words)
     weights = np.stack([_padded(word.head, bins) for word in words])
     constants: dict[str, npt.NDArray[Any]] = {
@@ -97,9 +99,30 @@ def _graph(bank: Bank, words: Sequence[OwnWord]) -> onnx.ModelProto:
 
     graph.input.append(value(STATE, [bins - 1, size]))
     graph.output.append(value(f"next_{STATE}", [bins - 1, size]))
+    _begin_with_silence(graph, {**states, STATE: np.tile(silent_vector, (bins - 1, 1))})
     graph.output.insert(0, value("probabilities", [len(words) + 1]))
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _begin_with_silence(graph: onnx.GraphProto, silence: States) -> None:
+    """Have a graph take and give its states less what they are in silence.
+
+    Streams begin with zeros. To a network they mean sound that there is not, and a word at the start of a recording
+    would be missed.
+    """
+    silence = {name: values for name, values in silence.items() if values.any()}
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [f"{name}/whole" if name.removeprefix(NEXT) in silence else name for name in names]
+    before, behind = [], []
+    for name, values in silence.items():
+        graph.initializer.append(numpy_helper.from_array(values, f"{name}/silence"))
+        before.append(helper.make_node("Add", [name, f"{name}/silence"], [f"{name}/whole"]))
+        behind.append(helper.make_node("Sub", [f"{NEXT}{name}/whole", f"{name}/silence"], [f"{NEXT}{name}"]))
+    nodes = [*before, *graph.node, *behind]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _padded(head: Head, bins: int) -> Rows:

@@ -21,7 +21,7 @@ from ..audio import stream_mono
 from ..config import CLIP_SAMPLES, SAMPLE_RATE, DetectorConfig
 from ..errors import AudioError, DataError, KwsError
 from ..listening.decoder import Decoder, Detection
-from ..listening.detector import TAIL, Detector
+from ..listening.detector import Detector
 from ..words import SILENCE, UNKNOWN, is_word
 from .metrics import Rule
 
@@ -227,12 +227,12 @@ def posteriors_of(
 def _listen(detector: Detector, recording: Recording) -> Posteriors:
     detector.reset()
     rows, n_samples, cpu_s = [], 0, 0.0
-    for block in chain(stream_mono(recording.path), [TAIL]):
+    for block in chain(stream_mono(recording.path), [detector.tail]):
         n_samples += len(block)
         started = time.process_time()
         rows.append(detector.step(block).rows)
         cpu_s += time.process_time() - started
-    n_samples -= len(TAIL)
+    n_samples -= len(detector.tail)
     seconds = n_samples / SAMPLE_RATE
     last_s = max((stretch.end_s for stretch in recording.stretches), default=0.0)
     if last_s > seconds + END_SLACK_S:

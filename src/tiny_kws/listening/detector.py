@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,8 +22,6 @@ from ..files import write_json
 from .decoder import Averages, Decoder, Detection, check_config
 
 CONFIG_FORMAT = 1
-TAIL_MS = 500  # of silence after a recording, so that a word at its very end is heard out
-TAIL = np.zeros(SAMPLE_RATE * TAIL_MS // 1000, np.float32)
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,8 @@ class Detector:
         self.window_s = loaded.metadata.window / SAMPLE_RATE
         """Seconds of sound that a row rests on."""
         self._decoder = Decoder(loaded.labels, self.hop_s, self.config, self.window_s)
+        self.tail = np.zeros(tail_samples(loaded.metadata, self.config, self._posteriors.hop), np.float32)
+        """The silence after a recording in which a word at its very end is heard out, (samples,)."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -95,8 +96,8 @@ class Detector:
         return self._decoder.process(self._posteriors.process(chunk, rate))
 
     def finish(self) -> list[Detection]:
-        """The events that half a second of silence after the end brings about; then start anew."""
-        events = self.process(TAIL)
+        """The events that silence after the end brings about, as long as sound before it counts; then start anew."""
+        events = self.process(self.tail)
         self.reset()
         return events
 
@@ -134,10 +135,20 @@ class Detector:
                 yield block, self.step(block)
         except AudioError as error:
             failure = error
-        yield np.zeros(0, np.float32), self.step(TAIL)
+        yield np.zeros(0, np.float32), self.step(self.tail)
         self.reset()
         if failure is not None:
             raise failure
+
+
+def tail_samples(metadata: Metadata, config: DetectorConfig, hop: int) -> int:
+    """How much silence, in whole hops, brings about all events that the sound before it can bring about.
+
+    No answer rests on sound that is a window old, and an event waits no longer than answers are averaged and held.
+    """
+    waiting_ms = config.smoothing_ms + config.min_duration_ms
+    samples = metadata.window + math.ceil(waiting_ms * SAMPLE_RATE / 1000)
+    return -(-samples // hop) * hop
 
 
 def config_of(model: StreamModel | Classifier) -> DetectorConfig:

@@ -14,7 +14,7 @@ from ..artefact.runtime import Probabilities, StreamModel
 from ..audio import Samples
 from ..config import DetectorConfig
 from ..listening.decoder import Decoder, Detection
-from ..listening.detector import config_of
+from ..listening.detector import config_of, tail_samples
 
 MAX_BATCH = 32
 """Streams in one run; more gain little, and the others wait for them."""
@@ -32,14 +32,20 @@ class Lane:
     def __init__(self, model: StreamModel, config: DetectorConfig | None, on_step: OnStep) -> None:
         self.model = model
         self.on_step = on_step
+        self.config = config or config_of(model)
         window_s = model.metadata.window / model.metadata.rate
-        self.decoder = Decoder(model.labels, model.hop / model.metadata.rate, config or config_of(model), window_s)
+        self.decoder = Decoder(model.labels, model.hop / model.metadata.rate, self.config, window_s)
         self.states = list(model.states().values())
         self._sound = np.zeros(0, np.float32)
 
     def push(self, samples: Samples) -> None:
         """Let (samples,) at 16 kHz wait for their turn."""
         self._sound = np.concatenate([self._sound, samples]) if len(self._sound) else samples.copy()
+
+    @property
+    def tail(self) -> Samples:
+        """The silence in which a last word is heard out, (samples,)."""
+        return np.zeros(tail_samples(self.model.metadata, self.config, self.model.hop), np.float32)
 
     @property
     def n_waiting(self) -> int:

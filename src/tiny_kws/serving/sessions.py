@@ -19,7 +19,6 @@ from ..config import SAMPLE_RATE
 from ..errors import KwsError
 from ..listening.actions import Commands, Recordings
 from ..listening.decoder import Detection
-from ..listening.detector import TAIL
 from ..listening.recent import Recent
 from .engine import Engine, Lane
 from .library import Choice, Library
@@ -236,9 +235,9 @@ class Hearing:
         return np.zeros(0, np.float32) if self._recent is None else self._recent.sound_of(event.end_s)
 
     async def finish(self) -> None:
-        """Hear the last word out, in half a second of silence."""
+        """Hear the last word out in silence."""
         for lane in self.lanes:
-            self.core.engine.push(lane, TAIL)
+            self.core.engine.push(lane, lane.tail)
         await self._until(lambda: not any(lane.is_ready for lane in self.lanes))
 
     def close(self) -> None:
