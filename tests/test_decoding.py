@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 import struct
+import subprocess
 import sys
 from pathlib import Path
 from tempfile import gettempdir
@@ -398,3 +399,16 @@ class TestNoRoom:
             pytest.raises(AudioError, match=r"cannot be copied \(No usable .* TMPDIR to a folder on another disk$"),
         ):
             read_mono(io.BytesIO(encoded(tone(), "WAV")))
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_a_cut_mp3_is_told_of_once(mode: str, tmp_path: Path) -> None:
+    """Of an MP3 cut amid a frame what is left is heard, and nothing but one warning comes to standard error."""
+    file = io.BytesIO()
+    sf.write(file, noise(48_000), RATE, format="MP3", bitrate_mode=mode)
+    path = tmp_path / "cut.mp3"
+    path.write_bytes(file.getvalue()[: len(file.getvalue()) // 2 + 100])
+    code = f"from tiny_kws.audio import read_mono; print(len(read_mono({str(path)!r})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == pytest.approx(24_000, abs=4_000)
+    assert (done.stderr.count("\n"), "cut.mp3: cut short, holds" in done.stderr) == (1, True), done.stderr

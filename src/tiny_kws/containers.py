@@ -124,7 +124,8 @@ def _pieces(data: mmap) -> Iterator[tuple[int, int, bytes]]:
             begin, head = _wav_head(data, start, end)
             yield begin, end, head
         elif start or (kind and kind.ffmpeg == "mp3"):
-            yield start, end, _mp3_head(data, start, end)
+            begin, head = _mp3_head(data, start, end)
+            yield begin, end, head
         else:
             yield start, end, b""
 
@@ -197,22 +198,36 @@ def _mp3_frame_bytes(header: bytes) -> int:
     return (144_000 if is_first else 72_000) * kbits // rate + padding if kbits and rate else 0
 
 
-def _mp3_head(data: mmap, start: int, end: int) -> bytes:
-    """A frame that tells the length of an MP3, by which libsndfile goes.
+def _mp3_head(data: mmap, start: int, end: int) -> tuple[int, bytes]:
+    """Where an MP3 begins behind a frame that tells its length, by which libsndfile goes, and that frame.
 
-    Empty where there is such a frame, or the bit rate stays the same.
+    `start` and nothing where there is such a frame and it is right, or the bit rate stays the same.
     """
-    if _STARTS["mp3"].search(data, start, end):
-        return b""
+    if tag := _STARTS["mp3"].search(data, start, end):
+        return _mp3_head_of_true_size(data, tag, end) or (start, b"")
     headers = [header for _, header in _mp3_frames(data, start, end)]
     if len({header[2] >> 4 for header in headers}) < 2:
-        return b""
+        return start, b""
     _, version, rate, mode = headers[0]
     header = bytes([0xFF, version | 1, rate & 0x0C | 0x90, mode])  # no checksum, no padding, a middling bit rate
     is_mono, is_first = mode >> 6 == 3, version & 8
     n_side = (17 if is_mono else 32) if is_first else (9 if is_mono else 17)
-    tag = bytes(n_side) + b"Xing" + struct.pack(">II", 1, len(headers))
-    return (header + tag).ljust(_mp3_frame_bytes(header), b"\0")
+    of_length = bytes(n_side) + b"Xing" + struct.pack(">II", 1, len(headers))
+    return start, (header + of_length).ljust(_mp3_frame_bytes(header), b"\0")
+
+
+def _mp3_head_of_true_size(data: mmap, tag: re.Match[bytes], end: int) -> tuple[int, bytes] | None:
+    """The same of an MP3 that was cut short: libmpg123 complains by itself, on standard error, of a false size."""
+    start, flags = tag.start(), int.from_bytes(data[tag.end() : tag.end() + 4], "big")
+    frame = bytearray(data[start : start + _mp3_frame_bytes(data[start : start + 4])])
+    at = tag.end() - start + 4 + (4 if flags & 1 else 0)  # the number of frames comes before that of bytes
+    if not flags & 2 or at + 4 > len(frame):
+        return None
+    told = int.from_bytes(frame[at : at + 4], "big")
+    if abs(told - (end - start)) <= told / 100:
+        return None
+    frame[at : at + 4] = (end - start).to_bytes(4, "big")
+    return start + len(frame), bytes(frame)
 
 
 def _wav_head(data: mmap, start: int, end: int) -> tuple[int, bytes]:
