@@ -94,6 +94,7 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
         "an answer every 40 ms": "the hop of the bundled stream artefacts",
     },
     "docs/measure.md": {
+        "recorded below 11 kHz": "audio.py, LOW_RATE",
         "to 0.5 s after its end": "the rule, evaluation/streams.py",
         "For 0.1 an hour": "an example",
         '"10 dB at 1 false alarm an hour"': "an example",

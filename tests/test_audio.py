@@ -1052,3 +1052,17 @@ class TestChannelsThatCancel:
         found = from_array(values, 16_000)
         for start, end in ((0, 20_000), (28_000, 40_000), (48_000, 60_000)):
             np.testing.assert_allclose(found[start:end], self.SOUND[start:end], atol=1e-3)
+
+
+def test_a_low_rate_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Of sound below 11 kHz it is logged once that more words are missed; of other sound nothing."""
+    audio._warn_of_low_rate.cache_clear()
+    for rate in (48_000, 16_000, 11_025):
+        from_array(np.zeros(rate), rate)
+    assert caplog.records == []
+    for rate in (8_000, 8_000, 6_000):
+        from_array(np.zeros(rate), rate)
+    Converter(8_000)
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
+        "some sound was recorded at under 11000 Hz"
+    ]

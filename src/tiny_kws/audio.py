@@ -7,10 +7,12 @@ Files are decoded in blocks, so their length does not matter to memory.
 from __future__ import annotations
 
 import heapq
+import logging
 import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
+from functools import cache
 from io import BufferedIOBase
 from numbers import Real
 from pathlib import Path
@@ -38,6 +40,7 @@ OTHER_SUFFIXES = {".avi", ".dff", ".dsf", ".dss", ".ds2", ".mpc", ".mpeg", ".mpg
 """What holds sound that is not read: to be counted when a folder is walked, and converted."""
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
+LOW_RATE = 11_000  # at which more words are missed than at 16 kHz, below it: docs/measure.md
 MAX_LEVEL = 100.0  # 40 dB over full scale: louder floats are on another scale, such as that of 16-bit integers
 MAX_CHANNELS = 64  # of an array; more means that its axes are swapped
 MIX_FRAMES = 64  # for which it is decided together how channels are mixed
@@ -63,6 +66,7 @@ RAW_FORMATS = {
     "f64be": ">f8",
 }
 """How ffmpeg and others call raw samples, and as what they are taken; those of 24 bits fill three bytes."""
+_log = logging.getLogger(__name__)
 _CONTAINER = re.compile(rb"RIFF|RF64|fLaC|OggS|ID3|FORM|\.snd|caff|....ftyp|\x1aE\xdf\xa3|#!AMR", re.DOTALL)
 
 
@@ -466,9 +470,21 @@ def find_sound_files(
 
 
 def check_rate(rate: float, name: str) -> None:
-    """Raise AudioError unless `rate` is one that sound is recorded at."""
+    """Raise AudioError unless `rate` is one that sound is recorded at; a low one is warned of, once."""
     if not (isinstance(rate, Real) and MIN_RATE <= rate <= MAX_RATE):
         raise AudioError(f"{name}: sample rate is {rate!r} Hz, expected {MIN_RATE} to {MAX_RATE} Hz")
+    if rate < LOW_RATE:
+        _warn_of_low_rate()
+
+
+@cache
+def _warn_of_low_rate() -> None:
+    """Log it; kept in a cache, so that it is said once a process."""
+    _log.warning(
+        "some sound was recorded at under %d Hz, expected %d Hz: more of its words are missed; record at a higher rate",
+        LOW_RATE,
+        SAMPLE_RATE,
+    )
 
 
 def check_finite(audio: npt.NDArray[np.floating], name: str, start_s: float) -> None:
