@@ -26,7 +26,7 @@ from tiny_kws.enrolment.bank import (
     read_bank,
     write_bank,
 )
-from tiny_kws.enrolment.enroll import check_word, fires_at, study_of
+from tiny_kws.enrolment.enroll import _misfits, check_word, fires_at, study_of
 from tiny_kws.enrolment.head import THRESHOLD, Head, OwnWord, fit, windows
 from tiny_kws.enrolment.predict import SETTLING_S, Evidence, alarms_at, expected, logit_for, peaks_of, word_score
 from tiny_kws.enrolment.ship import read_words, write_model
@@ -107,6 +107,25 @@ def test_recordings_that_are_not_there_are_an_error(tmp_path: Path) -> None:
         read_takes([tmp_path / "nowhere.wav"])
     with pytest.raises(UsageError, match="found no sound files"):
         read_takes([tmp_path])
+
+
+# What is said of takes
+
+
+@pytest.mark.parametrize(
+    ("n_takes", "n_misfits", "is_refused"),
+    [(3, 3, False), (4, 2, False), (4, 3, True), (6, 2, False), (6, 3, True), (10, 4, False), (10, 5, True)],
+)
+def test_takes_half_of_which_do_not_fit_are_refused(n_takes: int, n_misfits: int, is_refused: bool) -> None:
+    """Three or more misfits that are half of four or more takes are of other words; else they are named."""
+    takes = [find_takes(around([word_like(0)]), f"{i}.wav")[0] for i in range(n_takes)]
+    clean = np.where(np.arange(n_takes) < n_misfits, -1.0, 11.0)
+    evidence = Evidence(clean, np.zeros((0, 1)), {READERS: np.arange(10.0, 0.0, -1.0)}, {READERS: 0.5})
+    if is_refused:
+        with pytest.raises(UsageError, match=f"{n_misfits} of {n_takes} recordings do not sound like the others"):
+            _misfits(takes, evidence)
+    else:
+        assert _misfits(takes, evidence) == tuple(f"{i}.wav" for i in range(n_misfits))
 
 
 # Variants

@@ -91,6 +91,7 @@ def enroll(
     if voices and not as_json:
         _print_sounds(asked.word, voices)
     report = fulfil(asked, sources, voices, negatives or (), seed)
+    _name_unfit(report)
     if as_json:
         print(json.dumps(asdict(report), indent=2, default=str))
     else:
@@ -148,14 +149,18 @@ def _advice_lines(one: Advice) -> str:
     return f"{one.word}: {hints}.\nSounds like: {near}.\nFires at: {fires_at}."
 
 
-def print_report(report: Report) -> None:
-    """What was found and what to expect, as paragraphs and a table."""
-    from ..enrolment.told import EXPLANATION, made_of, told_table
-
+def _name_unfit(report: Report) -> None:
+    """Tell of each recording that was not used, or is not like the others."""
     for name, reason in report.passed_over.items():
         complain(f"{name}: not used: {reason}", 1)
     for name in report.misfits:
         complain(f"{name}: does not sound like the others; listen to it, and leave it out if it is another word", 1)
+
+
+def print_report(report: Report) -> None:
+    """What was found and what to expect, as paragraphs and a table."""
+    from ..enrolment.told import EXPLANATION, made_of, told_table
+
     length = f"{made_of(report.takes, report.spoken)}, {report.seconds:.1f} s long"
     table = told_table(report.expected, report.chosen.threshold, voices=not report.takes)
     fires_at = [f"Nearest to it in speech: {', '.join(report.fires_at)}."] if report.fires_at else []

@@ -30,11 +30,13 @@ NOISE_DRAWS = 4
 NOISE_SNR_DB = 10.0
 MISFIT_RATE = 10.0
 """A take that its own word would not find at so many false alarms an hour does not fit the others."""
+LEAST_MISFITS = 3
+"""And at least half, by which recordings are of different words; of one word by different people hardly so many are."""
 LENGTHS = (0.5, 1.8)
 """A take's length against the median, outside of which it is set aside: half a word, or more than one."""
 SHORT_S = 0.35
-COMMON_PER_HOUR = 3.0
-"""From which on a word is a common one, as *home* or *side* is, and *window* or *table* not."""
+OFTEN_PER_HOUR, COMMON_PER_HOUR = 1.0, 3.0
+"""From which on it is noted how often a word is said, and that it is common, as *home* or *side* is."""
 MOST_TAKES = 2000
 FIRED_AT = 10
 """Rows before an event in which the words end that it is of."""
@@ -302,10 +304,10 @@ def _in_noise(trunk: Trunk, takes: Sequence[Take], bank: Bank, rng: np.random.Ge
 
 
 def _misfits(takes: Sequence[Take], evidence: Evidence) -> tuple[str, ...]:
-    """Recordings that heads made without them do not take for the word. Raises UsageError if they are most."""
+    """Recordings that heads made without them do not take for the word. Raises UsageError if they are too many."""
     at = logit_for(evidence, MISFIT_RATE)
     names = [take.name for take, logit in zip(takes, evidence.clean, strict=True) if logit < at]
-    if len(takes) > 3 and len(names) > len(takes) / 2:
+    if len(takes) > 3 and len(names) >= max(LEAST_MISFITS, len(takes) / 2):
         raise UsageError(
             f"{len(names)} of {len(takes)} recordings do not sound like the others, expected one word in all of them; "
             "listen to them and leave out what is another"
@@ -326,8 +328,9 @@ def fires_at(bank: Bank, evidence: Evidence) -> tuple[str, ...]:
 def _notes(word: str, takes: Sequence[Take], voiced: Sequence[Take], chosen: Expected, bank: Bank) -> list[str]:
     notes = []
     said = bank.words_per_hour.get(word.casefold(), 0.0)
-    if said >= COMMON_PER_HOUR:
-        notes.append(f"{word!r} is a common word, said {said:.1f} times in an hour of speech: it will fire when it is")
+    if said >= OFTEN_PER_HOUR:
+        what = "a common word, said" if said >= COMMON_PER_HOUR else "said"
+        notes.append(f"{word!r} is {what} {said:.1f} times in an hour of speech: it will fire when it is")
     if float(np.median([take.seconds for take in takes or voiced])) < SHORT_S:
         notes.append("the word is short: one of three syllables or more, or a phrase, is told apart far better")
     clipped = sum(take.is_clipped for take in takes)
