@@ -93,6 +93,7 @@ class Decoder:
         self._thresholds = [self.config.thresholds.get(word, self.config.threshold) for word in self.words]
         self._releases = [threshold * self.config.release for threshold in self._thresholds]
         self._lowest_release = min(self._releases, default=0.0)
+        self._near_release = 0.999 * self._lowest_release  # less than by how much a mean can be rounded up
         self._n_smoothed = self._rows(self.config.smoothing_ms)
         self._n_held = self._rows(self.config.min_duration_ms)
         self._n_rise = self._rows(self.config.rise_ms) if self.config.rise_ms else np.iinfo(np.int64).max
@@ -108,6 +109,7 @@ class Decoder:
         # Lists: most calls bring one row, for which they are several times as fast as arrays.
         self._past = [[0.0] * n_words for _ in range(self._n_smoothed - 1)]
         self._row = 0  # the next
+        self._last_near = -self._n_smoothed  # the last row in which a word was near its release
         self._last_event = -self._n_refractory
         self._last_short = [-1] * n_words  # the last row in which each word was below its threshold
         self._last_low = [-1] * n_words  # in which it was below its release
@@ -119,7 +121,7 @@ class Decoder:
         Raises UsageError for rows of another width.
         """
         events: list[Detection] = []
-        self._advance(rows, events)
+        self._advance(rows, events, False)
         return events
 
     def step(self, rows: npt.ArrayLike) -> tuple[Averages, list[Detection]]:
@@ -128,34 +130,37 @@ class Decoder:
         Raises UsageError for rows of another width.
         """
         events: list[Detection] = []
-        averages = self._advance(rows, events)
+        averages = self._advance(rows, events, True)
         return np.array(averages, np.float64).reshape(len(averages), len(self.words)), events
 
-    def _advance(self, rows: npt.ArrayLike, events: list[Detection]) -> list[list[float]] | Averages:
-        """Go on by `rows`: their averages, and their events behind those of `events`."""
+    def _advance(
+        self, rows: npt.ArrayLike, events: list[Detection], has_averages: bool
+    ) -> list[list[float]] | Averages:
+        """Go on by `rows`: their averages, if those are asked for, and their events behind those of `events`."""
         values = np.asarray(rows)
         if values.ndim != 2 or values.shape[1] != len(self.labels):
             raise UsageError(f"probabilities have shape {values.shape}, expected (rows, {len(self.labels)})")
         if len(values) <= FEW_ROWS:
-            return [self._step_row(row, events) for row in values.tolist()]
+            return [self._step_row(row, events, has_averages) for row in values.tolist()]
         averages = self._smooth(values)
+        self._last_near = self._row + len(values)  # or before
         for start in range(0, len(averages), BLOCK_ROWS):
             self._decide_block(averages[start : start + BLOCK_ROWS], events)
         return averages
 
-    def _step_row(self, row: list[float], events: list[Detection]) -> list[float]:
-        """The averages of one row; the same as a block of one."""
-        averages = [row[column] for column in self._columns]
-        if self._past:
-            total = self._past[0]
-            for values in (*self._past[1:], averages):
-                total = list(map(add, total, values))
-            self._past = [*self._past[1:], averages]
-            averages = [value / self._n_smoothed for value in total]
+    def _step_row(self, row: list[float], events: list[Detection], has_averages: bool) -> list[float]:
+        """The averages of one row, if they are asked for; the same as a block of one."""
+        values = [row[column] for column in self._columns]
+        rows = [*self._past, values]
+        self._past = rows[1:]
         number = self._row
         self._row += 1
-        if max(averages, default=0.0) < self._lowest_release:  # as most often
-            self._last_short, self._last_low = [number] * len(averages), [number] * len(averages)
+        if max(values, default=0.0) >= self._near_release:
+            self._last_near = number
+        is_quiet = number - self._last_near >= self._n_smoothed  # as most often: no average can be near a release
+        averages = [] if is_quiet and not has_averages else self._means(rows)
+        if is_quiet or max(averages, default=0.0) < self._lowest_release:
+            self._last_short, self._last_low = [number] * len(values), [number] * len(values)
             return averages
         due = []
         for word, average in enumerate(averages):
@@ -167,6 +172,15 @@ class Decoder:
                 due.append(word)
         self._decide(number, averages, due, self._last_low, events)
         return averages
+
+    def _means(self, rows: list[list[float]]) -> list[float]:
+        """Of each word over `rows`, summed in their order."""
+        if len(rows) == 1:
+            return rows[0]
+        total = rows[0]
+        for values in rows[1:]:
+            total = list(map(add, total, values))
+        return [value / self._n_smoothed for value in total]
 
     def _smooth(self, rows: npt.NDArray[Any]) -> Averages:
         """The means of each row and those before it. Summed in one order, whatever the division into calls."""

@@ -20,6 +20,8 @@ MAX_BATCH = 32
 """Streams in one run; more gain little, and the others wait for them."""
 GATHER_S = 0.01
 """A hop that is ready waits so long for those of other streams."""
+MORE_PLACES = 16
+"""That are made at once for the states of streams."""
 OnStep = Callable[[Probabilities, list[Detection]], None]
 
 
@@ -35,7 +37,7 @@ class Lane:
         self.config = config or config_of(model)
         window_s = model.metadata.window / model.metadata.rate
         self.decoder = Decoder(model.labels, model.hop / model.metadata.rate, self.config, window_s)
-        self.states = list(model.states().values())
+        self.place: int | None = None  # of its states among those of other streams, from its first sound on
         self._sound = np.zeros(0, np.float32)
 
     def push(self, samples: Samples) -> None:
@@ -67,8 +69,11 @@ class Lane:
         self.on_step(row, self.decoder.process(row[None]))
 
 
-class _Batch:
-    """Memory for the hops and states of up to `size` streams of a model, bound once for every number of them."""
+class _Streams:
+    """The states of all streams of one model, and memory for those that go on together.
+
+    That is bound once for every number of them.
+    """
 
     def __init__(self, model: StreamModel) -> None:
         self._session = model.session
@@ -79,23 +84,46 @@ class _Batch:
         self._embedding = model.zeros("embedding", self.size)
         self._has_batch = model.has_batch
         self._bindings: dict[int, Any] = {}
+        self._kept = {name: self._rows(values)[:0] for name, values in self._read.items()}
+        self._free: list[int] = []
+        self.n_streams = 0
+
+    def add(self) -> int:
+        """A place for the states of one more stream, which begins with silence."""
+        if not self._free:
+            n = self.n_streams
+            more = max(MORE_PLACES, n // 4)
+            for name, values in self._kept.items():
+                self._kept[name] = np.concatenate([values, np.zeros((more, *values.shape[1:]), np.float32)])
+            self._free = list(range(n, n + more))
+        self.n_streams += 1
+        place = self._free.pop()
+        for values in self._kept.values():
+            values[place] = 0.0
+        return place
+
+    def remove(self, place: int) -> None:
+        """Let another stream have the place of one that has ended."""
+        self._free.append(place)
+        self.n_streams -= 1
 
     def run(self, lanes: list[Lane]) -> None:
         """One hop of each; every lane is told of its answer."""
         n = len(lanes)
+        places = np.array([lane.place for lane in lanes])
         for i, lane in enumerate(lanes):
             self._audio[i] = lane.take()
-            for kept, shared in zip(lane.states, self._read.values(), strict=True):
-                self._row(shared, i)[...] = kept
+        for name, kept in self._kept.items():
+            np.take(kept, places, 0, self._rows(self._read[name])[:n], "clip")  # others would copy them once more
         self._session.run_with_iobinding(self._binding(n))
-        for i, lane in enumerate(lanes):
-            for kept, shared in zip(lane.states, self._written.values(), strict=True):
-                kept[...] = self._row(shared, i)
+        for name, kept in self._kept.items():
+            kept[places] = self._rows(self._written[name])[:n]
         for lane, row in zip(lanes, self._probabilities[:n].copy(), strict=True):
             lane.hear(row)
 
-    def _row(self, shared: npt.NDArray[np.float32], i: int) -> npt.NDArray[np.float32]:
-        return shared[i : i + 1] if self._has_batch else shared
+    def _rows(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """States with an axis of streams."""
+        return values if self._has_batch else values[None]
 
     def _binding(self, n: int) -> Any:
         if n not in self._bindings:
@@ -119,23 +147,29 @@ class Engine:
 
     def __init__(self) -> None:
         self._ready: dict[Lane, None] = {}  # in the order of their turns
-        self._batches: dict[StreamModel, _Batch] = {}
+        self._streams: dict[StreamModel, _Streams] = {}
         self._is_scheduled = False
 
     def push(self, lane: Lane, samples: Samples) -> None:
         """Sound of a lane; what comes of it is told to the lane soon."""
+        if lane.place is None:
+            if lane.model not in self._streams:
+                self._streams[lane.model] = _Streams(lane.model)
+            lane.place = self._streams[lane.model].add()
         lane.push(samples)
         if lane.is_ready:
             self._ready[lane] = None
             self._schedule(GATHER_S)
 
     def forget(self, lane: Lane) -> None:
-        """A lane whose stream has ended."""
+        """A lane whose stream has ended. With the last of a model its memory is given back."""
         self._ready.pop(lane, None)
-
-    def release(self, model: StreamModel) -> None:
-        """Give back the memory kept for a model that no new stream will use; those that still do get it anew."""
-        self._batches.pop(model, None)
+        if lane.place is not None:
+            streams = self._streams[lane.model]
+            streams.remove(lane.place)
+            lane.place = None
+            if not streams.n_streams:
+                del self._streams[lane.model]
 
     def _schedule(self, delay_s: float) -> None:
         if not self._is_scheduled:
@@ -152,11 +186,9 @@ class Engine:
 
     def _run_once(self) -> None:
         model = next(iter(self._ready)).model
-        if model not in self._batches:
-            self._batches[model] = _Batch(model)
-        batch = self._batches[model]
-        lanes = [lane for lane in self._ready if lane.model is model][: batch.size]
+        streams = self._streams[model]
+        lanes = [lane for lane in self._ready if lane.model is model][: streams.size]
         for lane in lanes:
             del self._ready[lane]
-        batch.run(lanes)
-        self._ready.update(dict.fromkeys(lane for lane in lanes if lane.is_ready))
+        streams.run(lanes)
+        self._ready.update(dict.fromkeys(lane for lane in lanes if lane.place is not None and lane.is_ready))

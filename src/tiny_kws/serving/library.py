@@ -69,11 +69,10 @@ class Library:
                 found.setdefault(word, model)
         return found
 
-    def look(self) -> list[StreamModel]:
-        """Read what is new or changed in the folder, and let go of what is not there any more; those let go of."""
+    def look(self) -> None:
+        """Read what is new or changed in the folder, and let go of what is not there any more."""
         if self._folder is None:
-            return []
-        before = self.models
+            return
         found = sorted(self._folder.glob("*.onnx"))
         for path in [path for path in self._models if path not in found and path not in self._fixed]:
             del self._models[path]
@@ -81,7 +80,6 @@ class Library:
         for path in found:
             self._look_at(path)
         self._models = dict(sorted(self._models.items()))
-        return [model for model in before if model not in self._models.values()]
 
     def _look_at(self, path: Path) -> None:
         try:

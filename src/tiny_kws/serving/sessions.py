@@ -141,8 +141,7 @@ class Core:
 
     def look(self) -> None:
         """Look at the folder of models again."""
-        for model in self.library.look():
-            self.engine.release(model)
+        self.library.look()
         if self.commands is not None:
             self.commands.reap()
 

@@ -69,7 +69,42 @@ def _model_of(word: str, model: StreamModel) -> WakeModel:
     )
 
 
-async def read_event(reader: asyncio.StreamReader, limit: int, stalled_s: float) -> Event | None:
+class _Clock:
+    """Has a reader raise RefusedError where half a message came and no more: looked at a few times in `stalled_s`.
+
+    One for each message costs as much as to read it.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, stalled_s: float) -> None:
+        self._reader, self._stalled_s = reader, stalled_s
+        self._loop = asyncio.get_running_loop()
+        self._begun_s: float | None = None
+        self._wait()
+
+    def _wait(self) -> None:
+        self._handle = self._loop.call_later(self._stalled_s / 4, self._look)
+
+    def _look(self) -> None:
+        if self._begun_s is not None and self._loop.time() - self._begun_s > self._stalled_s:
+            late = RefusedError(f"half a message came in {self._stalled_s:g} s, expected all of it")
+            self._reader.set_exception(late)
+        else:
+            self._wait()
+
+    def begin(self) -> None:
+        """A message has begun."""
+        self._begun_s = self._loop.time()
+
+    def end(self) -> None:
+        """All of it came."""
+        self._begun_s = None
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._handle.cancel()
+
+
+async def read_event(reader: asyncio.StreamReader, limit: int, clock: _Clock) -> Event | None:
     """The next event, or None at the end. Raises RefusedError for what is none, too large, or stops in the middle."""
     try:
         line = await reader.readuntil(b"\n")
@@ -84,14 +119,12 @@ async def read_event(reader: asyncio.StreamReader, limit: int, stalled_s: float)
     sizes = [_size(header, key, largest) for key, largest in (("data_length", DATA_BYTES), ("payload_length", limit))]
     if not isinstance(data, dict) or not isinstance(kind, str):
         raise RefusedError("found a header without type, expected a Wyoming event")
-    late = RefusedError(f"half a message came in {stalled_s:g} s, expected all of it")
-    clock = asyncio.get_running_loop().call_later(stalled_s, reader.set_exception, late)
+    clock.begin()
     try:
         more = await reader.readexactly(sum(sizes))
     except asyncio.IncompleteReadError as error:
         raise RefusedError("the connection ended amid a message") from error
-    finally:
-        clock.cancel()
+    clock.end()
     more, payload = more[: sizes[0]], more[sizes[0] :]
     return Event(kind, {**data, **(_object(more, "data") if more else {})}, payload or None)
 
@@ -145,9 +178,10 @@ class Connection:
     async def serve(self) -> None:
         """Answer until the client goes. Raises RefusedError for what cannot be answered."""
         sending = asyncio.create_task(self._send())
+        limits = self.core.limits
+        clock = _Clock(self._reader, limits.stalled_s)
         try:
-            limits = self.core.limits
-            while event := await read_event(self._reader, limits.message_bytes, limits.stalled_s):
+            while event := await read_event(self._reader, limits.message_bytes, clock):
                 if sending.done():
                     return
                 await self._answer(event)
@@ -155,6 +189,7 @@ class Connection:
             self._say(Error(str(error), "refused").event())
             raise
         finally:
+            clock.stop()
             self._end_stream()
             with suppress(asyncio.TimeoutError, OSError):
                 await asyncio.wait_for(self._answers.join(), 1.0)
