@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -32,7 +34,7 @@ from tiny_kws import Detector, UsageError
 from tiny_kws.artefact.runtime import StreamModel
 from tiny_kws.artefact.store import find_model
 from tiny_kws.audio import read_mono
-from tiny_kws.listening.actions import Recordings
+from tiny_kws.listening.actions import Commands, Recordings
 from tiny_kws.listening.detector import config_of
 from tiny_kws.serving import http, wyoming
 from tiny_kws.serving.engine import Engine, Lane
@@ -306,6 +308,59 @@ def test_a_word_that_is_not_there() -> None:
     run(talk)
 
 
+def test_chunks_of_one_sample() -> None:
+    """Are heard like others; the answer has the time of the sample it came with."""
+    sound = spoken("yes", 0.4)
+    data = pcm(sound)
+
+    async def talk() -> None:
+        async with served(core_of()) as server, server.client() as client:
+            answer = asyncio.create_task(next_event(client))
+            for i in range(len(sound)):
+                await client.write_event(AudioChunk(16_000, 2, 1, data[2 * i : 2 * i + 2], timestamp=i).event())
+            found = Detection.from_event(await answer)
+            (event,) = Detector().detect(sound)
+            assert (found.name, found.timestamp) == ("yes", round(event.end_s * 16_000) - 1)
+
+    run(talk)
+
+
+@pytest.mark.parametrize("jump", [-5_000_000, 10**15])
+def test_a_clock_that_jumps(jump: int) -> None:
+    """Times are the client's own: whatever they say, sound goes on, and the answer has the time of its chunk."""
+    data = pcm(spoken("yes"))
+
+    async def talk() -> None:
+        async with served(core_of()) as server, server.client() as client:
+            sent = []
+            for i in range(0, len(data), 2 * CHUNK):
+                sent.append(i + jump * (i > len(data) // 2))
+                await client.write_event(AudioChunk(16_000, 2, 1, data[i : i + 2 * CHUNK], timestamp=sent[-1]).event())
+            found = Detection.from_event(await next_event(client))
+            (event,) = Detector().detect(spoken("yes"))
+            assert (found.name, found.timestamp) == ("yes", sent[int((event.end_s * 16_000 - 1) // CHUNK)])
+
+    run(talk)
+
+
+def test_a_word_starts_a_command(tmp_path: Path) -> None:
+    """Of `--on`, with the event in its environment."""
+    script = f"import os, pathlib; pathlib.Path({str(tmp_path / 'heard')!r}).write_text(os.environ['TINY_KWS_LABEL'])"
+    commands = Commands([f"yes={shlex.join([sys.executable, '-c', script])}"], ["yes"], pytest.fail)
+
+    async def talk() -> None:
+        async with served(core_of(commands=commands)) as server, server.client() as client:
+            await send(client, spoken("yes"))
+            await next_event(client)
+
+    run(talk)
+    until = time.monotonic() + 20
+    while commands.n_running and time.monotonic() < until:
+        time.sleep(0.05)
+        commands.reap()
+    assert (tmp_path / "heard").read_text() == "yes"
+
+
 def test_too_many_connections() -> None:
     """One more than there may be is told so; when another has gone, it gets in."""
 
@@ -370,6 +425,25 @@ def test_websocket() -> None:
             rows = [one["probabilities"] for one in found if "probabilities" in one]
             assert max(row["yes"] for row in rows) > 0.8
             assert all(set(row) == set(StreamModel("listener").labels) for row in rows)
+
+    run(talk)
+
+
+def test_websockets_library() -> None:
+    """A client that is not aiohttp's: the library that most programs in Python use."""
+    websockets = pytest.importorskip("websockets.asyncio.client", reason="websockets is not installed")
+
+    async def talk() -> None:
+        async with served(core_of()) as server:
+            address = server.url.replace("http", "ws")
+            async with websockets.connect(f"{address}/listen", proxy=None) as socket:
+                await socket.send(json.dumps({"rate": 16_000, "words": ["yes"]}))
+                for start in range(0, 32_000, CHUNK):
+                    await socket.send(pcm(spoken("yes", 0.5))[2 * start : 2 * (start + CHUNK)])
+                await socket.send(json.dumps({"eof": True}))
+                found = [json.loads(message) async for message in socket]
+            assert [one["label"] for one in found if "label" in one] == ["yes"]
+            assert found[-1]["eof"] is True
 
     run(talk)
 

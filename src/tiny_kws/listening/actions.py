@@ -68,6 +68,11 @@ class Commands:
             else:
                 self._running.append((name, process))
 
+    @property
+    def n_running(self) -> int:
+        """Commands that had not ended when last seen to."""
+        return len(self._running)
+
     def reap(self) -> None:
         """See to those that have ended; never waits."""
         for name, process in self._running:

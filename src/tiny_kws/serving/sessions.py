@@ -219,6 +219,11 @@ class Hearing:
                 self.core.engine.push(lane, piece)
             await self._until(lambda: all(lane.n_waiting <= WAITING for lane in self.lanes))
 
+    @property
+    def n_heard(self) -> int:
+        """Samples that all of its models have heard."""
+        return self.n_samples - max((lane.n_waiting for lane in self.lanes), default=0)
+
     async def advance(self) -> None:
         """Wait for the next hop to be heard."""
         await self._advanced.wait()

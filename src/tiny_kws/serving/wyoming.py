@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,7 +36,6 @@ HEADER_BYTES = 2**16
 DATA_BYTES = 2**20
 TYPES = {1: "uint8", 2: "s16le", 3: "s24le", 4: "s32le"}
 """Of samples, by their width in bytes."""
-KEPT_TIMES = 4096
 OnProblem = Callable[[str], None]
 
 
@@ -153,9 +153,15 @@ class _Stream:
     hearing: Hearing
     converter: Converter
     format: tuple[int, int, int]
-    times: list[tuple[int, int | None]]
-    """Where chunks start, in samples at 16 kHz, and the client's own time for them."""
+    times: deque[tuple[int, int | None]]
+    """Where chunks start that were not heard whole, in samples at 16 kHz, and the client's own time for them."""
     n_events: int = 0
+
+    def note(self, time: Any) -> None:
+        """A chunk comes, with the client's time for it."""
+        self.times.append((self.hearing.n_samples, time if isinstance(time, int) else None))
+        while len(self.times) > 1 and self.times[1][0] < self.hearing.n_heard:
+            self.times.popleft()
 
     def time_of(self, event: Heard) -> int | None:
         """The client's time of the chunk that an event comes with."""
@@ -238,9 +244,7 @@ class Connection:
         stream = self._stream_of(event.data)
         if stream is None:
             return
-        time = event.data.get("timestamp")
-        stream.times.append((stream.hearing.n_samples, time if isinstance(time, int) else None))
-        del stream.times[:-KEPT_TIMES]
+        stream.note(event.data.get("timestamp"))
         await stream.hearing.push(stream.converter.push_bytes(event.payload or b""))
 
     def _stream_of(self, data: dict[str, Any]) -> _Stream | None:
@@ -255,7 +259,7 @@ class Connection:
             return None
         converter = Converter(rate, channels, "the stream", TYPES[width])
         hearing = Hearing(self.core, self._choices, self.client, self._tell)
-        self._stream = _Stream(hearing, converter, found, [])
+        self._stream = _Stream(hearing, converter, found, deque())
         return self._stream
 
     def _tell(self, event: Heard) -> None:

@@ -1,0 +1,164 @@
+"""A day of a server: `serving_day.py OUT.json [--hours 24] [--streams 50]`.
+
+So many clients play tapes of the examples as fast as the server takes them, over Wyoming. The answers to each tape have
+to be those of a Detector, in order, none lost or doubled. Between tapes clients stall amid a message, send garbage, or
+vanish amid their sound. Hours are those of sound for each client; the server's memory is noted as they go by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tiny_kws import Detector
+from tiny_kws.audio import read_mono
+from tiny_kws.files import write_json
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+CHUNK = 1024
+TAPE_S, N_TAPES = 60, 8
+WAYS = ("tape",) * 12 + ("stall", "garbage", "vanish", "vanish at once")
+MODEL = "micro"
+
+
+class Tape:
+    """A minute of the examples amid noise, and what is to be heard in it."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        sound = rng.normal(0, 0.001, TAPE_S * 16_000).astype(np.float32)
+        names = sorted(EXAMPLES.glob("*.wav"))
+        for place in range(1, TAPE_S - 2, 3):
+            word = read_mono(names[int(rng.integers(len(names)))])[: 2 * 16_000]
+            sound[place * 16_000 : place * 16_000 + len(word)] += word
+        pcm = (np.clip(sound, -1, 1) * 32767).astype("<i2")
+        self.chunks = [message(pcm[i : i + CHUNK].tobytes(), i) for i in range(0, len(pcm), CHUNK)]
+        events = Detector(MODEL).detect(pcm)
+        self.expected = [(event.label, round(event.end_s * 16_000 - 1) // CHUNK * CHUNK) for event in events]
+
+
+def message(payload: bytes, time_: int) -> bytes:
+    data = {"rate": 16_000, "width": 2, "channels": 1, "timestamp": time_}
+    return json.dumps({"type": "audio-chunk", "data": data, "payload_length": len(payload)}).encode() + b"\n" + payload
+
+
+async def play(tape: Tape, port: int) -> str:
+    """All of it, and what comes of it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    heard = []
+    try:
+        listening = asyncio.create_task(answers(reader, heard))
+        for i, chunk in enumerate(tape.chunks):
+            writer.write(chunk)
+            if i % 16 == 0:
+                await writer.drain()
+        writer.write(b'{"type": "audio-stop", "data": {}}\n{"type": "ping", "data": {}}\n')
+        await asyncio.wait_for(listening, 600)
+    finally:
+        writer.close()
+    return "right" if heard == tape.expected else f"wrong: {heard} instead of {tape.expected}"
+
+
+async def answers(reader: asyncio.StreamReader, heard: list[tuple[str, int]]) -> None:
+    """Words and their times, up to the answer to a ping."""
+    while line := await reader.readline():
+        header = json.loads(line)
+        data = dict(header.get("data") or {})
+        if header.get("data_length"):
+            data |= json.loads(await reader.readexactly(header["data_length"]))
+        if header["type"] == "pong":
+            return
+        if header["type"] == "detection":
+            heard.append((data["name"], data["timestamp"]))
+
+
+async def misbehave(way: str, tape: Tape, port: int) -> str:
+    """Do what no client should, and go."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    with suppress(OSError):
+        if way == "garbage":
+            writer.write(os.urandom(3000) + b"\n")
+        elif way == "stall":
+            writer.write(tape.chunks[0][:-5])
+            await asyncio.sleep(1.0)
+        elif way == "vanish":
+            for chunk in tape.chunks[:200]:
+                writer.write(chunk)
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)
+        writer.transport.abort()
+    return way
+
+
+@contextmanager
+def server() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """One of its own, and its port."""
+    command = [sys.executable, "-m", "tiny_kws", "serve", "--model", MODEL, "--port", "0", "--connections", "1000"]
+    with tempfile.NamedTemporaryFile("w+") as log, subprocess.Popen(command, stderr=log.fileno()) as process:  # noqa: S603
+        try:
+            while not (line := Path(log.name).read_text().partition("\n"))[1]:
+                time.sleep(0.1)
+            yield process, int(line[0].split(":")[1])
+        finally:
+            process.terminate()
+
+
+def resident_kb(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+async def day(pid: int, port: int, hours: float, n_streams: int) -> dict[str, Any]:
+    """All clients at once, until each has played so many hours."""
+    tapes = [Tape(seed) for seed in range(N_TAPES)]
+    found: Counter[str] = Counter()
+    memory: list[int] = []
+    n_tapes = round(hours * 3600 / TAPE_S)
+
+    async def client(number: int) -> None:
+        rng = np.random.default_rng(number)
+        n_played = 0
+        while n_played < n_tapes:
+            way, tape = WAYS[int(rng.integers(len(WAYS)))], tapes[int(rng.integers(N_TAPES))]
+            if way == "tape":
+                n_played += 1
+                found[await play(tape, port)] += 1
+                if number == 0 and n_played % max(1, n_tapes // 24) == 0:
+                    memory.append(resident_kb(pid))
+                    print(f"{n_played} of {n_tapes} minutes, {memory[-1]} kB, {dict(found)}", flush=True)
+            else:
+                found[await misbehave(way, tape, port)] += 1
+
+    await asyncio.gather(*(client(number) for number in range(n_streams)))
+    words = sum(len(tape.expected) for tape in tapes) / N_TAPES
+    return {"clients": dict(found), "resident_kb": memory, "words_in_a_tape": words}
+
+
+def main() -> None:
+    """Run it, and write what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument("--streams", type=int, default=50)
+    asked = parser.parse_args()
+    with server() as (process, port):
+        found = asyncio.run(day(process.pid, port, asked.hours, asked.streams))
+        is_alive = process.poll() is None
+    found |= {"hours": asked.hours, "streams": asked.streams, "model": MODEL, "still_runs": is_alive}
+    write_json(asked.out, found)
+
+
+if __name__ == "__main__":
+    main()
