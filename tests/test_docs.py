@@ -8,6 +8,7 @@ import itertools
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -24,8 +25,9 @@ from tiny_kws.cli import app
 from tiny_kws.config import SAMPLE_RATE, FeatureConfig
 from tiny_kws.data.speech_commands import KEYWORDS, TEST_FOLDER, WORDS_FOLDER
 
+from . import helpers
 from .conftest import SPEAKERS, UNKNOWN_WORDS, word_sound
-from .helpers import run_cli, speech_like, write_sound
+from .helpers import environment, run_cli, speech_like, write_sound
 from .test_notebook import write_test_set
 
 ROOT = Path(__file__).parents[1]
@@ -152,6 +154,9 @@ def test_commands_run(page: Path, speech_commands: Path, tmp_path: Path) -> None
         made = out if words[1] in ("train", "data") else tmp_path / words[2] if words[1] == "make-stream" else None
         if made is not None and "--resume" not in words:
             shutil.rmtree(made, ignore_errors=True)  # as made before, by the command of another block
+        if words[1] == "serve":
+            serve_for_a_moment(words[1:], tmp_path)
+            continue
         done = run_cli(*shortened(words)[1:], cwd=tmp_path, stdin=piped(words))
         if done.returncode != 0:
             failed[shlex.join(words)] = done.stderr[-2000:]
@@ -170,6 +175,19 @@ def shortened(words: list[str]) -> list[str]:
             at = words.index(name)
             words = words[:at] + words[at + 2 :]
     return [*words, *options]
+
+
+def serve_for_a_moment(words: list[str], folder: Path) -> None:
+    """A server says where it listens, and ends when it is told to."""
+    pytest.importorskip("wyoming", reason="needs the extra `serve`")
+    (folder / "models").mkdir(exist_ok=True)
+    command = helpers.command_line(*words, "--port", "0", "--no-announce")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment()) as server:
+        assert server.stderr is not None
+        said = server.stderr.readline()
+        server.terminate()
+        assert "Wyoming at " in said, said + server.stderr.read()
+        assert server.wait(30) == 0
 
 
 QUIET = ("detect",)
