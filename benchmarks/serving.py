@@ -30,7 +30,6 @@ from tiny_kws.files import write_json
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CHUNK = 1024
-HERTZ = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -50,19 +49,19 @@ class Row:
 
 
 def usage(pid: int) -> tuple[float, int]:
-    """CPU seconds and resident bytes of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    """CPU seconds and resident bytes of a process; not by the ticks of `stat`, which are coarse."""
+    on_cpu_ns = sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return (int(fields[11]) + int(fields[12])) / HERTZ, pages * os.sysconf("SC_PAGE_SIZE")
+    return on_cpu_ns / 1e9, pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class Client:
     """One stream over a socket of its own, as cheap as can be: it is not the clients that are measured."""
 
-    def __init__(self, port: int, data: bytes, first: float) -> None:
+    def __init__(self, port: int, data: bytes) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.settimeout(5)
-        self.first, self.n_sent, self._data = first, 0, data
+        self.first, self.n_sent, self._data = 0.0, 0, data
         self._sent: dict[int, float] = {}
         self._text = b""
 
@@ -94,9 +93,12 @@ def crowd(pid: int, port: int, model: str, n: int, seconds: float) -> Row:
     data = (sound * 32767).astype("<i2").tobytes()
     late: list[float] = []
     _, memory = usage(pid)
-    start = time.monotonic() + 0.5 + n / 500
-    clients = [Client(port, data, start + turn) for turn in np.random.default_rng(0).uniform(0, 1, n)]
+    clients = [Client(port, data) for _ in range(n)]
+    time.sleep(1.0)
     cpu, _ = usage(pid)
+    start = time.monotonic() + 0.1
+    for client, turn in zip(clients, np.random.default_rng(0).uniform(0, 1, n), strict=True):
+        client.first = start + float(turn)
     waiting, behind = selectors.DefaultSelector(), 0.0
     for client in clients:
         waiting.register(client.socket, selectors.EVENT_READ, client)
@@ -159,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--models", nargs="+", default=["listener", "micro"])
-    parser.add_argument("--streams", nargs="+", type=int, default=[1, 16, 50, 100, 250])
+    parser.add_argument("--streams", nargs="+", type=int, default=[1, 16, 50, 100, 250, 400, 500])
     parser.add_argument("--seconds", type=float, default=20.0)
     asked = parser.parse_args()
     load = os.getloadavg()[0]

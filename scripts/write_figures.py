@@ -393,6 +393,48 @@ def narrow_band() -> str:
     return table(head, [row(name) for name in found])
 
 
+HELD_MS = 150  # from a chunk to its event, of which more means that sound waits
+
+
+def serving() -> str:
+    """Streams that one core held."""
+    found = read("benchmarks", "results", "serving.json")
+    day = read("benchmarks", "results", "serving_day.json")
+    rows = [
+        [
+            f"`{row['model']}`",
+            str(row["streams"]),
+            f"{row['cpu_ms_per_stream_second']:.2f} ms",
+            f"{row['kb_per_stream'] / 1000:.2f} MB",
+            f"{row['p50_ms']:.0f} ms",
+            f"{row['p99_ms']:.0f} ms",
+        ]
+        for row in found["rows"]
+    ]
+    other = found["pyopen_wakeword_cpu_ms_per_stream_second"]
+    held = [row for row in found["rows"] if row["p99_ms"] < HELD_MS]
+    most = {model: max(row["streams"] for row in held if row["model"] == model) for model in ("listener", "micro")}
+    busiest = next(row for row in held if row["model"] == "listener" and row["streams"] == most["listener"])
+    clients = day["clients"]
+    wrong = sum(count for end, count in clients.items() if end.startswith("wrong"))
+    bad = sum(clients.get(way, 0) for way in ("stall", "garbage", "vanish", "vanish at once"))
+    memory = day["resident_kb"]
+    return (
+        table(["model", "streams", "CPU per stream-second", "memory per stream", "p50", "p99"], rows) + "\n\n"
+        f"It held {most['listener']} streams of `listener` and {most['micro']} of `micro`; where there are more, sound "
+        "waits for seconds. One stream alone costs more than one of many, because between its hops the processor's "
+        "caches fill with other things.\n\n"
+        f"The engine of wyoming-openwakeword (pyopen-wakeword) takes {other:.0f} ms for one word on the same core, fed "
+        f"without a pause: {other / busiest['cpu_ms_per_stream_second']:.0f} times as much as one of "
+        f"{most['listener']} streams here.\n\n"
+        f"In {day['hours']:g} hours of sound of each of {day['streams']} clients, sent as fast as the server takes it "
+        f"(`benchmarks/serving_day.py`), {clients['right']:,} minutes were answered with exactly the events that a "
+        f"`Detector` finds, and {wrong} with others, while {bad:,} clients stalled, sent garbage or vanished. The "
+        f"server's memory was {memory[0] / 1000:.0f} MB after the first twenty-fourth of it and "
+        f"{memory[-1] / 1000:.0f} MB at the end."
+    )
+
+
 def sizes() -> str:
     """What an install takes."""
     found = read("benchmarks", "results", "install.json")
@@ -593,6 +635,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "robustness": robustness,
     "seeds": seeds,
     "event-times": event_times,
+    "serving": serving,
     "sizes": sizes,
     "speed": speed,
     "training-data": training_data,
