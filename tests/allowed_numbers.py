@@ -22,7 +22,9 @@ EVERYWHERE = {
     r"(macro-)?\*?F1\b": "a name",
     r"Pete Warden 2018|et al\. \d{4}": "a publication",
     r"arXiv:\d{4}\.\d{5}": "a publication",
-    r"CC0|CC BY 4\.0|MPL 2\.0": "licences",
+    r"CC0|CC BY(-NC-SA)? 4\.0|MPL 2\.0|Apache 2\.0": "licences",
+    r"ESP32": "a name",
+    r"MP3|M4A": "formats",
     r"Speech Commands v0\.02": "the data set's version",
     r"\b(8|16|64)-bit|int8": "a sample's or an integer's width",
     r"95 % intervals?": "the level of every interval",
@@ -34,10 +36,9 @@ ARITHMETIC = "arithmetic, worked out where it stands"
 
 ON_PAGE: dict[str, dict[str, str | Log]] = {
     "README.md": {
-        "within 1e-3": "the tolerance of tests/test_web.py",
-        "a row for every 40 ms": "the hop of the bundled stream artefacts",
-        "window every 100 ms": "evaluation/speed.py, WINDOW_STEP_S",
-        "Of 25 other words": "the data set's words",
+        "2 GB for PyTorch; a GPU": "the size of PyTorch's wheels with CUDA",
+        "| Languages of typed words | 5 | English | those of its speech synthesiser | 9 |": "enrolment/spoken.py; the "
+        "README of Porcupine",
     },
     "CONTRIBUTING.md": {"Exit status 1 is a failed job, 2 a wrong use": "the command line's convention"},
     "models/README.md": {
@@ -101,6 +102,19 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
     },
     "docs/own-words.md": {
         "64 numbers every 80 ms": "the trunk, training_config.py",
+    },
+    "docs/files-and-streams.md": {
+        "within 1e-3": "the tolerance of tests/test_web.py",
+        "one row every 40 ms": "the hop of the bundled stream artefacts",
+    },
+    "docs/results.md": {
+        "window every 100 ms": "evaluation/speed.py, WINDOW_STEP_S",
+        "Of the 25 words": "the data set's words",
+    },
+    "docs/style.md": {
+        "40 ms for example": "an example",
+        "from 0 to 1": "what a probability is",
+        "Of every label, 0 to 1": "an example",
     },
     "docs/train.md": {
         "80 % to training and 10 % to each of the others": "word_folders.py, SHARES",
