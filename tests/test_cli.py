@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pytest
 import soundfile as sf
+import typer
 
 from tiny_kws import __version__, cli
 from tiny_kws.artefact.runtime import Classifier
@@ -336,6 +337,48 @@ def test_help_explains_each_command(run: Run, command: str) -> None:
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith("Usage: ")
     assert "--help" in done.out
+
+
+def command_names(group: Any, before: str = "") -> Iterator[str]:
+    """Every command below a group, and the group itself."""
+    yield before
+    for name, command in group.commands.items():
+        inside = f"{before} {name}".strip()
+        if hasattr(command, "commands"):
+            yield from command_names(command, inside)
+        else:
+            yield inside
+
+
+ALL_COMMANDS = sorted(command_names(typer.main.get_command(cli.app)))
+
+
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_h_is_help(run: Run, command: str) -> None:
+    """-h is --help of every command."""
+    assert run(*command.split(), "-h") == run(*command.split(), "--help")
+
+
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_help_is_whole(run: Run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """On 80 columns no line is too long, no sentence ends amid it, and every option says what it is."""
+    monkeypatch.setenv("COLUMNS", "80")
+    _, *lines = run(*command.split(), "--help").out.splitlines()
+    assert [line for line in lines if len(line) > 80 or line.endswith("...")] == []
+    options = "\n".join(lines).partition("\nOptions:\n")[2].partition("\n\n")[0]
+    explained = re.split(r"^  (?=-)", options, flags=re.MULTILINE)[1:]
+    assert explained
+    assert [text for text in explained if not re.search(r"  +[A-Z{].*?\.( |$)", " ".join(text.split("\n")))] == []
+
+
+def test_a_shell_completes_commands(tmp_path: Path) -> None:
+    """What typer asks of a program that completes: the commands that begin so."""
+    asked = {"_TINY_KWS_COMPLETE": "complete_bash", "COMP_WORDS": "tiny-kws li", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['tiny-kws']; from tiny_kws.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**environment(), **asked}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["listen"])
 
 
 def test_version(run: Run) -> None:

@@ -214,7 +214,7 @@ def test_a_device_of_another_rate_is_resampled(
 
 @pytest.mark.sound
 def test_the_terminal_shows_level_and_label(pulse: Pulse, listen: Listen, tmp_path: Path) -> None:
-    """On a terminal one line with level and likeliest label is drawn again and again; events have their own."""
+    """A terminal says what to say, draws level and likeliest label on one line again and again, and counts words."""
     sound, words = recording(tmp_path, WORDS[:1])
     ours, theirs = os.openpty()
     listening = listen(tty=theirs)
@@ -225,6 +225,9 @@ def test_the_terminal_shows_level_and_label(pulse: Pulse, listen: Listen, tmp_pa
     os.close(theirs)
     draws = [draw for draw in shown.split("\r\x1b[K") if draw]
     draws = [draw for draw in draws if "overflows:" not in draw]
+    first, *draws, last = draws
+    assert re.fullmatch(r"Listening on default; say yes, no, .*\. Ctrl-C ends\.\s+", first)
+    assert re.match(rf"Heard \d+ words? in \d+:\d\d min: {words[0]} \d", last)
     assert len(draws) > 10
     assert all(re.fullmatch(r" *-\d+ dBFS \[#* *\] \w+ \d\.\d\d", draw) for draw in draws), draws
     assert any(f"] {words[0]} " in draw for draw in draws)
