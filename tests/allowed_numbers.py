@@ -40,14 +40,14 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
         "| Languages of typed words | 5 | English | those of its speech synthesiser | 9 |": "enrolment/spoken.py; the "
         "README of Porcupine",
     },
-    "CONTRIBUTING.md": {"Exit status 1 is a failed job, 2 a wrong use": "the command line's convention"},
+    "CONTRIBUTING.md": {"Exit status 1 is a failed job, 2 is wrong use": "the command line's convention"},
     "models/README.md": {
         "four of 0.8 to 1.15 million parameters": "rounded from the log, Seven minutes on a GPU",
         "( 0.012) for 33 to 39 epochs": Log("Seven minutes on a GPU"),
         "a of 30 epochs": Log("Is it capacity, is it noise?"),
         ": 55 epochs": Log("Windows: the sizes trained in earnest"),
         "and 10 with them at 0.002": Log("Is it capacity, is it noise?"),
-        "of , 40 with that as teacher": Log("Micro and small without dropout, masks and smoothing"),
+        "for , 40 with that as teacher": Log("Micro and small without dropout, masks and smoothing"),
         "18 with the 55 alone": Log("The sizes"),
         "then 7 at 0.003": Log("Small, trained on"),
         "and 14 at 0.008": Log("Micro and small without dropout, masks and smoothing"),

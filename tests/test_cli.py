@@ -283,7 +283,7 @@ def test_a_model_that_is_none(run: Run, sounds: Path, garbage: Path) -> None:
     """A file that is no model is refused before any sound is read."""
     done = run("classify", sounds / "a.wav", "--model", garbage)
     assert (done.status, done.out) == (1, "")
-    assert "is no tiny-kws artefact" in done.complaint
+    assert "is not a tiny-kws artefact" in done.complaint
 
 
 # Wrong use
@@ -525,7 +525,7 @@ def test_prepare_tells_of_listed_clips_that_are_not_there(run: Run, speech_comma
     (archive / (archive / "validation_list.txt").read_text().split()[0]).unlink()
     done = run("data", "prepare", archive, "--out", tmp_path / "task")
     assert done.status == 0
-    assert "incomplete: 1 clips of validation_list.txt are not there" in done.out
+    assert "incomplete: 1 clips of validation_list.txt are missing" in done.out
 
 
 def test_prepare_leaves_what_is_there(run: Run, speech_commands: Path, tmp_path: Path) -> None:
@@ -708,8 +708,8 @@ def test_evaluate_names_clips_that_cannot_be_read(run: Run, artefact: Path, test
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--data", "nowhere"], "is no prepared data"),
-        (["--data", LONG_NAME], "is no prepared data"),
+        (["--data", "nowhere"], "is not prepared data"),
+        (["--data", LONG_NAME], "is not prepared data"),
         (["--test", "."], "found no clips of"),
         (["--test", LONG_NAME], "too long"),
     ],
@@ -750,7 +750,7 @@ def test_export_of_an_artefact_is_refused(run: Run, artefact: Path, tmp_path: Pa
     """What is no checkpoint is not exported."""
     done = run("export", artefact, "--out", tmp_path / "model.onnx")
     assert (done.status, done.out) == (1, "")
-    assert "is no whole checkpoint" in done.complaint
+    assert "is not a complete checkpoint" in done.complaint
     assert list(tmp_path.iterdir()) == []
 
 

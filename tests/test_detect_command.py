@@ -321,7 +321,7 @@ def test_a_pipe_that_ends_amid_a_sample(
     done = run("detect", "-", "--json", *settings, "--labels", track, stdin=pcm(audio) + b"x")
     assert done.status == 1
     assert heard(done) == expected
-    assert "standard input: ends amid a sample" in done.complaint
+    assert "standard input: ends in the middle of a sample" in done.complaint
     assert len(track.read_text().splitlines()) == len(expected)
 
 

@@ -189,13 +189,13 @@ def test_a_sound_system_that_dies_is_waited_for(pulse: Pulse, listen: Listen, tm
     wait_until(lambda: "is gone" in listening.err, "the loss is reported")
     time.sleep(4)
     pulse.start()
-    wait_until(lambda: "sound again" in listening.err, "the return is reported")
+    wait_until(lambda: "sound is back" in listening.err, "the return is reported")
     listening.hear(sound, words)
     second, passed_s = listening.events[-1], time.monotonic() - first_s
     assert listening.interrupt() == 0
     gone, back = listening.complaints
     assert re.fullmatch(r"tiny-kws: default: is gone \(unplugged\?\); .*", gone)
-    assert re.fullmatch(r"tiny-kws: there is sound again, after \d+\.\d s without", back)
+    assert re.fullmatch(r"tiny-kws: sound is back after \d+\.\d s", back)
     assert second["end_s"] - first["end_s"] == pytest.approx(passed_s, abs=2.0)
 
 

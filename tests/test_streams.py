@@ -583,7 +583,7 @@ def test_one_group_of_speakers_is_reported_in_sample() -> None:
     assert found.scores.held_out.halves == ()
     assert found.scores.operating_point.details is not None
     assert found.scores.operating_point.details.in_sample
-    assert "come from the very recordings" in markdown(streams_table(found))
+    assert "chosen on the same recordings" in markdown(streams_table(found))
 
 
 def test_a_rate_that_no_threshold_gives() -> None:

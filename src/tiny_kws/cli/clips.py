@@ -151,7 +151,7 @@ def _expectations(metadata: Metadata) -> dict[str, str]:
         return {}
     from ..enrolment.told import told_line, told_of
 
-    return {f"expect of {printable(told.word)}": told_line(told) for told in told_of(metadata.own_words)}
+    return {f"expect for {printable(told.word)}": told_line(told) for told in told_of(metadata.own_words)}
 
 
 def _accuracy(validation: Validation | None) -> str:
@@ -305,10 +305,10 @@ def _snrs(text: str | None, noise: Path | None) -> list[float]:
     from ..evaluation.synthesis.build import parse_snrs
 
     if noise is None and text is not None:
-        raise UsageError("found --snr without --noise FOLDER, expected noises to lay under the clips")
+        raise UsageError("found --snr without --noise FOLDER, expected noises to mix with the clips")
     snrs_db = [snr_db for snr_db in parse_snrs(text or "20,10,5,0") if snr_db is not None]
     if not snrs_db or len(set(snrs_db)) < len(snrs_db):
-        raise UsageError(f"found the levels {text!r}, expected one or more of dB, none twice; clean is always measured")
+        raise UsageError(f"found the levels {text!r}, expected different numbers of dB; clean is always measured")
     return snrs_db
 
 

@@ -80,14 +80,14 @@ def data_prepare(
         print(f"{split:10}  {sum(counts.values()):6} clips  {manifest.speakers[split]:5} speakers")
     for bill in manifest.sources:
         print(_source_line(bill))
-    print(f"divided {manifest.division}")
+    print(f"split {manifest.division}")
     for note in manifest.notes:
         print(printable(note))
     for split, count in manifest.missing.clips.items():
         print(f"incomplete: {split} lacks {count} clips of the official archive")
     for split, count in manifest.missing.listed.items():
         if count:
-            print(f"incomplete: {count} clips of {split}_list.txt are not there")
+            print(f"incomplete: {count} clips of {split}_list.txt are missing")
     print(_next_step(out, words))
     for message in manifest.unreadable:
         complain(message, 1)

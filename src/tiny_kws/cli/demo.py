@@ -41,9 +41,11 @@ def demo(
     if gradio and export is not None:
         raise UsageError("found --export with --gradio, expected one of them: only the page is static")
     if host is not None and not gradio:
-        raise UsageError("found --host without --gradio; the page is served on this computer alone, or take --export")
+        raise UsageError(
+            "found --host without --gradio; the page is served to this computer only; for others use --export"
+        )
     if gradio and model:
-        raise UsageError("found --model with --gradio, expected one of them: the Space takes models that lie beside it")
+        raise UsageError("found --model with --gradio, expected one of them: the Space uses the models beside it")
     own = [find_model(name, "stream") for name in model or ()]
     if gradio:
         _serve_app(host or "127.0.0.1", port or None, browser)
@@ -79,4 +81,4 @@ def _serve_app(host: str, port: int | None, browser: bool) -> None:
 
 def _open(url: str) -> None:
     if not webbrowser.open(url):
-        print("No browser could be opened: open that address in one.", flush=True)
+        print("No browser could be opened. Open this address in one.", flush=True)

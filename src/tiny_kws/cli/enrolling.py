@@ -142,17 +142,17 @@ def print_advice(found: Sequence[Advice]) -> None:
     print_blocks(
         [
             advice_table(found),
-            "False alarms are those in an hour of English at which synthetic voices in noise at 10 dB are heard nine "
-            "times of ten. In brackets 95 % intervals.",
+            "False alarms are those per hour of English speech, at a threshold at which nine out of ten synthetic "
+            "voices are heard in noise at 10 dB. Brackets hold 95 % intervals.",
             *(_advice_lines(one) for one in found),
         ]
     )
 
 
 def _advice_lines(one: Advice) -> str:
-    near = ", ".join(f"{near.text} ({near.per_hour:.1f} an hour)" for near in one.near) or "none that is said"
+    near = ", ".join(f"{near.text} ({near.per_hour:.1f} per hour)" for near in one.near) or "no common word"
     fires_at = ", ".join(one.fires_at) or "nothing"
-    hints = "; ".join(one.hints) or "nothing speaks against it"
+    hints = "; ".join(one.hints) or "no objections"
     return f"{one.word}: {hints}.\nSounds like: {near}.\nFires at: {fires_at}."
 
 
@@ -163,7 +163,7 @@ def print_report(report: Report) -> None:
     for name, reason in report.passed_over.items():
         complain(f"{name}: not used: {reason}", 1)
     for name in report.misfits:
-        complain(f"{name}: does not sound like the others; listen to it, and leave it out if it is another word", 1)
+        complain(f"{name}: does not sound like the others; listen to it, and leave it out if it is a different word", 1)
     length = f"{made_of(report.takes, report.spoken)}, {report.seconds:.1f} s long"
     table = told_table(report.expected, report.chosen.threshold, voices=not report.takes)
     fires_at = [f"Nearest to it in speech: {', '.join(report.fires_at)}."] if report.fires_at else []
@@ -211,4 +211,4 @@ def _good_take(recorder: Recorder, which: str, word: str) -> Samples:
         if not take.problem:
             return take.audio
         complain(take.problem, 1)
-    raise KwsError(f"{which}: gave up after {TRIES} tries, expected a take that can be used; see to the microphone")
+    raise KwsError(f"{which}: gave up after {TRIES} tries, expected a usable take; check the microphone")

@@ -73,7 +73,7 @@ def export(
         path = out.with_suffix(".stream.onnx")
         _print_parity(path, exporter.stream(path, hop))
     if prepared is None:
-        print("Accuracy was not measured: give --data PREPARED to check on recordings.")
+        print("Accuracy was not measured; add --data PREPARED to check on recordings.")
         return
     calibration = calibration_clips(prepared, CALIBRATION_CLIPS)
     if int8:

@@ -25,7 +25,9 @@ METER_DB, METER_WIDTH = 60.0, 20
 def print_devices(devices: list[Device]) -> None:
     """Print what can be recorded from, the default with a star. Raises KwsError if there is nothing."""
     if not devices:
-        raise KwsError("found nothing to record from, expected a microphone; plug one in, or let this user reach it")
+        raise KwsError(
+            "found nothing to record from, expected a microphone; plug one in, or give this user access to it"
+        )
     width = max(width_of(printable(device.name)) for device in devices)
     for device in devices:
         facts = f"{device.channels:2} channels  {device.rate:6.0f} Hz  {device.host}"

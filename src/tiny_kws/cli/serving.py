@@ -113,6 +113,6 @@ def _thresholds(texts: list[str]) -> dict[str, float]:
         except ValueError as error:
             raise UsageError(f"--threshold: found {text!r}, expected a number or WORD=NUMBER") from error
         if not 0 < value <= 1:
-            raise UsageError(f"--threshold: found {text!r}, expected over 0, up to 1")
+            raise UsageError(f"--threshold: found {text!r}, expected a number above 0, at most 1")
         found[word] = value
     return found

@@ -37,7 +37,7 @@ def push(
     publish.check_repo(repo)
     parts = publish.collect(model or (None if folder else repo.partition("/")[2]), folder)
     if space and not publish.can_be_shown(parts):
-        complain("without a Space, whose app needs a clip artefact beside the stream artefact", 0)
+        complain("not pushing a Space, because its app needs a clip artefact and a stream artefact", 0)
         space = False
     if dry_run is not None:
         publish.write_all(parts, repo, dry_run, space)

@@ -118,7 +118,7 @@ def _keywords(clips: Path, words: str | None, model: str | None) -> tuple[str, .
     from ..data.word_folders import parse_words
 
     if words is not None and model is not None:
-        raise UsageError("found --words and --model, expected one of them to say the keywords")
+        raise UsageError("found --words and --model, expected one of them to name the keywords")
     if words is not None:
         return parse_words(words)
     if model is not None:
@@ -251,7 +251,7 @@ def _save_config(path: Path, model: StreamModel | Classifier, settings: Detector
     )
     threshold = point.thresholds[0]
     if threshold is None:
-        raise KwsError(f"{path}: not written, no threshold gives as few as {REPORTED_RATE:g} false alarms an hour")
+        raise KwsError(f"{path}: not written, no threshold gives as few as {REPORTED_RATE:g} false alarms per hour")
     measured = {"in_sample": point} if scores.held_out.in_sample else {"held_out": held_out}
     chosen_on = ChosenOn(metrics.manifest.name, metrics.manifest.sha256)
     expected = to_json({**measured, "chosen_on": chosen_on})
@@ -325,14 +325,14 @@ def _print_calibration(expected: Expectation) -> None:
         low, high = (100 * x for x in expected.miss_rate_interval)
         lines.append(
             f"missed: {expected.misses} of {expected.examples} examples, {100 * expected.miss_rate:.1f} % "
-            f"(95 % interval {low:.1f} to {high:.1f}), each with thresholds from the others"
+            f"(95 % interval {low:.1f} to {high:.1f}), each with thresholds chosen on the others"
         )
     low, high = expected.alarms.false_alarms_per_hour_interval or (0.0, 0.0)
     lines.append(
         f"false alarms: {expected.alarms.false_alarms} in {60 * expected.room_hours:.1f} minutes, {low:.2f} to "
-        f"{high:.2f} an hour (95 % interval), each half of the room with thresholds from the other"
+        f"{high:.2f} per hour (95 % interval), each half of the room with thresholds chosen on the other"
     )
     if high > expected.rate_per_hour_asked:
-        lines.append(f"So short a recording cannot show {expected.rate_per_hour_asked:g} an hour: a longer one can.")
+        lines.append(f"The recording is too short to show {expected.rate_per_hour_asked:g} per hour; a longer one can.")
     columns = ("label", "threshold", "the model's", "examples", "missed", "why")
     print_blocks([Table(columns, rows), "\n".join(lines)])

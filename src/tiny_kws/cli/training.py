@@ -157,7 +157,9 @@ def train(
 
 def _with_hard_negatives(config: TrainConfig) -> TrainConfig:
     if config.streams is None:
-        raise UsageError("found --hard-negatives without streams, expected a training on some; add --recipe mixed")
+        raise UsageError(
+            "found --hard-negatives without streams, expected a training on streams; add --recipe streams or mixed"
+        )
     return replace(config, streams=replace(config.streams, hard_negatives=HARD_NEGATIVES))
 
 

@@ -135,7 +135,7 @@ def read_bank(path: Path | None = None) -> Bank:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"{path}: the bank of speech cannot be read ({error.strerror}), expected the one of the package; install "
+            f"{path}: the bank of speech cannot be read ({error.strerror}), expected the one in the package; install "
             "tiny-kws again or name another with --bank"
         ) from error
     try:
@@ -152,8 +152,8 @@ def read_bank(path: Path | None = None) -> Bank:
         )
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, sf.LibsndfileError) as error:
         raise DataError(
-            f"{path}: is no bank of speech or was damaged ({error}), expected the one of the package; install tiny-kws "
-            "again"
+            f"{path}: is not a bank of speech or is damaged ({error}), expected the one in the package; install "
+            "tiny-kws again"
         ) from error
 
 

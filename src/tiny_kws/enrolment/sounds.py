@@ -79,5 +79,5 @@ def _matcher() -> tuple[Any, Any]:
 def _speller() -> Any:
     engine = hibari()
     if engine is None:
-        raise UsageError(f"how words sound is not known here; {install_hint('say')}")
+        raise UsageError(f"pronunciations are not installed; {install_hint('say')}")
     return engine

@@ -73,7 +73,7 @@ def evaluate_streams(
     into two halves, both are in-sample and say so. Raises DataError if there is no recording or no word in them.
     """
     if not any(one.recording.words for one in heard):
-        raise DataError("found no keywords in the recordings, expected labelled ones to count misses of")
+        raise DataError("found no keywords in the recordings, expected labelled ones to count misses")
     points = sweep(heard, config, rule, most_per_hour=MOST_PER_HOUR, progress=progress)
     halves = split_speakers(heard, seed)
     whole = list(range(len(heard)))

@@ -79,7 +79,7 @@ def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
     if hop <= 0 or hop % step or hop > checkpoint.window:
         short, medium, long = (f"{1000 * times * step / config.rate:g}" for times in (1, 2, 4))
         raise UsageError(
-            f"a hop of {hop} samples is no whole multiple of {step} up to the window of {checkpoint.window}; take "
+            f"a hop of {hop} samples is not a whole multiple of {step} up to the window of {checkpoint.window}; take "
             f"{short}, {medium} or {long} ms"
         )
     fresh = hop // step

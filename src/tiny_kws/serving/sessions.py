@@ -106,7 +106,7 @@ class Seldom:
         now = time.monotonic()
         if now - self._begun >= 60:
             if self._n > self._most:
-                self._tell(f"{self._n - self._most} more problems within a minute were not told")
+                self._tell(f"{self._n - self._most} more problems within a minute were not shown")
             self._begun, self._n = now, 0
         self._n += 1
         if self._n <= self._most:
@@ -213,7 +213,7 @@ class Hearing:
             if self.n_samples > self.core.limits.stream_s * SAMPLE_RATE:
                 self.core.figures.refused["seconds"] += 1
                 raise RefusedError(
-                    f"found over {self.core.limits.stream_s:g} s of sound on one connection; connect anew"
+                    f"found over {self.core.limits.stream_s:g} s of sound on one connection; connect again"
                 )
             if self._recent is not None:
                 self._recent.push(piece)

@@ -75,7 +75,7 @@ async def read_event(reader: asyncio.StreamReader, limit: int, stalled_s: float)
         line = await reader.readuntil(b"\n")
     except asyncio.IncompleteReadError as error:
         if error.partial.strip():
-            raise RefusedError("the connection ended amid a message") from error
+            raise RefusedError("the connection ended in the middle of a message") from error
         return None
     except (asyncio.LimitOverrunError, ValueError) as error:
         raise RefusedError(f"found a header of over {HEADER_BYTES} bytes, expected a line of JSON") from error
@@ -89,7 +89,7 @@ async def read_event(reader: asyncio.StreamReader, limit: int, stalled_s: float)
     try:
         more = await reader.readexactly(sum(sizes))
     except asyncio.IncompleteReadError as error:
-        raise RefusedError("the connection ended amid a message") from error
+        raise RefusedError("the connection ended in the middle of a message") from error
     finally:
         clock.cancel()
     more, payload = more[: sizes[0]], more[sizes[0] :]
@@ -100,9 +100,9 @@ def _object(text: bytes, what: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RefusedError(f"found {what} that is no JSON, expected a Wyoming event") from error
+        raise RefusedError(f"found {what} that is not JSON, expected a Wyoming event") from error
     if not isinstance(found, dict):
-        raise RefusedError(f"found {what} that is no JSON object, expected a Wyoming event")
+        raise RefusedError(f"found {what} that is not a JSON object, expected a Wyoming event")
     return found
 
 

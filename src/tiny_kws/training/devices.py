@@ -23,7 +23,7 @@ def find_device(name: str | None = None) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(
-            f"found no device {name!r}, expected cpu, cuda or mps; leave it out to take the best"
+            f"found no device {name!r}, expected cpu, cuda or mps; leave it out to use the best"
         ) from error
     return device
 
