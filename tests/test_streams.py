@@ -543,7 +543,7 @@ def test_rates_that_cannot_be_told_are_marked(metrics: dict[str, Any]) -> None:
 
 
 def test_the_operating_point_by_hand(metrics: dict[str, Any]) -> None:
-    """By label, in speech and in noise, at 1 false alarm an hour, held out."""
+    """By label, in speech and in noise, at 1 false alarm per hour, held out."""
     point = metrics["operating_point"]
     assert point["by_label"] == {
         "no": {"words": 0, "misses": 0, "false_alarms": 20},

@@ -61,7 +61,7 @@ class Model:
 
     @property
     def threshold(self) -> float:
-        """Of the detector, as the artefact carries it."""
+        """The detector's threshold in the artefact."""
         return config_of(self.listener).threshold
 
 

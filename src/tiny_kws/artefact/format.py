@@ -86,7 +86,7 @@ class Metadata:
     data: dict[str, Any] = field(default_factory=dict)
     """What the training wrote of its data, as it stands in the checkpoint."""
     own_words: list[dict[str, Any]] = field(default_factory=list)
-    """Of a model made by `tiny-kws enroll`: of each word what it was made from and what is to be expected of it."""
+    """For a model of `tiny-kws enroll`: what each word was made from, and its expected error rates."""
     licence: str = ""
     version: str = ""
     checkpoint_sha256: str = ""
@@ -191,7 +191,7 @@ Known = TypeVar("Known", Metadata, Stats, Validation)
 
 
 _IN_JSON: dict[Any, Any] = {str: str, int: int, float: (int, float), list: list, dict: dict, tuple: list}
-"""Of the types that fields have, what they are in JSON."""
+"""The JSON types of the types that fields have."""
 
 
 def _from_json(kind: type[Known], raw: Any) -> Known:

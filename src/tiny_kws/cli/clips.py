@@ -146,7 +146,7 @@ def _detector_facts(metadata: Metadata) -> str:
 
 
 def _expectations(metadata: Metadata) -> dict[str, str]:
-    """Of an enrolled model, a row for each of its words."""
+    """A row for each word of an enrolled model."""
     if not metadata.own_words:
         return {}
     from ..enrolment.told import told_line, told_of

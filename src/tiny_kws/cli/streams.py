@@ -238,7 +238,7 @@ def _chosen_on(config: Path) -> ChosenOn | None:
 
 
 def _save_config(path: Path, model: StreamModel | Classifier, settings: DetectorConfig, metrics: StreamMetrics) -> None:
-    """Write the settings that reach one false alarm an hour over everything, with what was measured held out."""
+    """Write the settings that reach one false alarm per hour over everything, with what was measured held out."""
     from ..evaluation.metrics import ChosenOn
     from ..evaluation.rates import REPORTED_RATE
     from ..evaluation.streams import with_threshold

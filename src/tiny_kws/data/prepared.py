@@ -32,7 +32,7 @@ LEFT_OUT = "left out"
 MATERIAL = ("noise", "rooms", "speech")
 """Recordings of other sources, by their use; each in a file of its own."""
 NO_SPAN = (-1, -1)
-"""Of a row in which no word was found, or none is said."""
+"""The span in a row without a word."""
 
 
 @dataclass(frozen=True)

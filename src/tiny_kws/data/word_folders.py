@@ -26,7 +26,7 @@ LISTED_SPLITS = ("validation", "testing")
 NEEDED = ("training", "validation")
 """Splits that each word has to be in."""
 SHARES = {"training": 0.8, "validation": 0.1, "testing": 0.1}
-"""Of the speakers, or of the clips where nothing is known of speakers, before every word has some in each."""
+"""Shares of the speakers, or of the clips if the speakers are unknown, before every word has some in each split."""
 
 NOISE_FOLDER = "_background_noise_"
 SPEAKER_TABLES = ("speakers.csv", "manifest.csv")

@@ -17,9 +17,9 @@ from .say import Say, spoken
 from .sounds import bare, lexicon, n_syllables, nearest, sounds_of
 
 HEARD_IN_NOISE = 0.9
-"""Of the voices' takes at 10 dB, where candidates are compared by their false alarms."""
+"""The share of the voices' takes at 10 dB that are heard when candidates are compared by false alarms."""
 NEAREST = 6
-"""Of what sounds alike, as many are told."""
+"""How many similar words are listed."""
 NEAR = 0.45
 """How far what sounds alike may be."""
 FEW_SYLLABLES, FEW_SOUNDS = 3, 5

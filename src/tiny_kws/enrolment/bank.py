@@ -38,7 +38,7 @@ LEVELS = np.array(
 """What four bits of a vector, which has a mean of 0 and a deviation of 1, stand for (Max 1960)."""
 READERS, HOMES, CHILDREN, LANGUAGES, OWN = "readers", "homes", "children", "languages", "yours"
 KINDS = (READERS, HOMES, CHILDREN, LANGUAGES, OWN)
-"""Who speaks in a stretch.
+"""The kinds of speakers.
 
 In English adults who read books aloud, adults at microphones of their own, children and learners; then people in other
 languages, and what a user adds.
@@ -103,7 +103,7 @@ class Bank:
         return {word: count / hours for word, count in Counter(word for _, word in self.words).items()}
 
     def hours(self, kind: str | None = None) -> float:
-        """Of speech, of one kind or all."""
+        """Hours of speech, of one kind or all."""
         rows = sum(s.stop - s.start for s in self.stretches if kind in (None, s.kind))
         return rows * self.hop / SAMPLE_RATE / 3600
 

@@ -26,10 +26,10 @@ from .takes import Take, read_takes, sound_files
 from .vary import Surroundings, in_noise
 
 NOISE_DRAWS = 4
-"""Of noise at 10 dB over each take, to tell misses by."""
+"""How many draws of noise at 10 dB are mixed with each take, to count misses in noise."""
 NOISE_SNR_DB = 10.0
 MISFIT_RATE = 10.0
-"""A take that its own word would not find at so many false alarms an hour does not fit the others."""
+"""A take that its own word would not find at so many false alarms per hour does not fit the others."""
 LENGTHS = (0.5, 1.8)
 """A take's length against the median, outside of which it is set aside: half a word, or more than one."""
 SHORT_S = 0.35

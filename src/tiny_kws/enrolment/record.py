@@ -21,7 +21,7 @@ from .takes import find_takes
 LONGEST_S = 6.0
 """That a take is waited for."""
 BEHIND_S = 0.7
-"""Of silence after a word, and it is over."""
+"""The silence that ends a take, in seconds."""
 QUIET_DB = -45.0
 SILENT = 1e-5
 SILENCE = "only silence: is the microphone switched off or muted?"

@@ -23,7 +23,7 @@ NAMES = {
     OWN: "your own",
 }
 LEAST_HOURS = 0.05
-"""Of speech, of which a rate an hour is told; of less it would be 0 to hundreds."""
+"""Hours of speech from which a rate per hour is given; with less, the interval would be 0 to hundreds."""
 EXPLANATION = (
     "Misses were counted on takes that were left out when the model for them was made, false alarms per hour on "
     "speakers whom the model had not heard. Brackets hold 95 % intervals."

@@ -1,6 +1,6 @@
 """Thresholds for someone's own room: moved from the model's only as far as the room and spoken examples give reason.
 
-Ten minutes in which nothing was reported still allow 22 false alarms an hour (the exact Poisson interval), so a room
+Ten minutes in which nothing was reported still allow 22 false alarms per hour (the exact Poisson interval), so a room
 alone never shows that a threshold may be lowered. A label keeps the model's threshold unless it fired in the room, or
 missed an example; and an example lowers it by LARGEST_STEP in logit at most.
 """
@@ -37,7 +37,7 @@ from .streams import (
 )
 
 MIN_EXAMPLES = 3
-"""Of a label, for its threshold to follow them."""
+"""The fewest examples of a label for its threshold to follow them."""
 
 LARGEST_STEP = 1.0
 """How far, in logit, examples may lower a threshold: on development streams so far down false alarms doubled."""

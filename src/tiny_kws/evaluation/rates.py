@@ -1,4 +1,4 @@
-"""Misses against false alarms an hour, with intervals; thresholds chosen on some speakers, reported on others."""
+"""Misses against false alarms per hour, with intervals; thresholds chosen on some speakers, reported on others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Array = npt.NDArray[Any]
 
 RATES_PER_HOUR = (0.1, 0.5, 1.0, 2.0, 10.0)
 REPORTED_RATE = 1.0
-"""The false alarms an hour at which labels, confusions and latency are told apart."""
+"""The false alarms per hour at which labels, confusions and latency are told apart."""
 
 MOST_PER_HOUR = 1000.0
 """False alarms an hour beyond which the curve is not followed."""

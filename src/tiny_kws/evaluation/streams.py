@@ -65,7 +65,7 @@ class Recording:
 
     @property
     def speakers(self) -> set[str]:
-        """Who is known to speak in it."""
+        """The known speakers in it."""
         return {stretch.speaker for stretch in self.stretches} - {""}
 
     @property

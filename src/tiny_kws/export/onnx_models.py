@@ -33,7 +33,7 @@ from .onnx_graph import (
 )
 
 MAX_STATE_BYTES = 2**17
-"""Of a stream: twice what `base` carries over a window of a second."""
+"""The most state that a stream may carry: twice that of `base` with a window of a second."""
 HALVED_FROM = 1000
 """Numbers of a weight from which on a trunk stores it in float16."""
 Array = npt.NDArray[Any]

@@ -77,7 +77,7 @@ class Session:
         self.begin(SAMPLE_RATE)
 
     def begin(self, rate: int) -> None:
-        """What comes next is from a device that was opened at `rate` Hz."""
+        """Prepare for sound from a device that was opened at `rate` Hz."""
         self.rate = rate
         self._is_resumed = self._last_s is not None
         self._start_piece(0.0)

@@ -49,7 +49,7 @@ class Limits:
     stalled_s: float = 60.0
     """A message that has begun must have come in so long, and an answer been taken."""
     stream_s: float = float("inf")
-    """Of sound on one connection."""
+    """The longest sound on one connection, in seconds."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Figures:
     """Open ones by protocol."""
     streams: int = 0
     seconds: float = 0.0
-    """Of sound that was heard."""
+    """Seconds of sound that were heard."""
     events: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     """Connections and messages by reason."""

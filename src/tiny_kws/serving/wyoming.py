@@ -34,7 +34,7 @@ PORT = 10400
 HEADER_BYTES = 2**16
 DATA_BYTES = 2**20
 TYPES = {1: "uint8", 2: "s16le", 3: "s24le", 4: "s32le"}
-"""Of samples, by their width in bytes."""
+"""The types of samples, by their width in bytes."""
 KEPT_TIMES = 4096
 OnProblem = Callable[[str], None]
 

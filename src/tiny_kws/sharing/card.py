@@ -324,7 +324,7 @@ def table_of_misses(streams: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def missed(metrics: Mapping[str, Any], rate: float) -> str:
-    """The words missed where `rate` false alarms an hour were wanted, and how many came; or that it is not reached."""
+    """The words missed where `rate` false alarms per hour were wanted, and how many came; or that it is not reached."""
     for point in metrics["held_out"]["rates"]:
         if point["rate_per_hour"] == rate and point["reached"] and point["words"]:
             interval = point["miss_rate_interval"]

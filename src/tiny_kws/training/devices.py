@@ -55,7 +55,7 @@ def keep_freed_memory() -> None:
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:
-    """Of torch's own generators, from which dropout draws on `device`."""
+    """The state of torch's own generators, from which dropout draws on `device`."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)

@@ -365,5 +365,5 @@ class _Loss(nn.Module):
 
 
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
-    """Of all draws of a process in an epoch."""
+    """The generator for all draws of a process in an epoch."""
     return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))

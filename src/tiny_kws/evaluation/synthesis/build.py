@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Hours:
-    """Of recordings with speech, of running speech in them, and of recordings of noise."""
+    """Hours of recordings with speech, of running speech in them, and of recordings of noise."""
 
     recordings_of_speech: float
     running_speech: float
@@ -258,7 +258,7 @@ def _summary(folder: Path, material: Material, settings: StreamSettings, written
 
 
 def _hours(condition: Path, lines: Sequence[Line]) -> Hours:
-    """Of one condition; they are all of one length."""
+    """The hours of one condition; all conditions have the same length."""
     running_s = sum(line.end_s - line.start_s for line in lines if line.label != SILENCE and not line.word)
 
     def hours_of(kind: str) -> float:
