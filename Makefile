@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test quick lint types imports wheel page peers check lock examples figures web clean
+.PHONY: demo test quick lint types imports wheel page peers check lock examples figures site picture web clean
 
 demo: .venv/.plain  ## classify the recordings under examples/ with the bundled model
 	@$(BIN)/tiny-kws classify examples
@@ -45,6 +45,12 @@ examples: .venv/.dev  ## speak the recordings under examples/ again (needs espea
 
 figures: .venv/.dev  ## write the figures of README, docs and model cards from the files they were measured into
 	$(BIN)/python scripts/write_figures.py
+
+site: .venv/.dev  ## build the documentation as a site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+picture: .venv/.dev  ## record docs/demo.webp, the moving picture of the page (needs Chromium)
+	$(BIN)/python scripts/record_page.py docs/demo.webp
 
 peers:  ## programs that the server is tested with, each in an environment of its own (needs Python 3.11)
 	python3.11 -m venv .peers/satellite

@@ -2,9 +2,9 @@
 
 The model listens once to the recordings of each manifest (`tiny-kws make-stream`). Then the longest rise is tried, next
 smoothing and duration in pairs, last refractory time and release, each with the best before. Settings are ranked by
-their miss rate at 2 and 10 false alarms an hour, the mean over both and over the manifests: at 1 an hour a few hours of
-sound hold a handful of alarms, too few to rank by. Settings whose latency (p95, from the end of the word) is over the
-limit are out.
+their miss rate at 2 and 10 false alarms per hour, the mean over both and over the manifests: at 1 per hour a few hours
+of sound hold a handful of alarms, too few to rank by. Settings whose latency (p95, from the end of the word) is over
+the limit are out.
 
 Last, a threshold for each label is compared with one for all: chosen on one half of the speakers for 10 false alarms an
 hour, shifted together for 2, and counted on the other half, both ways.
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("manifests", type=Path, nargs="+")
     parser.add_argument("--save", type=Path, help="write the best")
-    parser.add_argument("--rate", type=float, default=10.0, help="false alarms an hour over the first manifest")
+    parser.add_argument("--rate", type=float, default=10.0, help="false alarms per hour over the first manifest")
     arguments = parser.parse_args()
     model = open_model(arguments.model)
     heard = []
@@ -68,7 +68,7 @@ def main() -> None:
     best = search(heard, [replace(best, smoothing_ms=s, min_duration_ms=d) for s, d in pairs])
     pairs = itertools.product(REFRACTORY_MS, RELEASE)
     best = search(heard, [replace(best, refractory_ms=r, release=x) for r, x in pairs])
-    print(f"\nbest: {best}\n\n| manifest | thresholds | missed at 10, 2 an hour, held out | false alarms an hour |")
+    print(f"\nbest: {best}\n\n| manifest | thresholds | missed at 10, 2 an hour, held out | false alarms per hour |")
     print("|---|---|---|---|", flush=True)
     compare_thresholds(heard, best)
     if arguments.save is not None:
@@ -153,7 +153,7 @@ def compare_thresholds(heard: list[list[Posteriors]], config: DetectorConfig) ->
 def label_thresholds(part: list[Posteriors], config: DetectorConfig, choosing: Sequence[int]) -> dict[str, float]:
     """For each label the threshold at which another miss costs as many false alarms as for the others.
 
-    That cost is so that there are about 10 false alarms an hour in the recordings `choosing`.
+    That cost is so that there are about 10 false alarms per hour in the recordings `choosing`.
     """
     chosen = [part[i] for i in choosing]
     points = sweep(chosen, replace(config, thresholds={}), RULES["tiny-kws"], most_per_hour=2 * MOST_PER_HOUR)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `listener`, from download to its numbers: the training below reached 95.60 % of the validation clips, the published weights,
-# which it does not make again, have 95.51 % (models/README.md says why). At 10, 2 and 1 false alarms an hour it missed
+# which it does not make again, have 95.51 % (models/README.md says why). At 10, 2 and 1 false alarms per hour it missed
 # 21.8, 46.5 and 61.0 % of the words of the streams that settings are chosen on, in-sample, the mean of clean and 10 dB,
 # where the published one misses 20.7, 40.1 and 49.1 % (docs/LOG.md, "Words drawn out, and a listener from the new base").
 #

@@ -33,8 +33,10 @@ ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("ds-cnn", "base", "small", "micro", "listener")
 INT8 = ("ds-cnn", "base", "small", "micro")
 CHOSEN_ON = "chosen_on/"
+MISSED = ("missed", "missed_in_noise")
 TOLD_PAUSES_S = (0.4, 0.6, 0.7, 0.8, 0.9)
 WIDTH = 120
+ORDINALS = {10: "tenth", 11: "eleventh", 12: "twelfth", 13: "thirteenth"}
 BLOCK = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 Metrics = Mapping[str, Any]
 
@@ -136,7 +138,49 @@ def listed(parts: Sequence[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
 
 
-# README: listening
+# README: what matters
+
+
+def in_short() -> str:
+    """Misses at false alarms per hour, and what listening costs."""
+    streams = [streams_of("listener", condition) for condition in ("clean", "snr10")]
+    rates = (max(RATES_PER_HOUR), min(RATES_PER_HOUR))
+    names = ("built-in words, lenient threshold", "built-in words, strict threshold")
+    built_in = [[name, *(missed(its, rate) for its in streams)] for name, rate in zip(names, rates, strict=True)]
+    draws = read("benchmarks", "results", "own_words_fresh.json")["draws"]
+    ways = {"ten recordings": (10, False), "ten recordings and voices": (10, True), "typing alone": (0, True)}
+    own = [
+        [f"your word, from {name}", *(own_words_cell(draws, way, key) for key in MISSED)] for name, way in ways.items()
+    ]
+    head = ["words missed, at false alarms per hour", "in quiet", "in noise at 10 dB"]
+    words = listed([f"*{word}*" for word in sorted({draw["word"] for draw in draws})])
+    return f"""\
+{table(head, built_in + own)}
+
+Built-in words (`listener`): thresholds were chosen on one half of the speakers and measured on the other, with 95 %
+intervals. Your word: the mean of {words}, on which nothing was tuned, with the best and the worst of them.
+
+{cost_in_short()}"""
+
+
+def cost_in_short() -> str:
+    """Size and processor time of what listens."""
+    speeds = read("benchmarks", "results", "speed.json")
+    stream = next(model for model in speeds["models"] if model["name"] == "listener.stream.onnx")
+    small = find_model("micro", "clip").with_name("micro.int8.onnx").stat().st_size
+    web, install = read("benchmarks", "results", "page.json"), read("benchmarks", "results", "install.json")
+    cpu = stream["stream_cpu_ms_per_s"]
+    return (
+        f"The listening model is a file of {stream['file_bytes'] / 1000:.0f} kB and takes {cpu:.1f} ms of processor "
+        f"time for each second of sound ({percent(cpu / 1000)} of a core of an {speeds['processor']}). The smallest "
+        f"model in 8-bit integers takes {small / 1000:.0f} kB. The plain install takes "
+        f"{install['site_packages_mb']:.0f} MB. The page loads {web['compressed_mb']:.1f} MB once and answers "
+        f"{web['answer_ms']:.0f} ms after the sound. `base` recognises {percent(clips_of('base')['accuracy'])} of "
+        "one-second clips."
+    )
+
+
+# docs/results.md: listening
 
 LISTENING = (("listener", "clean"), ("listener", "snr10"), ("base", "clean"), ("ds-cnn", "clean"))
 
@@ -144,7 +188,7 @@ LISTENING = (("listener", "clean"), ("listener", "snr10"), ("base", "clean"), ("
 def misses(prefix: str, columns: Sequence[tuple[str, str]]) -> str:
     """Words missed at each rate wanted, with the rate that came, by model and condition."""
     found = [streams_of(name, f"{prefix}{condition}") for name, condition in columns]
-    head = ["false alarms an hour wanted", *(f"`{name}`, {spoken(condition)}" for name, condition in columns)]
+    head = ["false alarms per hour aimed at", *(f"`{name}`, {spoken(condition)}" for name, condition in columns)]
     return table(head, [[f"{rate:g}", *(missed(metrics, rate) for metrics in found)] for rate in RATES_PER_HOUR])
 
 
@@ -160,9 +204,9 @@ def sound(prefix: str) -> str:
     rooms = "one room" if sources["rooms"]["groups"] == 1 else f"{sources['rooms']['groups']} rooms"
     return (
         f"{audio['keywords']} keywords by {audio['speakers']} speakers, {hours['running_speech']:.1f} hours of running "
-        f"speech without keywords (speechocean762, {sources['speech']['groups']} speakers), "
-        f"{hours['recordings_of_noise']:.1f} of noise alone (from {sources['noises']['groups']} recordings), "
-        f"{percent(share, 0)} of the recordings in {rooms}; {audio['hours']:.1f} hours in all"
+        f"speech without keywords (speechocean762, {sources['speech']['groups']} speakers) and "
+        f"{hours['recordings_of_noise']:.1f} hours of noise alone (from {sources['noises']['groups']} recordings), "
+        f"with {percent(share, 0)} of the recordings in {rooms}: {audio['hours']:.1f} hours in all"
     )
 
 
@@ -170,23 +214,23 @@ def listening() -> str:
     """Misses on streams on which nothing was chosen, and then on those on which the settings were."""
     late = streams_of("listener", "clean")["operating_point"]["latency_from_word_end_s"]
     return f"""\
-Words missed (95 % interval over speakers) at the false alarms an hour that came, thresholds chosen on the other half of
-the speakers. The streams (`make-stream` with `--part 0 --speech-hours 1.2 --keywords 600 --others 250 --seed 1`) hold
-{sound("")}. None of it was trained on. {made_of("")["chosen"]} Epochs and seeds of the networks were chosen on clips of
-the same speakers.
+Words missed (with 95 % intervals over speakers), and the false alarms per hour that were measured. Thresholds were
+chosen on one half of the speakers and measured on the other. The streams (`make-stream` with `--part 0 --speech-hours
+1.2 --keywords 600 --others 250 --seed 1`) contain {sound("")}. None of it was used in training.
+{made_of("")["chosen"]} Epochs and seeds of the networks were chosen on clips of the same speakers.
 
 {misses("", LISTENING)}
 
-*Not reached*: no threshold made as few on the half that it was chosen on. {falls_short()}
+*Not reached*: no threshold gave so few false alarms on the half on which it was chosen. {falls_short()}
 
-Streams of the same make with `--seed 0` hold {sound(CHOSEN_ON)}. {made_of(CHOSEN_ON)["chosen"]} That favours
+Streams made in the same way with `--seed 0` contain {sound(CHOSEN_ON)}. {made_of(CHOSEN_ON)["chosen"]} That favours
 `listener`:
 
 {misses(CHOSEN_ON, LISTENING)}
 
-`ds-cnn` was trained on single clips, `base` on windows, `listener` on streams. At one false alarm an hour wanted it
-answers {late["p50"]:.2f} s after the end of a word (p50; p95 {late["p95"]:.2f} s). More noise, and words one by one,
-are on [its card](models/listener/README.md)."""
+`ds-cnn` was trained on single clips, `base` on windows and `listener` on streams. With thresholds for one false alarm
+per hour, `listener` answers {late["p50"]:.2f} s after the end of a word (median; 95th percentile {late["p95"]:.2f} s).
+Its [model card](../models/listener/README.md) shows more levels of noise and each word by itself."""
 
 
 def falls_short() -> str:
@@ -195,8 +239,8 @@ def falls_short() -> str:
     strict = next(point for point in points if point["rate_per_hour"] == min(RATES_PER_HOUR))
     low, high = strict["false_alarms_per_hour_interval"]
     return (
-        f"At {strict['rate_per_hour']:g} an hour a few alarms decide: of `listener`, clean, there came "
-        f"{strict['false_alarms']}, {strict['false_alarms_per_hour']:.1f} an hour ({low:.1f} to {high:.1f})."
+        f"At {strict['rate_per_hour']:g} per hour the result depends on very few alarms: `listener`, clean, had "
+        f"{strict['false_alarms']}, or {strict['false_alarms_per_hour']:.1f} per hour ({low:.1f} to {high:.1f})."
     )
 
 
@@ -207,9 +251,10 @@ def default_threshold() -> str:
     nearest = min(range(len(curve["threshold"])), key=lambda i: abs(curve["threshold"][i] - threshold))
     wanted = read("models", "listener", "detector.json")["expected"]["in_sample"]["false_alarms_per_hour"]
     return (
-        f"The default threshold of `listener` is the one of {wanted:g} an hour of the second streams, half of them "
-        f"speech; on the first it makes about {curve['false_alarms_per_hour'][nearest]:.0f} an hour and misses "
-        f"{percent(curve['miss_rate'][nearest], 0)}. `--threshold 0.99` is stricter; `calibrate` fits it to a place."
+        f"The default threshold of `listener` is the one that gave {wanted:g} false alarms per hour on the second "
+        f"streams, half of which are speech. On the first streams it gives about "
+        f"{curve['false_alarms_per_hour'][nearest]:.0f} per hour and misses {percent(curve['miss_rate'][nearest], 0)}. "
+        "`--threshold 0.99` is stricter; `calibrate` fits the threshold to your room."
     )
 
 
@@ -217,12 +262,12 @@ def limit_of_listening() -> str:
     """How far listening is from its aim."""
     quiet, noisy = (missed(streams_of("listener", name), min(RATES_PER_HOUR)) for name in ("clean", "snr10"))
     return (
-        "- Running speech makes false alarms, and noise hides words: see the table of listening. A tenth missed at one "
-        f"false alarm an hour is the aim; `listener` missed {quiet} an hour in quiet, and {noisy} in noise at 10 dB."
+        "The aim is to miss a tenth of the words at one false alarm per hour. `listener` is far from it: it missed "
+        f"{quiet} per hour in quiet, and {noisy} in noise at 10 dB."
     )
 
 
-# README: clips
+# docs/results.md: clips
 
 
 def clips() -> str:
@@ -241,23 +286,23 @@ def clips() -> str:
     head = [
         "model",
         "parameters",
-        "multiply-accumulates a second",
+        "multiply-accumulates per second",
         "accuracy (95 % interval)",
         "macro-F1",
-        "made again",
+        "reproduced",
     ]
     return f"""\
-Measured on the validation split, {data["clips"]["validation"]:,} clips of {data["speakers"]["validation"]} speakers
+Measured on the validation split: {data["clips"]["validation"]:,} clips by {data["speakers"]["validation"]} speakers,
 none of whom is in the training data. Epochs and seeds were chosen on it too, which favours the models a little. The
 training data are {data["clips"]["training"]:,} clips, most of them from the older, less clean release;
-{data["lacking"]["training"]:,} training clips of the official archive were not there, so these figures are not those of
-the whole. The official test set was not used. `base` is the default for clips, `listener` for streams; all but `ds-cnn`
-(Zhang et al. 2017), which takes one second at a time, stream.
+{data["lacking"]["training"]:,} training clips of the official archive were not available, so these are not the figures
+that the whole archive would give. The official test set was not used. `base` is the default for clips, `listener` for
+streams. All networks stream except `ds-cnn` (Zhang et al. 2017), which takes one second at a time.
 
 {table(head, rows)}
 
-*Made again*: by which script, and where that does not make the published weights, what its training, or the nearest to
-it that the [log](docs/LOG.md) tells of, reached; [which that was, and why](models/README.md)."""
+*Reproduced*: the script that trains the model again and, unless it gives exactly the published weights, the accuracy
+that it, or the training nearest to it in the [log](LOG.md), reached; [details](../models/README.md)."""
 
 
 def accuracy(metrics: Metrics) -> str:
@@ -268,7 +313,7 @@ def accuracy(metrics: Metrics) -> str:
 def made_again(name: str) -> str:
     """Which script makes the weights again, or what it reached instead."""
     told = read("models", name, "reproduce.json")
-    link = f"[{Path(told['script']).name}]({told['script']})"
+    link = f"[{Path(told['script']).name}](../{told['script']})"
     return f"{link}, the same weights" if told["same_weights"] else f"{link}, {percent(told['reached']['accuracy'], 2)}"
 
 
@@ -285,12 +330,12 @@ def robustness() -> str:
     rooms, speech = clips_of("base")["robustness"], clips_of("base")["keyword_free"]["speech"]
     head = ["", "clean", *(f"{name.removeprefix('snr')} dB" for name in names[1:-1]), "in one room"]
     return f"""\
-{table([*head, "windows called a keyword, over 0.5", "over 0.8"], rows)}
+{table([*head, "windows mistaken for a keyword at 0.5", "at 0.8"], rows)}
 
 {rooms["conditions"]["clean"]["clips"]:,} clips; {rooms["noises"]} recordings of noise; one room
 ({listed(list(rooms["by_room"]))}, {rooms["room_responses"]} responses); {speech["windows"]:,} windows of
-{speech["groups"]} speakers. {fewer_errors()} Clips and streams ask for different things: `listener`, trained on
-streams, is quiet where others are not."""
+{speech["groups"]} speakers. {fewer_errors()} Clips and streams make different demands: `listener`,
+trained on streams, stays silent where the others do not."""
 
 
 def fewer_errors() -> str:
@@ -303,8 +348,8 @@ def fewer_errors() -> str:
     clean, noisy, room = (percent(ratio(condition), 0) for condition in ("clean", "snr0", "room"))
     times = about("ds-cnn").parameters / about("micro").parameters
     return (
-        f"`base` makes {clean} fewer errors than the reference in quiet, {noisy} fewer at 0 dB and {room} fewer in the "
-        f"room; `micro` has {times:.0f} times fewer parameters than the reference."
+        f"`base` makes {clean} fewer errors than the reference, `ds-cnn`, in quiet, {noisy} fewer at 0 dB and {room} "
+        f"fewer in the room. `micro` has a {ORDINALS[round(times)]} of the reference's parameters."
     )
 
 
@@ -319,12 +364,12 @@ def seeds() -> str:
         assert written == max(row["accuracy"].values()), f"{name}: the other seed is better on validation clips"
         parts.append(f"`{name}` {listed([f'{100 * share:.2f}' for share in row['accuracy'].values()])} %")
     return (
-        "`base`, `small` and `micro` were trained with two seeds each. The rule is that the one with the highest clean "
-        f"accuracy on this split is published, which favours them a little: {', '.join(parts)} ([log](docs/LOG.md))."
+        "`base`, `small` and `micro` were trained with two seeds each. The rule is to publish the seed with the higher "
+        f"clean accuracy on this split, which favours them a little: {', '.join(parts)} ([log](LOG.md))."
     )
 
 
-# README: speed and size
+# docs/results.md: speed and size
 
 
 def speed() -> str:
@@ -338,10 +383,10 @@ def page() -> str:
     found = read("benchmarks", "results", "page.json")
     core = 100 * (found["worker_core_share"] + found["audio_thread_core_share"])
     return (
-        f"It loads {found['compressed_mb']:.1f} MB (compressed) before it can listen, and works without a network from "
-        f"then on. In Chromium on {found['processor']} it is ready in {found['ready_warm_s']:.1f} s (warm cache), "
-        f"answers {found['answer_ms']:.0f} ms after a hop's last sample, and listening takes {core:.0f} % of a core "
-        "(`benchmarks/page_listening.py`); pictures come on top."
+        f"The page loads {found['compressed_mb']:.1f} MB (compressed) before it can listen, and works without a "
+        f"network from then on. In Chromium on {found['processor']} it is ready in {found['ready_warm_s']:.1f} s (warm "
+        f"cache), answers {found['answer_ms']:.0f} ms after the last sample of a hop, and uses {core:.0f} % of a core "
+        "to listen, plus what drawing takes (`benchmarks/page_listening.py`)."
     )
 
 
@@ -355,7 +400,7 @@ def event_times() -> str:
         late = [f"{errors[way]:.2f} s" for way in ("median_size", "size_90")]
         return ["clean" if name == "clean" else "10 dB", key.removesuffix("_s"), *late, f"{errors['median']:+.2f} s"]
 
-    head = ["streams", "of words", "half are within", "nine tenths within", "median, + late"]
+    head = ["streams", "time of", "half are within", "90 % are within", "median (+ is late)"]
     rows = [row(name, key) for name in found["bounds"] for key in ("start_s", "end_s")]
     words = " and ".join(str(one["words"]) for one in found["bounds"].values())
     said = "; ".join(
@@ -364,11 +409,11 @@ def event_times() -> str:
         if one["pause_s"] in TOLD_PAUSES_S
     )
     return (
-        f"Of the {words} words that `{found['model']}` hits in the streams clean and at 10 dB:\n\n"
-        f"{table(head, rows)}\n\nA word said again after a pause is two events by default for this share of "
-        f"{found['repeated'][0]['once']} or more clips: {said}. Of what is closer together there is one event. "
-        f"`refractory_ms`, {found['refractory_ms']:g} from event to event, is not what decides: a smaller one changes "
-        "none of this."
+        f"For the {words} words that `{found['model']}` detects in the streams, clean and at 10 dB:\n\n"
+        f"{table(head, rows)}\n\nIf a word is repeated after a pause, it gives two events by default in this share of "
+        f"{found['repeated'][0]['once']} or more clips: {said}. Repetitions that are closer together give one event. "
+        f"`refractory_ms` ({found['refractory_ms']:g} from one event to the next) is not the cause: a smaller value "
+        "changes none of this."
     )
 
 
@@ -410,6 +455,7 @@ def serving() -> str:
             f"{row['p99_ms']:.0f} ms",
         ]
         for row in found["rows"]
+        if row["p99_ms"] < HELD_MS
     ]
     other = found["pyopen_wakeword_cpu_ms_per_stream_second"]
     held = [row for row in found["rows"] if row["p99_ms"] < HELD_MS]
@@ -421,8 +467,8 @@ def serving() -> str:
     memory = day["resident_kb"]
     return (
         table(["model", "streams", "CPU per stream-second", "memory per stream", "p50", "p99"], rows) + "\n\n"
-        f"It held {most['listener']} streams of `listener` and {most['micro']} of `micro`; where there are more, sound "
-        "waits for seconds. One stream alone costs more than one of many, because between its hops the processor's "
+        f"It held {most['listener']} streams of `listener` and {most['micro']} of `micro`; of the next number tried, 400, "
+        "some sound waited for seconds. One stream alone costs more than one of many, because between its hops the processor's "
         "caches fill with other things.\n\n"
         f"The engine of wyoming-openwakeword (pyopen-wakeword) takes {other:.0f} ms for one word on the same core, fed "
         f"without a pause: {other / busiest['cpu_ms_per_stream_second']:.0f} times as much as one of "
@@ -439,8 +485,9 @@ def sizes() -> str:
     """What an install takes."""
     found = read("benchmarks", "results", "install.json")
     return (
-        f"The plain install takes {found['site_packages_mb']:.0f} MB ({found['about']}), {found['package_mb']:.0f} of "
-        f"them this package: its models {found['models_mb']:.1f}, the page of `tiny-kws demo` {found['page_mb']:.1f}."
+        f"The plain install takes {found['site_packages_mb']:.0f} MB ({found['about']}), of which this package is "
+        f"{found['package_mb']:.0f} MB: {found['models_mb']:.1f} MB for its models and {found['page_mb']:.1f} MB for "
+        "the page of `tiny-kws demo`."
     )
 
 
@@ -449,9 +496,9 @@ def calibration_limit() -> str:
     errors = {name: clips_of(name)["calibration_error"] for name in MODELS}
     others = [error for name, error in errors.items() if name != "ds-cnn"]
     return (
-        "- Trained with label smoothing, `ds-cnn` is less sure than it is right (expected calibration error "
-        f"{errors['ds-cnn']:.2f}; {min(others):.2f} to {max(others):.2f} for the others); digital silence is *silence* "
-        "to it, but hardly."
+        "`ds-cnn` was trained with label smoothing and is less confident than it should be: its expected calibration "
+        f"error is {errors['ds-cnn']:.2f}, and {min(others):.2f} to {max(others):.2f} for the others. It labels "
+        "digital silence as *silence*, but only just."
     )
 
 
@@ -464,9 +511,9 @@ def networks() -> str:
     sizes["causal-cnn"] = count_parameters(CausalCNN(CausalCNNConfig()))
     times = sizes["large"] / sizes["base"]
     unlike = {
-        "large": f"; hardly better than `base`, with {times:.0f} times its parameters ([log](LOG.md)); no weights of "
-        "it are published",
-        "causal-cnn": "; as `base`, without convolutions over frequency bands",
+        "large": f"; hardly better than `base`, with {times:.0f} times its parameters ([log](LOG.md)); its weights are "
+        "not published",
+        "causal-cnn": "; like `base`, but without convolutions over frequency bands",
     }
     reference = "the reference (Zhang et al. 2017): one second at a time, does not stream"
     rows = [["`ds-cnn` (the default)", f"{count_parameters(DSCNN()):,}", reference]]
@@ -479,11 +526,11 @@ def listening_by_recipe() -> str:
     """What a training on streams is worth."""
     most = max(RATES_PER_HOUR)
     ours, theirs = (missed(streams_of(name, "clean"), most) for name in ("listener", "base"))
-    other = f"{theirs} an hour" if theirs[0].isdigit() else "no threshold that makes so few"
+    other = f"missed {theirs} per hour" if theirs[0].isdigit() else "had no threshold that gave so few"
     return (
-        f"`listener` is trained so, `base` is not. Where {most:g} false alarms an hour were wanted `listener` missed "
-        f"{ours} an hour that came, `base` {other}; what they do at fewer is "
-        "[in the README](../README.md#how-often-it-misses-how-often-it-is-wrong)."
+        f"`listener` was trained in this way, `base` was not. With thresholds for {most:g} false alarms per hour, "
+        f"`listener` missed {ours} per hour and `base` {other}. [Results](results.md#listening) has stricter "
+        "thresholds."
     )
 
 
@@ -496,10 +543,10 @@ def published() -> str:
     for name in MODELS:
         told = read("models", name, "reproduce.json")
         link = f"[`{told['script']}`](../{told['script']})"
-        again = f"{link} makes them again"
+        again = f"{link} makes exactly these"
         if not told["same_weights"]:
-            reached = f"what {link} does reached {percent(told['reached']['accuracy'], 2)} ({told['reached']['how']})"
-            again = f"cannot be made again: {told['why']}; {reached}"
+            reached = f"{link} reached {percent(told['reached']['accuracy'], 2)} ({told['reached']['how']})"
+            again = f"cannot be reproduced: {told['why']}; {reached}"
         rows.append([f"`{name}`", accuracy(clips_of(name)), again])
     measured = clips_of("base")["data"]["clips"]
     return table(["folder", f"accuracy on {measured:,} validation clips (95 % interval)", "the weights"], rows)
@@ -528,13 +575,14 @@ def own_words() -> str:
     )
     return "\n\n".join(
         [
-            f"{own_words_heard(draws)} False alarms were counted in {english:.1f} "
-            f"hours of English ({hours['readers']:.1f} of adults reading books, {hours['homes']:.1f} of adults at "
-            f"home, {hours['children']:.1f} of children and learners) of speakers that neither trunk nor bank holds. "
-            "How heads are trained was chosen on these words:",
+            f"{own_words_heard(draws)} False alarms were counted in {english:.1f} hours of English "
+            f"({hours['readers']:.1f} of adults reading books, {hours['homes']:.1f} of adults at home, "
+            f"{hours['children']:.1f} of children and learners) by speakers who are in neither the trunk's training "
+            "data nor the bank. The training of heads was tuned on these words:",
             own_words_table(draws),
-            f"The rates are those that came. The voices were {listed(measured['voices'])}, {draws[-1]['spoken']} takes "
-            f"in all. A model of ten recordings took {ten:.0f} s to make on two cores, one of voices {typed:.0f} s.",
+            "The false alarm rates are those measured. The voices were "
+            f"{listed(measured['voices'])}, with {draws[-1]['spoken']} takes in all. A model took {ten:.0f} s to make "
+            f"from ten recordings on two cores, and {typed:.0f} s from voices.",
             told_and_came([draw for draw in draws if not draw["spoken"]]),
         ]
     )
@@ -550,9 +598,9 @@ def own_words_heard(draws: Sequence[Metrics]) -> str:
     """What was measured."""
     words = sorted({draw["word"] for draw in draws})
     return (
-        f"Missed, mean of the words {listed([f'*{word}*' for word in words])}, each said by different people, over "
-        f"{len({draw['draw'] for draw in draws})} draws of the recordings that the model was made of; in brackets the "
-        f"best and the worst word. The others of {recordings_of(draws)} recordings are heard."
+        f"Share missed: the mean of the words {listed([f'*{word}*' for word in words])}, each said by many people, "
+        f"over {len({draw['draw'] for draw in draws})} draws of the recordings that a model is made from; in brackets "
+        f"the best and the worst word. The models were tested on the rest of the {recordings_of(draws)} recordings."
     )
 
 
@@ -560,8 +608,8 @@ def own_words_table(draws: Sequence[Metrics]) -> str:
     """A row for each way to make a model, as recorded and in noise."""
     rates = list(draws[0]["missed"])
     ways = list(dict.fromkeys(map(way_of, draws)))
-    rows = [own_words_row(draws, way, key, rates) for way in ways for key in ("missed", "missed_in_noise")]
-    return table(["made of", "heard", *(f"{rate} an hour" for rate in rates)], rows)
+    rows = [own_words_row(draws, way, key, rates) for way in ways for key in MISSED]
+    return table(["made from", "tested", *(f"{rate} per hour" for rate in rates)], rows)
 
 
 def way_of(draw: Metrics) -> tuple[int, bool]:
@@ -570,18 +618,27 @@ def way_of(draw: Metrics) -> tuple[int, bool]:
 
 
 def own_words_row(draws: Sequence[Metrics], way: tuple[int, bool], key: str, rates: Sequence[str]) -> list[str]:
-    """Means over draws and words, with the best and the worst word."""
-    by_word: dict[str, list[Metrics]] = {}
+    """Means over draws and words at each rate."""
+    parts = [f"{way[0]} recordings"] * bool(way[0]) + ["voices"] * way[1]
+    cells = [mean_over_words(draws, way, key, rate) for rate in rates]
+    return [" and ".join(parts), "as recorded" if key == "missed" else "in noise at 10 dB", *cells]
+
+
+def own_words_cell(draws: Sequence[Metrics], way: tuple[int, bool], key: str) -> str:
+    """The mean at the strictest rate, with that rate."""
+    rate = min(draws[0][key], key=float)
+    return f"{mean_over_words(draws, way, key, rate)} at {rate}"
+
+
+def mean_over_words(draws: Sequence[Metrics], way: tuple[int, bool], key: str, rate: str) -> str:
+    """The mean over draws and words, with the best and the worst word."""
+    by_word: dict[str, list[float]] = {}
     for draw in draws:
         if way_of(draw) == way:
-            by_word.setdefault(draw["word"], []).append(draw)
-    cells = []
-    for rate in rates:
-        means = [sum(draw[key][rate] for draw in one) / len(one) for one in by_word.values()]
-        low, high = (f"{100 * end:.1f}" for end in (min(means), max(means)))
-        cells.append(f"{percent(sum(means) / len(means))} ({low} to {high})")
-    parts = [f"{way[0]} recordings"] * bool(way[0]) + ["voices"] * way[1]
-    return [" and ".join(parts), "as recorded" if key == "missed" else "in noise at 10 dB", *cells]
+            by_word.setdefault(draw["word"], []).append(draw[key][rate])
+    means = [sum(shares) / len(shares) for shares in by_word.values()]
+    low, high = (f"{100 * end:.1f}" for end in (min(means), max(means)))
+    return f"{percent(sum(means) / len(means))} ({low} to {high})"
 
 
 def recordings_of(draws: Sequence[Metrics]) -> str:
@@ -603,13 +660,14 @@ def told_and_came(draws: Sequence[Metrics]) -> str:
             inside[kind].append(low <= counted["count"] / counted["hours"] <= high)
             share = counted["hours"] / (counted["hours"] + expected["hours"])
             by_chance[kind].append(chance(counted["count"], counted["count"] + expected["count"], share) > 0.05)
-    names = {kind: f"false alarms of {NAMES[kind]}" for kind in ENGLISH}
+    names = {kind: f"false alarms for {NAMES[kind]}" for kind in ENGLISH}
     parts = [f"{name} {sum(inside[kind])}" for kind, name in {"misses": "misses", **names}.items()]
     agree = [f"{sum(by_chance[kind])}" for kind in ENGLISH]
     return (
-        f"At the threshold that was chosen, what came lay in the interval that was told: {listed(parts)} of "
-        f"{len(draws)} times. False alarms came in a few hours only, where one more or less leaves the interval; by an "
-        f"exact test of two counts they agree with what was told {listed(agree)} times (at 5 %)."
+        f"At the chosen threshold, the measured rate was within the interval that `enroll` had reported this often, of "
+        f"{len(draws)} times: {listed(parts)}. The hours are so few that one false alarm more or less can leave the "
+        f"interval; by an exact test of two counts (at 5 %), the false alarms agree with the report {listed(agree)} "
+        "times."
     )
 
 
@@ -623,6 +681,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "calibration": calibration_limit,
     "clips": clips,
     "default-threshold": default_threshold,
+    "event-times": event_times,
+    "in-short": in_short,
     "limit-of-listening": limit_of_listening,
     "listening": listening,
     "listening-by-recipe": listening_by_recipe,
@@ -634,7 +694,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "published": published,
     "robustness": robustness,
     "seeds": seeds,
-    "event-times": event_times,
     "serving": serving,
     "sizes": sizes,
     "speed": speed,

@@ -104,7 +104,7 @@ def test_what_is_no_artefact_is_refused(tmp_path: Path, data: bytes) -> None:
     """A file that never was an artefact is called that."""
     path = tmp_path / "model.onnx"
     path.write_bytes(data)
-    assert "is no tiny-kws artefact" in refusal(path)
+    assert "is not a tiny-kws artefact" in refusal(path)
 
 
 def test_a_foreign_onnx_file_is_refused(artefact_path: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_foreign_onnx_file_is_refused(artefact_path: Path, tmp_path: Path) -> 
     del model.metadata_props[:]
     path = tmp_path / "foreign.onnx"
     onnx.save(model, path)
-    assert "is no tiny-kws artefact" in refusal(path)
+    assert "is not a tiny-kws artefact" in refusal(path)
 
 
 def test_a_file_with_a_right_checksum_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
@@ -167,15 +167,15 @@ def test_what_a_newer_program_adds_is_passed_over(artefact_path: Path, tmp_path:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (f"not JSON, though {CHECKSUM_ENTRY}", "no JSON object"),
-        (f"[{{{CHECKSUM_ENTRY}}}]", "no JSON object"),
+        (f"not JSON, though {CHECKSUM_ENTRY}", "not a JSON object"),
+        (f"[{{{CHECKSUM_ENTRY}}}]", "not a JSON object"),
         (f"{{{CHECKSUM_ENTRY}}}", "format version None"),
         (f'{{"format": {FORMAT}, {CHECKSUM_ENTRY}}}', "incomplete"),
     ],
     ids=["text", "list", "no format", "no labels"],
 )
 def test_broken_metadata_are_refused(artefact_path: Path, tmp_path: Path, text: str, reason: str) -> None:
-    """Metadata that are no JSON object or lack what is needed are refused, though the sum fits."""
+    """Metadata that are not a JSON object or lack what is needed are refused, though the sum fits."""
     path = changed_artefact(artefact_path, tmp_path / "model.onnx", json=text)
     assert reason in refusal(path)
 

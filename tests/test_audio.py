@@ -541,7 +541,7 @@ class TestFromArray:
     @pytest.mark.parametrize("take", [lambda x: from_array(x, 16_000), audio.from_chunk, lambda x: Converter().push(x)])
     def test_bytes(self, kind, take):
         """Bytes may be anything: it is said how to say what they are."""
-        wanted = r'audio is \w+, which do not say what they hold, expected .*np.frombuffer\(data, "<i2"\)'
+        wanted = r'audio is \w+, which does not say what it holds, expected .*np.frombuffer\(data, "<i2"\)'
         with pytest.raises(AudioError, match=wanted):
             take(kind(pcm16(tone(1_000)).tobytes()))
 
@@ -836,7 +836,7 @@ class TestRawSamples:
     def test_ends_amid_a_sample(self, n_bytes, channels):
         """All whole samples come first, then a complaint that counts the bytes."""
         heard, error = until_error(stream_pcm(io.BytesIO(bytes(n_bytes)), 16_000, channels))
-        assert error.startswith(f"standard input: ends amid a sample ({n_bytes} bytes)")
+        assert error.startswith(f"standard input: ends in the middle of a sample ({n_bytes} bytes)")
         assert heard == n_bytes // (2 * channels)
 
     def test_empty(self):

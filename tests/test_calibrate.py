@@ -84,7 +84,7 @@ def test_examples_out_of_reach_move_nothing() -> None:
     """Examples that no allowed threshold would find are given up, not paid for with false alarms."""
     choice = choose(evidence(0.0, [0.1, 0.9, 0.95]), 0.02)
     assert choice.threshold == 0.8
-    assert "too faint" in choice.reason
+    assert "too weak" in choice.reason
 
 
 def test_an_example_below_the_room_lowers_nothing() -> None:
@@ -220,7 +220,7 @@ def test_the_command_writes_settings_that_others_read(spoken: Path, tmp_path: Pa
     assert set(config.thresholds) == set(LABELS) - {SILENCE, UNKNOWN}
     written: dict[str, Any] = json.loads(out.read_text())
     assert written["expected"]["room_hours"] == pytest.approx(1 / 60, abs=1e-4)
-    assert "cannot show 1 an hour" in done.stdout
+    assert "too short to show 1 per hour" in done.stdout
 
 
 def test_only_chosen_words_are_calibrated(spoken: Path, tmp_path: Path) -> None:

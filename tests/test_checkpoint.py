@@ -234,7 +234,7 @@ def test_only_a_network_that_streams_has_a_hop(untrained_checkpoint: Checkpoint)
 def test_an_empty_file(tmp_path: Path) -> None:
     """An empty file is no checkpoint."""
     (tmp_path / "best.pt").touch()
-    assert "no whole checkpoint" in refused(tmp_path / "best.pt")
+    assert "not a complete checkpoint" in refused(tmp_path / "best.pt")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_a_folder(tmp_path: Path) -> None:
     """A folder is no checkpoint."""
-    assert "no whole checkpoint" in refused(tmp_path)
+    assert "not a complete checkpoint" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999])

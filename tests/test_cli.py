@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pytest
 import soundfile as sf
+import typer
 
 from tiny_kws import __version__, cli
 from tiny_kws.artefact.runtime import Classifier
@@ -282,7 +283,7 @@ def test_a_model_that_is_none(run: Run, sounds: Path, garbage: Path) -> None:
     """A file that is no model is refused before any sound is read."""
     done = run("classify", sounds / "a.wav", "--model", garbage)
     assert (done.status, done.out) == (1, "")
-    assert "is no tiny-kws artefact" in done.complaint
+    assert "is not a tiny-kws artefact" in done.complaint
 
 
 # Wrong use
@@ -336,6 +337,48 @@ def test_help_explains_each_command(run: Run, command: str) -> None:
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith("Usage: ")
     assert "--help" in done.out
+
+
+def command_names(group: Any, before: str = "") -> Iterator[str]:
+    """Every command below a group, and the group itself."""
+    yield before
+    for name, command in group.commands.items():
+        inside = f"{before} {name}".strip()
+        if hasattr(command, "commands"):
+            yield from command_names(command, inside)
+        else:
+            yield inside
+
+
+ALL_COMMANDS = sorted(command_names(typer.main.get_command(cli.app)))
+
+
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_h_is_help(run: Run, command: str) -> None:
+    """-h is --help of every command."""
+    assert run(*command.split(), "-h") == run(*command.split(), "--help")
+
+
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_help_is_whole(run: Run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """On 80 columns no line is too long, no sentence ends amid it, and every option says what it is."""
+    monkeypatch.setenv("COLUMNS", "80")
+    _, *lines = run(*command.split(), "--help").out.splitlines()
+    assert [line for line in lines if len(line) > 80 or line.endswith("...")] == []
+    options = "\n".join(lines).partition("\nOptions:\n")[2].partition("\n\n")[0]
+    explained = re.split(r"^  (?=-)", options, flags=re.MULTILINE)[1:]
+    assert explained
+    assert [text for text in explained if not re.search(r"  +[A-Z{].*?\.( |$)", " ".join(text.split("\n")))] == []
+
+
+def test_a_shell_completes_commands(tmp_path: Path) -> None:
+    """What typer asks of a program that completes: the commands that begin so."""
+    asked = {"_TINY_KWS_COMPLETE": "complete_bash", "COMP_WORDS": "tiny-kws li", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['tiny-kws']; from tiny_kws.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**environment(), **asked}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["listen"])
 
 
 def test_version(run: Run) -> None:
@@ -482,7 +525,7 @@ def test_prepare_tells_of_listed_clips_that_are_not_there(run: Run, speech_comma
     (archive / (archive / "validation_list.txt").read_text().split()[0]).unlink()
     done = run("data", "prepare", archive, "--out", tmp_path / "task")
     assert done.status == 0
-    assert "incomplete: 1 clips of validation_list.txt are not there" in done.out
+    assert "incomplete: 1 clips of validation_list.txt are missing" in done.out
 
 
 def test_prepare_leaves_what_is_there(run: Run, speech_commands: Path, tmp_path: Path) -> None:
@@ -665,8 +708,8 @@ def test_evaluate_names_clips_that_cannot_be_read(run: Run, artefact: Path, test
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--data", "nowhere"], "is no prepared data"),
-        (["--data", LONG_NAME], "is no prepared data"),
+        (["--data", "nowhere"], "is not prepared data"),
+        (["--data", LONG_NAME], "is not prepared data"),
         (["--test", "."], "found no clips of"),
         (["--test", LONG_NAME], "too long"),
     ],
@@ -707,7 +750,7 @@ def test_export_of_an_artefact_is_refused(run: Run, artefact: Path, tmp_path: Pa
     """What is no checkpoint is not exported."""
     done = run("export", artefact, "--out", tmp_path / "model.onnx")
     assert (done.status, done.out) == (1, "")
-    assert "is no whole checkpoint" in done.complaint
+    assert "is not a complete checkpoint" in done.complaint
     assert list(tmp_path.iterdir()) == []
 
 

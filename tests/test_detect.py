@@ -556,7 +556,7 @@ def test_the_hop_of_a_sliding_window(models: dict[str, StreamModel | Classifier]
     """A hop that is no time at all, or leaves sound out, is refused."""
     model = models["ds-cnn"]
     assert isinstance(model, Classifier)
-    with pytest.raises(UsageError, match="expected over 0, up to 1000"):
+    with pytest.raises(UsageError, match="expected a number above 0, at most 1000"):
         SlidingWindow(model, hop_ms)
 
 

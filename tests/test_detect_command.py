@@ -321,7 +321,7 @@ def test_a_pipe_that_ends_amid_a_sample(
     done = run("detect", "-", "--json", *settings, "--labels", track, stdin=pcm(audio) + b"x")
     assert done.status == 1
     assert heard(done) == expected
-    assert "standard input: ends amid a sample" in done.complaint
+    assert "standard input: ends in the middle of a sample" in done.complaint
     assert len(track.read_text().splitlines()) == len(expected)
 
 
@@ -705,3 +705,28 @@ def test_the_line_of_a_terminal_is_cut_by_its_columns(
     shown = capsys.readouterr().err.removeprefix("\r\x1b[K")
     assert cell_len(shown) <= 59
     assert "\u706f" in shown
+
+
+def test_listening_says_where_it_begins_and_what_it_heard(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a terminal `listen` names the microphone and the words, and at the end counts what it heard."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    live = LiveLine()
+    live.begin("USB \x1b mic", ["yes", "no"])
+    live.end({"no": 1, "yes": 2}, 62.4)
+    live.end({}, 3.0)
+    lines = [line.rpartition("\x1b[K")[2] for line in capsys.readouterr().err.strip("\n").split("\n")]
+    assert lines == [
+        "Listening on USB \\x1b mic; say yes, no. Ctrl-C ends.",
+        "Heard 3 words in 1:02 min: yes 2, no 1.",
+        "Heard no words in 0:03 min.",
+    ]
+
+
+def test_listening_elsewhere_than_in_a_terminal_says_problems_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard error of a service holds no greeting."""
+    live = LiveLine()
+    live.begin("mic", ["yes"])
+    live.end({"yes": 1}, 2.0)
+    assert capsys.readouterr() == ("", "")

@@ -190,7 +190,7 @@ def test_torchrun(prepared: PreparedData, tmp_path: Path) -> None:
     ]
     again = start(2, *command)
     assert [status for status, _, _ in again] == [2, 1]
-    assert "holds a training already" in again[0][2]
+    assert "already holds a training" in again[0][2]
     assert again[1][2].startswith("tiny-kws: another process of this training has ended")
     assert len(again[1][2].splitlines()) == 1
 

@@ -39,7 +39,9 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+WITHOUT_COMMANDS = ("how-it-works.md", "results.md", "style.md")
 MOST_FIGURE_BYTES = 150_000
+MOST_README_WORDS = 1500
 
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="needs the whole repository")
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -284,14 +286,15 @@ def test_options_exist(page: Path) -> None:
     for words in mentions_of(page):
         command, rest = resolve(words[words[0] == "tiny-kws" :])
         assert command is not command_line() or rest[0].startswith("--"), words
-        unknown = {word.partition("=")[0] for word in rest if word.startswith("--")} - options_of(command)
+        unknown = {word.partition("=")[0] for word in rest if word.startswith("--")}
+        unknown -= options_of(command) | {"--help"}
         assert not unknown, f"{page.name}: {unknown}"
 
 
 def test_pages_hold_commands() -> None:
     """The tests above have something to look at."""
     assert sum(1 for page in GUIDES for _ in lines_of(page)) > 50
-    assert all(any(True for _ in lines_of(page)) for page in GUIDES if page.name != "how-it-works.md")
+    assert all(any(True for _ in lines_of(page)) for page in GUIDES if page.name not in WITHOUT_COMMANDS)
 
 
 @pages
@@ -325,6 +328,14 @@ def test_readme_lists_every_page() -> None:
     """Every page can be found from the README."""
     readme = PAGES[0].read_text(encoding="utf-8")
     assert all(f"(docs/{page.name})" in readme for page in PAGES[1:])
+
+
+def test_readme_is_a_page() -> None:
+    """The README is short, and shows the two commands that do all the set-up before anything else can be run."""
+    readme = PAGES[0].read_text(encoding="utf-8")
+    assert len(readme.split()) <= MOST_README_WORDS
+    commands = [line for _, block in FENCE.findall(readme) for line in block.splitlines()]
+    assert [line.partition("#")[0].strip() for line in commands[:2]] == ["make demo", "make test"]
 
 
 @pytest.mark.parametrize("centered", [True, False])

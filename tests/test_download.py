@@ -538,7 +538,7 @@ DAMAGED = {
 def test_a_damaged_archive(site: Site, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     """An archive that is damaged under a right checksum is told in one line, and nothing is unpacked."""
     site.body = damage(site.body)
-    with pytest.raises(DataError, match=r"is no whole tar\.gz \(.+\), expected one") as caught:
+    with pytest.raises(DataError, match=r"is not a complete tar\.gz \(.+\), expected one") as caught:
         download(tmp_path, (archive_of(site),))
     assert NAME in one_line(caught)
     assert left_in(tmp_path) == {NAME}

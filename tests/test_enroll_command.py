@@ -197,7 +197,7 @@ def test_the_other_commands_take_the_model(spoken: Path, model: Path, tmp_path: 
     options = ["--folder", tmp_path / "model", "--model", "computer", "--dry-run", tmp_path / "out"]
     done = run_cli("push", "me/computer", *options)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
-    assert "without a Space" in done.stderr
+    assert "not pushing a Space" in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model"]
     card = (tmp_path / "out" / "model" / "README.md").read_text()
     use, limits, told = (
@@ -208,7 +208,7 @@ def test_the_other_commands_take_the_model(spoken: Path, model: Path, tmp_path: 
     assert "classif" not in use
     assert "other people's voices" in limits
     assert "*computer*, from 8 takes:" in told
-    assert "(the model has it) | " in told
+    assert "(used by the model) | " in told
     sf.write(tmp_path / "room.wav", np.random.default_rng(0).normal(0, 0.003, 60 * RATE), RATE)
     shutil.copytree(spoken / "computer", tmp_path / "examples" / "computer")
     sounds = ["--room", tmp_path / "room.wav", "--examples", tmp_path / "examples"]
@@ -273,7 +273,7 @@ def test_silence_is_refused(tmp_path: Path, there: Path) -> None:
     """Twenty recordings of silence hold no take."""
     for i in range(20):
         sf.write(tmp_path / f"{i:02}.wav", np.zeros(RATE), RATE)
-    refused(2, "found no take of 'computer' (00.wav: holds no word", "computer", tmp_path, "--out", there)
+    refused(2, "found no take of 'computer' (00.wav: has no word", "computer", tmp_path, "--out", there)
     assert is_as_before(there)
 
 
@@ -294,8 +294,8 @@ def test_a_word_that_is_often_said_is_told(word: str, what: str, spoken: Path, t
     """How often it is said stands in a note, and that it is common from three times an hour on."""
     per_hour = read_bank().words_per_hour.get(word, 0.0)
     printed = said("enroll", word, spoken / "window", "--out", tmp_path / "model.onnx")
-    note = f"{word!r} {what} {per_hour:.1f} times in an hour of speech: it will fire when it is"
-    assert (note in printed, "in an hour of speech" in printed) == (bool(what), bool(what)), printed
+    note = f"{word!r} {what} {per_hour:.1f} times per hour of speech, and the model will fire each time"
+    assert (note in printed, "per hour of speech" in printed) == (bool(what), bool(what)), printed
 
 
 def test_mp3s_cut_amid_a_frame_are_refused(tmp_path: Path, there: Path) -> None:
@@ -418,7 +418,7 @@ def test_what_is_told_comes_back_from_an_artefact() -> None:
     assert found == [told(1.0)]
     wanted = (
         "10 takes; missed 2 of 10 (0 to 28 %), at 10 dB SNR not known; "
-        "false alarms an hour: adults 0.5 (0.2 to 1.2), your own 0.0 (0.0 to 3.7)"
+        "false alarms per hour: adults 0.5 (0.2 to 1.2), your own 0.0 (0.0 to 3.7)"
     )
     assert told_line(found[0]) == wanted
 
@@ -428,4 +428,4 @@ def test_seconds_of_sound_have_no_rate_an_hour() -> None:
     short = told(0.01)
     assert "your own" not in told_line(short)
     assert told_table(short.expected, short.threshold).columns[3:] == ("adults (10.0 h)",)
-    assert told_table(short.expected, short.threshold, voices=True).columns[1] == "missed of the voices"
+    assert told_table(short.expected, short.threshold, voices=True).columns[1] == "voices missed"

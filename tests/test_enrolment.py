@@ -98,7 +98,7 @@ def test_what_is_not_used_is_named_with_the_reason(tmp_path: Path) -> None:
     found = read_takes([tmp_path])
     assert [take.name for take in found.takes] == ["a.wav"]
     assert sorted(found.passed_over) == ["b.wav", "c.wav"]
-    assert "holds no word" in found.passed_over["b.wav"]
+    assert "has no word" in found.passed_over["b.wav"]
 
 
 def test_recordings_that_are_not_there_are_an_error(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_a_model_of_another_kind_or_trunk_takes_no_word(bank: Bank, tmp_path: Pa
     with pytest.raises(ModelError, match="another trunk"):
         tiny_kws.combine([tmp_path / "a.onnx", tmp_path / "a.onnx"], tmp_path / "out.onnx")
     listener = Path(tiny_kws.__file__).parent / "assets" / "listener.stream.onnx"
-    with pytest.raises(ModelError, match="holds no words of one's own"):
+    with pytest.raises(ModelError, match="has no words of your own"):
         tiny_kws.combine([listener, listener], tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
 

@@ -189,13 +189,13 @@ def test_a_sound_system_that_dies_is_waited_for(pulse: Pulse, listen: Listen, tm
     wait_until(lambda: "is gone" in listening.err, "the loss is reported")
     time.sleep(4)
     pulse.start()
-    wait_until(lambda: "sound again" in listening.err, "the return is reported")
+    wait_until(lambda: "sound is back" in listening.err, "the return is reported")
     listening.hear(sound, words)
     second, passed_s = listening.events[-1], time.monotonic() - first_s
     assert listening.interrupt() == 0
     gone, back = listening.complaints
     assert re.fullmatch(r"tiny-kws: default: is gone \(unplugged\?\); .*", gone)
-    assert re.fullmatch(r"tiny-kws: there is sound again, after \d+\.\d s without", back)
+    assert re.fullmatch(r"tiny-kws: sound is back after \d+\.\d s", back)
     assert second["end_s"] - first["end_s"] == pytest.approx(passed_s, abs=2.0)
 
 
@@ -214,7 +214,7 @@ def test_a_device_of_another_rate_is_resampled(
 
 @pytest.mark.sound
 def test_the_terminal_shows_level_and_label(pulse: Pulse, listen: Listen, tmp_path: Path) -> None:
-    """On a terminal one line with level and likeliest label is drawn again and again; events have their own."""
+    """A terminal says what to say, draws level and likeliest label on one line again and again, and counts words."""
     sound, words = recording(tmp_path, WORDS[:1])
     ours, theirs = os.openpty()
     listening = listen(tty=theirs)
@@ -225,6 +225,9 @@ def test_the_terminal_shows_level_and_label(pulse: Pulse, listen: Listen, tmp_pa
     os.close(theirs)
     draws = [draw for draw in shown.split("\r\x1b[K") if draw]
     draws = [draw for draw in draws if "overflows:" not in draw]
+    first, *draws, last = draws
+    assert re.fullmatch(r"Listening on default; say yes, no, .*\. Ctrl-C ends\.\s+", first)
+    assert re.match(rf"Heard \d+ words? in \d+:\d\d min: {words[0]} \d", last)
     assert len(draws) > 10
     assert all(re.fullmatch(r" *-\d+ dBFS \[#* *\] \w+ \d\.\d\d", draw) for draw in draws), draws
     assert any(f"] {words[0]} " in draw for draw in draws)

@@ -105,7 +105,7 @@ def test_no_number_on_the_card_that_was_not_measured(name: str) -> None:
 
 
 NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
-WANTED = re.compile(r"^\| [\d.]+ (\* )?\||(At|for|as few as) [\d.]+ (false alarms )?an hour", re.MULTILINE)
+WANTED = re.compile(r"^\| [\d.]+ (\* )?\||(At|for|as few as) [\d.]+ (false alarms )?per hour", re.MULTILINE)
 STANDING = {"95", "256"}
 """The level of intervals, and SHA-256; all other numbers of a card are measured, or part of a name in a file."""
 
@@ -152,16 +152,18 @@ def test_the_card_says_how_a_model_was_made(name: str, heard: str) -> None:
     kind = heard.removeprefix("composed ")
     assert re.findall(r"^- (windows|streams): [a-z]", made, re.MULTILINE) == [kind] * heard.startswith("comp")
     first = parts.facts.artefacts[0].metadata.data.get("first_sha256")
-    assert (f"another training, the checkpoint of SHA-256 `{first}`" in made) == bool(first)
-    assert ("- the mean of the weights of checkpoints" in made) == (name in ("base", "listener"))
+    assert (f"another training, the checkpoint with SHA-256 `{first}`" in made) == bool(first)
+    assert ("- weights: the mean of several checkpoints" in made) == (name in ("base", "listener"))
 
 
 def test_the_card_of_streams() -> None:
     """The listener's card tells misses by condition, with intervals and the rates that came; sources with licence."""
     card = model_card(publish.collect("listener", MODELS / "listener").facts, "ada/listener")
-    fresh, chosen_on = card.partition("## Words in streams of sound")[2].split("### On the recordings that settings")
+    fresh, chosen_on = card.partition("## Words in streams of sound")[2].split(
+        "### On the recordings on which settings"
+    )
     assert "No setting of the detector was chosen on these recordings." in fresh
-    assert "settings of the detector were chosen, which favours it" in chosen_on
+    assert "Settings of the detector were chosen on these recordings, which favours it" in chosen_on
     levels = {
         "streams": "clean | 20 dB SNR | 10 dB SNR | 5 dB SNR | 0 dB SNR",
         "streams/chosen_on": "clean | 10 dB SNR",
@@ -171,7 +173,7 @@ def test_the_card_of_streams() -> None:
         point = next(point for point in metrics["held_out"]["rates"] if point["rate_per_hour"] == 10)
         low, high = (100 * end for end in point["miss_rate_interval"])
         came = f"{100 * point['miss_rate']:.1f} % ({low:.0f} to {high:.0f}) at {point['false_alarms_per_hour']:.1f}"
-        assert f"| false alarms an hour wanted | {levels[folder]} |" in text
+        assert f"| false alarms per hour aimed at | {levels[folder]} |" in text
         assert f"\n| 10 | {came} |" in text
         late = metrics["operating_point"]["latency_from_word_end_s"]["p50"]
         assert f"latency from the end of the word: p50 {1000 * late:.0f} ms" in text
@@ -183,10 +185,10 @@ def test_the_card_of_streams() -> None:
 def test_the_card_says_whether_the_weights_can_be_made_again(tmp_path: Path) -> None:
     """Of the reference that they can, of `micro` why not, and what was reached; no word where nothing is known."""
     cards = {name: model_card(publish.collect(name, MODELS / name).facts, "ada/words") for name in ("ds-cnn", "micro")}
-    assert "`runs/ds-cnn.sh` of tiny-kws makes these weights again, but for rounding." in cards["ds-cnn"]
-    assert "These weights cannot be made again: they come from a loop" in cards["micro"]
-    assert "What `runs/micro.sh` of tiny-kws does reached 94.97 % of the validation clips" in cards["micro"]
-    assert "made again" not in model_card(facts_of(), "ada/words")
+    assert "`runs/ds-cnn.sh` of tiny-kws reproduces these weights, except for rounding." in cards["ds-cnn"]
+    assert "These weights cannot be reproduced: they come from a GPU training loop" in cards["micro"]
+    assert "`runs/micro.sh` of tiny-kws reached 94.97 % on the validation clips" in cards["micro"]
+    assert "reproduce" not in model_card(facts_of(), "ada/words")
 
 
 @pytest.mark.parametrize("told", ["5", "{}", '{"script": "a.sh", "same_weights": false}', "{"])
@@ -194,7 +196,7 @@ def test_a_reproduction_that_says_nothing(checkpoint_path: Path, tmp_path: Path,
     """A reproduce.json that does not say how, or why not, is refused by name."""
     folder = own_model(checkpoint_path, tmp_path / "training")
     (folder / "reproduce.json").write_text(told, encoding="utf-8")
-    with pytest.raises(ModelError, match=r"reproduce.json: does not say how the weights can be made again"):
+    with pytest.raises(ModelError, match=r"reproduce.json: does not say how the weights can be reproduced"):
         publish.collect(None, folder)
 
 
@@ -211,7 +213,7 @@ def test_the_card_of_clips() -> None:
 def test_a_card_says_what_was_not_measured() -> None:
     """Without a measurement on streams the card says that there is none."""
     facts = replace(publish.collect(None, MODELS / "ds-cnn").facts, streams={})
-    assert "set off by others, was not measured" in model_card(facts, "ada/ds-cnn")
+    assert "false alarms per hour on streams were not measured" in model_card(facts, "ada/ds-cnn")
 
 
 def test_a_card_claims_no_more_than_the_artefact() -> None:
@@ -240,7 +242,7 @@ def test_parts_that_do_not_belong_together(checkpoint_path: Path, tmp_path: Path
     with pytest.raises(ModelError, match=r"metrics.json: was measured on another model \(SHA-256 abc"):
         publish.collect(None, folder)
     measured.write_text("{}", encoding="utf-8")
-    with pytest.raises(ModelError, match=r"metrics.json: is no measurement"):
+    with pytest.raises(ModelError, match=r"metrics.json: is not a measurement"):
         publish.collect(None, folder)
     measured.unlink()
     changed_artefact(folder / "mine.onnx", folder / "mine.int8.onnx", checkpoint_sha256="0" * 64)
@@ -263,7 +265,7 @@ def test_nothing_to_push(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected the folder of a training"):
         publish.collect(None, tmp_path / "nothing")
     (tmp_path / "words.onnx").write_bytes(b"no artefact")
-    with pytest.raises(ModelError, match="is no tiny-kws artefact"):
+    with pytest.raises(ModelError, match="is not a tiny-kws artefact"):
         publish.collect(None, tmp_path)
 
 
@@ -362,5 +364,5 @@ def test_metadata_of_no_sources() -> None:
     """An artefact that says next to nothing of itself still gets a card."""
     metadata = Metadata("tiny", "ds-cnn", ["yes"], 1, 1, Stats(0.0, 1.0), {}, {})
     card = model_card(CardFacts("tiny", [Described("tiny.onnx", 1000, metadata)], {}, {}, ["tiny.onnx"]), "ada/tiny")
-    assert "it has no label for others" in card
+    assert "it has no label for anything else" in card
     assert "Training data: not stated." in card

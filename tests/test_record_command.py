@@ -59,7 +59,7 @@ PROBLEMS = {
     "clipped": (clipped, "too loud"),
     "quiet": (quiet, "too quiet"),
     "twice": (twice, "2 words"),
-    "cut": (lambda: word()[round(0.7 * SAMPLE_RATE) :], "it began before"),
+    "cut": (lambda: word()[round(0.7 * SAMPLE_RATE) :], "the word began before"),
 }
 
 

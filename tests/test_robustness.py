@@ -564,7 +564,7 @@ def test_evaluate_measures_everything(measured: tuple[Any, Path], prepared: Prep
     assert metrics["held_out"] is True
     assert list(metrics["robustness"]["conditions"]) == ["clean", "snr10", "snr-5", "room"]
     assert set(metrics["keyword_free"]) == {"speech", "noise"}
-    for head in ("condition ", "accuracy in ", "windows called a keyword ", "word of unknown "):
+    for head in ("condition ", "accuracy in ", "windows mistaken for a keyword ", "word of unknown "):
         assert any(line.startswith(head) for line in done.stdout.splitlines())
     assert "|" not in done.stdout
     predictions = read_predictions(out / "predictions.csv")

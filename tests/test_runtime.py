@@ -331,7 +331,9 @@ def test_a_window_of_any_length_slides(phrases: Classifier, sizes: list[int]) ->
 def test_the_hop_of_a_sliding_window_is_at_most_the_window(phrases: Classifier) -> None:
     """A hop of the window is taken, a longer one refused in a line that names the model."""
     assert SlidingWindow(phrases, 1500.0).hop == PHRASE
-    with pytest.raises(UsageError, match=r"1510\.0 ms, expected over 0, up to 1500, the window of .*phrases\.onnx"):
+    with pytest.raises(
+        UsageError, match=r"1510\.0 ms, expected a number above 0, at most 1500, the window of .*phrases\.onnx"
+    ):
         SlidingWindow(phrases, 1510.0)
 
 

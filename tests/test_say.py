@@ -234,5 +234,5 @@ def test_advice(tmp_path: Path) -> None:
     assert "cup" in [near["text"] for near in other["near"]]
     assert other["fires_at"]
     table = run_cli("advise", "up").stdout
-    assert "false alarms an hour" in table
+    assert "false alarms per hour" in table
     assert "Sounds like: " in table

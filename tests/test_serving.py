@@ -263,7 +263,7 @@ def test_half_a_message_is_given_up() -> None:
             writer.write(half)
             writer.close()
             await asyncio.sleep(0.1)
-            assert "amid a message" in server.problems[1]
+            assert "in the middle of a message" in server.problems[1]
 
     run(talk)
 
@@ -542,7 +542,7 @@ def test_the_folder_is_looked_at_again(tmp_path: Path) -> None:
     assert library.words["yes"] is before
     assert len(problems) == 1
     assert "a.stream.onnx" in problems[0]
-    assert "stays" in problems[0]
+    assert "the previous version is kept" in problems[0]
     shutil.copy(find_model("small", "stream"), file)
     library.look()
     assert library.words["yes"].metadata.name == "small"
@@ -562,7 +562,7 @@ def test_thresholds() -> None:
     assert choice.config.thresholds["yes"] == 0.5
     (plain,) = Library(["listener"], None, {}, pytest.fail).choose(None)
     assert plain.config.threshold == config_of(plain.model).threshold
-    with pytest.raises(UsageError, match="expected over 0"):
+    with pytest.raises(UsageError, match="expected a number above 0"):
         library.choose(["yes"], {"yes": 2})
     with pytest.raises(UsageError, match="abracadabra"):
         Library(["listener"], None, {"abracadabra": 0.5}, pytest.fail)

@@ -127,7 +127,7 @@ def test_time_goes_on_where_sound_was_lost() -> None:
     (first,) = listened.give(beep())
     (second,) = listened.give(beep(), dropped=5 * SAMPLE_RATE)
     assert second.end_s - first.end_s == pytest.approx(1.2 + 5.0)
-    assert listened.problems == ["5.0 s of sound were lost: what is done on events takes too long; going on"]
+    assert listened.problems == ["5.0 s of sound were lost because the work on events takes too long; still listening"]
     assert listened.session.time_s == pytest.approx(2 * 1.2 + 5.0)
 
 
@@ -149,7 +149,7 @@ def test_what_was_heard_goes_on_over_a_short_gap(rate: int) -> None:
     (event,) = holed.give(sound[:hop], hop) + holed.give(sound[3 * hop :], hop, dropped=2 * hop)
     assert event == expected
     assert holed.session.time_s == pytest.approx(whole.session.time_s)
-    assert holed.problems == ["0.08 s of sound were lost: what is done on events takes too long; going on"]
+    assert holed.problems == ["0.08 s of sound were lost because the work on events takes too long; still listening"]
 
 
 def test_a_computer_that_is_too_slow_is_told_every_five_seconds() -> None:

@@ -193,12 +193,12 @@ def test_the_bill_of_materials(root: Path, sources: Sources) -> None:
         ("source = 3", "names no sources"),
         (SOURCES.replace('folder = "words"', ""), "names no sources"),
         (SOURCES.replace('use = "noise"', 'use = "fun"'), "Some noises has the use 'fun', expected one of keywords"),
-        (SOURCES.replace('folder = "words"', "folder = 3"), "of 'Some words' is no text"),
+        (SOURCES.replace('folder = "words"', "folder = 3"), "of 'Some words' is not text"),
         (SOURCES.replace('"MIT" = 1', '"MIT" = "one"'), "Some words has the recordings"),
         (SOURCES.replace("licences", "licenses", 1), "found the settings licenses, expected licences"),
         (SOURCES + 'licences = ["CC0"]', "names no sources"),
         (SOURCES.replace('["CC0", "CC BY", "MIT", "Apache"]', '"CC0"'), "found the licences 'CC0', expected a list"),
-        (SOURCES.replace('"CC0", ', "0, "), "expected a list of texts"),
+        (SOURCES.replace('"CC0", ', "0, "), "expected a list of strings"),
     ],
 )
 def test_a_file_that_is_wrong(tmp_path: Path, text: str, said: str) -> None:

@@ -172,7 +172,7 @@ def test_hears_at_most_an_hour() -> None:
     told: list[str] = []
     blocks = [np.zeros(SAMPLE_RATE * 700, np.float32)] * 6
     assert sum(map(len, first_hour(blocks, told.append))) == 3600 * SAMPLE_RATE
-    assert told == ["The recording is longer than 60 minutes: only the beginning was heard."]
+    assert told == ["The recording is longer than 60 minutes: only its beginning was processed."]
     assert sum(map(len, first_hour([np.zeros(SAMPLE_RATE * 3600, np.float32)], told.append))) == 3600 * SAMPLE_RATE
     assert len(told) == 1
 

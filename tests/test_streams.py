@@ -543,7 +543,7 @@ def test_rates_that_cannot_be_told_are_marked(metrics: dict[str, Any]) -> None:
 
 
 def test_the_operating_point_by_hand(metrics: dict[str, Any]) -> None:
-    """By label, in speech and in noise, at 1 false alarm an hour, held out."""
+    """By label, in speech and in noise, at 1 false alarm per hour, held out."""
     point = metrics["operating_point"]
     assert point["by_label"] == {
         "no": {"words": 0, "misses": 0, "false_alarms": 20},
@@ -583,7 +583,7 @@ def test_one_group_of_speakers_is_reported_in_sample() -> None:
     assert found.scores.held_out.halves == ()
     assert found.scores.operating_point.details is not None
     assert found.scores.operating_point.details.in_sample
-    assert "come from the very recordings" in markdown(streams_table(found))
+    assert "chosen on the same recordings" in markdown(streams_table(found))
 
 
 def test_a_rate_that_no_threshold_gives() -> None:

@@ -329,7 +329,7 @@ def test_resumed_amid_an_epoch(
     with pytest.raises(StopError):
         train(prepared, tmp_path, network, settings, config, device="cpu", callbacks=Callbacks(on_step=stop))
     if broken_off != (1, 1):
-        with pytest.raises(UsageError, match="holds a training already"):
+        with pytest.raises(UsageError, match="already holds a training"):
             train(prepared, tmp_path, network, settings, config, device="cpu")
     train(prepared, tmp_path, network, settings, config, device="cpu", resume=True, callbacks=Callbacks(on_step=see))
     assert seen[0] == broken_off
@@ -407,7 +407,7 @@ def test_another_seed_other_weights(prepared: PreparedData, begun: Path, tmp_pat
 def test_an_existing_training_is_not_overwritten(prepared: PreparedData, own_begun: Path) -> None:
     """Without resuming, a folder that holds a training is refused and left as it is."""
     earlier = (own_begun / "last.pt").read_bytes()
-    with pytest.raises(UsageError, match=r"^[^\n]+: holds a training already; go on with --resume [^\n]+$"):
+    with pytest.raises(UsageError, match=r"^[^\n]+: already holds a training; go on with --resume [^\n]+$"):
         train(prepared, own_begun, "ds-cnn", SMALL, CONFIG, device="cpu")
     assert (own_begun / "last.pt").read_bytes() == earlier
 
@@ -668,7 +668,7 @@ def test_an_average_cannot_be_dropped(prepared: PreparedData, on_streams: Path, 
     last = read_torch(on_streams / "last.pt")
     del last["trained_state"]
     save_torch(tmp_path / "last.pt", last)
-    with pytest.raises(ModelError, match=r"is no training to go on with"):
+    with pytest.raises(ModelError, match=r"is not a training that can be resumed"):
         train(prepared, tmp_path, "causal-cnn", CAUSAL, STREAMS, device="cpu", resume=True)
 
 

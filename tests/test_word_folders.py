@@ -139,7 +139,7 @@ def test_silence_is_made_up_where_there_is_no_noise(prepared: PreparedData) -> N
     silent = [clip for clip in prepared.clips if clip.label == SILENCE]
     assert silent
     assert all(MADE_NOISE in clip.file for clip in silent)
-    assert any("made-up noise" in note for note in prepared.manifest.notes)
+    assert any("synthetic noise" in note for note in prepared.manifest.notes)
 
 
 def test_the_same_folder_is_divided_alike(folder: Path, prepared: PreparedData, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_the_same_clip_twice_is_used_once(own: Path, tmp_path: Path) -> None:
     shutil.copy(first, own / "computer" / f"{SPEAKERS[0]}_nohash_7.wav")
     data = prepare(own, tmp_path / "out", words=WORDS)
     assert sum(clip.label == "computer" for clip in data.clips) == 2 * len(SPEAKERS)
-    assert "computer/: 1 of 13 clips hold the same bytes as another, and are left out" in data.manifest.notes
+    assert "computer/: 1 of 13 clips are copies of another, and are left out" in data.manifest.notes
 
 
 def test_a_folder_that_is_empty_or_holds_one_clip(own: Path, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_folders_that_are_one_word(own: Path, tmp_path: Path) -> None:
     say(own / "Computer" / "x_nohash_0.wav", 500)
     if len(list(own.iterdir())) == len((*WORDS, *OTHERS)):
         pytest.skip("this file system does not tell case apart")
-    assert "differ in case or form alone" in refused(own, tmp_path / "out")
+    assert "differ only in case or form" in refused(own, tmp_path / "out")
 
 
 def test_one_word_and_two_hundred(tmp_path: Path) -> None:

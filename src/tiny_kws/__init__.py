@@ -1,4 +1,4 @@
-"""tiny-kws: software that hears a few chosen words.
+"""tiny-kws hears a few chosen words, built in or your own.
 
 >>> import tiny_kws, numpy
 >>> tiny_kws.load().classify(numpy.zeros(16000)).label
@@ -59,21 +59,22 @@ _LATE = {
     "listen": "listening.microphone",
     "listen_async": "listening.microphone",
 }
-"""What is imported when it is asked for, since it needs an extra, and where it is."""
+"""What is imported only on demand, because it needs an extra, and from where."""
 
 
 def load(path: str | Path | None = None, threads: int = 1) -> Classifier:
     """A classifier from an artefact, a bundled model's name, the Hub, or (default) the package's own model.
 
-    On the Hub it is `hf://USER/NAME`, where `@REVISION` and `/FILE` may follow; see `tiny_kws.artefact.hub.fetch`.
-    `threads` are those of onnxruntime.
-    Raises ModelError if the artefact is missing, foreign, altered or too new, and KwsError if it cannot be fetched.
+    A model on the Hub is `hf://USER/NAME`, optionally followed by `@REVISION` and `/FILE`; see
+    `tiny_kws.artefact.hub.fetch`. `threads` is the number of threads of onnxruntime.
+    Raises ModelError if the artefact is missing, of another kind, altered or too new, and KwsError if it cannot be
+    downloaded.
     """
     return Classifier(path, threads)
 
 
 def __getattr__(name: str) -> Any:
-    """Networks, LogMel and normalize need torch, which `tiny-kws[train]` brings, listening needs `tiny-kws[mic]`."""
+    """Networks, LogMel and normalize need torch (`tiny-kws[train]`), and listening needs `tiny-kws[mic]`."""
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415

@@ -118,7 +118,7 @@ def _to_mono(blocks: Iterable[Block], name: str) -> Iterator[Samples]:
         start_s += len(scaled) / rate
         yield converter.push(scaled)
     if converter is None or start_s == 0:
-        raise AudioError(f"{name}: holds no samples, expected some sound; fetch or record it again")
+        raise AudioError(f"{name}: holds no samples, expected some sound; download or record it again")
     yield converter.finish()
 
 
@@ -277,9 +277,9 @@ def stream_pcm(
         yield left
     if rest:
         raise AudioError(
-            f"{name}: ends amid a sample ({n_bytes} bytes), expected a multiple of {converter.frame_bytes}, "
-            f"{8 * converter.frame_bytes // channels} bits for each of {channels} channels; check the program that "
-            "wrote it"
+            f"{name}: ends in the middle of a sample ({n_bytes} bytes), expected a multiple of "
+            f"{converter.frame_bytes}, {8 * converter.frame_bytes // channels} bits for each of {channels} channels; "
+            "check the program that wrote it"
         )
     if n_bytes == 0:
         raise AudioError(f"{name}: is empty (0 bytes), expected raw samples; check the program that writes them")
@@ -500,8 +500,8 @@ def check_finite(audio: npt.NDArray[np.floating], name: str, start_s: float) -> 
 def _as_array(audio: npt.ArrayLike) -> npt.NDArray[Any]:
     if isinstance(audio, (bytes, bytearray)) or (isinstance(audio, memoryview) and audio.itemsize == 1):
         raise AudioError(
-            f"audio is {type(audio).__name__}, which do not say what they hold, expected an array of samples; for raw "
-            'ones of 16 bits pass np.frombuffer(data, "<i2"), for a sound file io.BytesIO(data)'
+            f"audio is {type(audio).__name__}, which does not say what it holds, expected an array of samples; for raw "
+            '16-bit samples pass np.frombuffer(data, "<i2"), for a sound file io.BytesIO(data)'
         )
     try:
         return np.asarray(audio)
@@ -510,7 +510,7 @@ def _as_array(audio: npt.ArrayLike) -> npt.NDArray[Any]:
     except (TypeError, RuntimeError) as error:  # tensors with gradients, on a GPU, or of types that numpy has not
         reason = " ".join(str(error).split())
         raise AudioError(
-            f"audio is {type(audio).__name__} and no array ({reason}), expected one; of a tensor pass "
+            f"audio is {type(audio).__name__} and not an array ({reason}), expected one; for a tensor pass "
             "tensor.detach().cpu().float().numpy()"
         ) from error
 

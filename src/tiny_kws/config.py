@@ -18,10 +18,10 @@ WINDOW_LIMITS = (SAMPLE_RATE // 2, 2 * SAMPLE_RATE)
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """The log-mel front end. Lengths in samples at `rate` Hz, frequencies in Hz.
+    """The log-mel front end. Lengths are in samples at `rate` Hz, frequencies in Hz.
 
-    `centered` frames lie around their time, with reflected edges (clips only); otherwise a frame
-    ends at its time and the sound before the start counts as digital silence (clips and streams).
+    If `centered`, frames lie around their time, with reflected edges (clips only). Otherwise a frame ends at its time,
+    and the sound before the start counts as digital silence (clips and streams).
     """
 
     rate: int = SAMPLE_RATE
@@ -48,27 +48,27 @@ class FeatureConfig:
 class DetectorConfig:
     """How probabilities over time become events; see `tiny_kws.listening.decoder.Decoder`.
 
-    Thresholds are probabilities. The defaults were chosen by `benchmarks/detector_search.py`; an artefact may carry its
+    Thresholds are probabilities. The defaults were chosen by `benchmarks/detector_search.py`; an artefact may have its
     own in its metadata.
     """
 
     hop_ms: float = 100.0
-    """From one answer to the next where a clip artefact slides over the sound; a stream artefact has its own hop."""
+    """From one answer to the next if a clip artefact is slid over the sound; a stream artefact has its own hop."""
     smoothing_ms: float = 120.0
-    """Probabilities are averaged over so much of the past."""
+    """Probabilities are averaged over this much of the past."""
     threshold: float = 0.8
-    """What the smoothed probability of a label must reach, unless the label has its own in `thresholds`."""
+    """The smoothed probability that a label must reach, unless it has its own in `thresholds`."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     min_duration_ms: float = 40.0
-    """A label must stay at its threshold so long."""
+    """A label must stay at its threshold for this long."""
     release: float = 0.5
-    """Hysteresis: a label that was reported is not again before it fell below this part of its threshold."""
+    """Hysteresis: a label is not reported again until it has fallen below this share of its threshold."""
     refractory_ms: float = 700.0
-    """After an event no other is reported for so long. The same word takes longer, as its average has to fall first."""
+    """No other event follows an event for this long. The same word takes longer: its average must fall first."""
     rise_ms: float = 0.0
-    """From when a label was last below its release, no more than so long may pass to its event; 0 for any time."""
+    """The longest time from when a label was last below its release level to its event; 0 for no limit."""
     words: Sequence[str] = ()
-    """The only words that can be events; none stands for all of them."""
+    """The only words that can be events; empty for all of them."""
 
 
 Config = TypeVar("Config")

@@ -100,7 +100,7 @@ class _Recording:
         if self.n_frames < self.n_promised - SHORT_SECONDS * self.rate:
             _log.warning(
                 "%s: cut short, holds %.2f s of the %.2f s that its header promises, expected all of them; only these "
-                "are heard, so fetch or record it again",
+                "are used, so download or record it again",
                 self.name,
                 self.n_frames / self.rate,
                 self.n_promised / self.rate,
@@ -111,7 +111,7 @@ class _Recording:
             return AudioError(f"{self.name}: found no sound in it ({reason}), expected a WAV, FLAC, OGG or MP3 file")
         return AudioError(
             f"{self.name}: damaged after {self.n_frames / self.rate:.2f} s ({reason}); "
-            "expected a whole sound file, so fetch or record it again"
+            "expected a complete sound file, so download or record it again"
         )
 
     def _error_without_decoder(self, kind: str, reason: str) -> AudioError:
@@ -144,7 +144,7 @@ def _promised_frames(file: sf.SoundFile, path: Path) -> int:
 def _recordings(path: Path, name: str) -> Iterator[Path]:
     """As `containers.recordings`. Raises AudioError if a copy cannot be made."""
     if path.stat().st_size == 0:
-        raise AudioError(f"{name}: is empty (0 bytes), expected a sound file; fetch or record it again")
+        raise AudioError(f"{name}: is empty (0 bytes), expected a sound file; download or record it again")
     try:
         yield from containers.recordings(path)
     except OSError as error:

@@ -130,7 +130,7 @@ def export_page(folder: Path, own: Sequence[Path] = ()) -> None:
     Raises KwsError if it exists or cannot be written, and as `page_items` does.
     """
     if folder.exists():
-        raise UsageError(f"{folder}: is there already, expected the name of a new folder")
+        raise UsageError(f"{folder}: already exists, expected a new folder; name another one")
     items = page_items(own)
     with whole_folder(folder) as beside:
         for name, item in items.items():

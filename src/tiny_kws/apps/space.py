@@ -39,7 +39,7 @@ SHOWN_WORDS = 8  # in the headline; all stand in the table
 KEPT_S = 3600  # a recording is deleted so long after it came
 MAX_FILE_BYTES = 2**30
 EXAMPLES = ("yes.wav", "right.ogg", "stop.mp3", "up.flac", "other_music.wav")
-COLUMNS = ("word", "from (s)", "heard at (s)", "confidence")
+COLUMNS = ("word", "start (s)", "end (s)", "confidence")
 SPOKEN = ("yes", "left", "other_window", "go", "down", "other_seven", "no", "off")
 """What the longer example is put together from."""
 
@@ -61,7 +61,7 @@ class Model:
 
     @property
     def threshold(self) -> float:
-        """Of the detector, as the artefact carries it."""
+        """The detector's threshold in the artefact."""
         return config_of(self.listener).threshold
 
 
@@ -131,7 +131,7 @@ def first_hour(blocks: Iterable[Samples], notify: Notify = lambda message: None)
     for block in blocks:
         if len(block) > left:
             yield block[:left]
-            notify(f"The recording is longer than {MAX_S // 60} minutes: only the beginning was heard.")
+            notify(f"The recording is longer than {MAX_S // 60} minutes: only its beginning was processed.")
             return
         left -= len(block)
         yield block
@@ -161,27 +161,38 @@ def build(folder: Path | None = None) -> Any:
     run, run_if_any = _event_handlers(gradio, models)
 
     with gradio.Blocks(title="tiny-kws", analytics_enabled=False, delete_cache=(KEPT_S, KEPT_S)) as app:
-        gradio.Markdown(f"# tiny-kws\nHears {words}. Say one of them, or let it find them in something longer.")
+        gradio.Markdown(
+            f"# tiny-kws\nHears {words}. Record one of them, or upload a recording of any length to find them in it."
+        )
         with gradio.Row(equal_height=False):
             with gradio.Column(scale=2):
                 recording = gradio.Audio(
                     sources=["microphone", "upload"], type="filepath", label="Recording", buttons=[]
                 )
-                button = gradio.Button("Hear it", variant="primary")
+                button = gradio.Button("Listen", variant="primary")
                 name = gradio.Dropdown(list(models), value=next(iter(models)), label="Model")
                 threshold = gradio.Slider(
-                    0.05, 0.999, first.threshold, step=0.001, label="Threshold", info="Higher: fewer false alarms."
+                    0.05,
+                    0.999,
+                    first.threshold,
+                    step=0.001,
+                    label="Threshold",
+                    info="Higher: fewer false alarms, more misses.",
                 )
                 gradio.Examples([[str(path)] for path in _examples()], [recording], cache_examples=False)
             with gradio.Column(scale=3):
                 label = gradio.Label(num_top_classes=TOP, label=f"The {first.span} with the word")
-                close_up = gradio.Image(label="Log-mel around it", show_label=False, format="png", buttons=[], **shown)
+                close_up = gradio.Image(
+                    label="Log-mel around the word", show_label=False, format="png", buttons=[], **shown
+                )
         summary = gradio.Markdown()
-        timeline = gradio.Image(label="Words in all of it", show_label=False, format="png", buttons=zoom, **shown)
+        timeline = gradio.Image(
+            label="Words in the whole recording", show_label=False, format="png", buttons=zoom, **shown
+        )
         table = gradio.Dataframe(headers=list(COLUMNS), label="Detections", **shown)
         gradio.Markdown(
-            "Recordings are heard on the computer that runs this app, go nowhere else, and are deleted\n"
-            "within two hours."
+            "Recordings are processed on the computer that runs this app, are sent nowhere else, and are\n"
+            "deleted within two hours."
         )
         inputs, outputs = [recording, name, threshold], [label, close_up, timeline, table, summary]
         button.click(run, inputs, outputs, api_name="hear", show_progress_on=label)
@@ -217,7 +228,7 @@ def launch(
             mcp_server=False,
         )
     except OSError as error:
-        raise KwsError(f"port {port} of {host} cannot be used ({error}); give another one") from error
+        raise KwsError(f"port {port} of {host} cannot be used ({error}); choose another one") from error
     return app, url
 
 
@@ -228,7 +239,7 @@ def _event_handlers(gradio: Any, models: dict[str, Model]) -> tuple[Callable[...
 
     def run(recording: str | None, name: str, threshold: float, progress: gr.Progress = waiting) -> list[Any]:
         if not recording:
-            raise gradio.Error("There is no recording: record or upload one, or take an example.", **shown_how)
+            raise gradio.Error("There is no recording: record or upload one, or choose an example.", **shown_how)
         path = Path(recording)
         with TemporaryDirectory() as pictures:
             try:

@@ -86,7 +86,7 @@ class Metadata:
     data: dict[str, Any] = field(default_factory=dict)
     """What the training wrote of its data, as it stands in the checkpoint."""
     own_words: list[dict[str, Any]] = field(default_factory=list)
-    """Of a model made by `tiny-kws enroll`: of each word what it was made from and what is to be expected of it."""
+    """For a model of `tiny-kws enroll`: what each word was made from, and its expected error rates."""
     licence: str = ""
     version: str = ""
     checkpoint_sha256: str = ""
@@ -139,29 +139,29 @@ def read_artefact(path: Path) -> bytes:
     found = _CHECKSUM.findall(data)
     if len(found) != 1:
         raise ModelError(
-            f"{path}: is no tiny-kws artefact (its metadata are missing), expected a file of `tiny-kws export`"
+            f"{path}: is not a tiny-kws artefact (it has no metadata), expected a file written by `tiny-kws export`"
         )
     if hashlib.sha256(data.replace(found[0], NO_CHECKSUM.encode())).hexdigest().encode() != found[0]:
-        raise ModelError(f"{path}: was altered or damaged (its SHA-256 does not fit), fetch or export it again")
+        raise ModelError(f"{path}: was altered or damaged (its SHA-256 does not match), download or export it again")
     return data
 
 
 def parse_metadata(values: Mapping[str, str], where: str) -> Metadata:
     """Metadata from the properties of an ONNX file. Raises ModelError, naming `where`, if they are not ours."""
     if METADATA_KEY not in values:
-        raise ModelError(f"{where}: holds no tiny-kws metadata, expected a file of `tiny-kws export`")
+        raise ModelError(f"{where}: has no tiny-kws metadata, expected a file written by `tiny-kws export`")
     try:
         raw = json.loads(values[METADATA_KEY])
         found_format = raw.get("format")
     except (ValueError, AttributeError) as error:
-        raise ModelError(f"{where}: its metadata are no JSON object, export it again") from error
+        raise ModelError(f"{where}: its metadata is not a JSON object, export it again") from error
     if found_format != FORMAT:
         raise ModelError(f"{where}: has format version {found_format}, expected {FORMAT}; install a newer tiny-kws")
     try:
         validation = _from_json(Validation, raw["validation"]) if raw.get("validation") else None
         metadata = _from_json(Metadata, {**raw, "stats": _from_json(Stats, raw.get("stats")), "validation": validation})
     except (TypeError, ValueError) as error:
-        raise ModelError(f"{where}: its metadata are incomplete or unusable ({error}), export it again") from error
+        raise ModelError(f"{where}: its metadata is incomplete or unusable ({error}), export it again") from error
     _check(metadata, where)
     return metadata
 
@@ -191,7 +191,7 @@ Known = TypeVar("Known", Metadata, Stats, Validation)
 
 
 _IN_JSON: dict[Any, Any] = {str: str, int: int, float: (int, float), list: list, dict: dict, tuple: list}
-"""Of the types that fields have, what they are in JSON."""
+"""The JSON types of the types that fields have."""
 
 
 def _from_json(kind: type[Known], raw: Any) -> Known:

@@ -55,7 +55,7 @@ def parse_name(name: str) -> HubName:
     match = _NAME.fullmatch(name)
     if match is None or ".." in name:
         raise UsageError(
-            f"{name}: is no name on the Hub, expected hf://USER/NAME, hf://USER/NAME@REVISION or either/FILE"
+            f"{name}: is not a name on the Hub, expected hf://USER/NAME, hf://USER/NAME@REVISION or either/FILE"
         )
     return HubName(*(part or "" for part in match.groups()))
 
@@ -243,7 +243,7 @@ def _converted(checkpoint: Path, pinned: HubName) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2].removeprefix("tiny-kws: ")
-        raise ModelError(f"{pinned}: no artefact can be made of its checkpoint ({reason or done.returncode})")
+        raise ModelError(f"{pinned}: no artefact can be made from its checkpoint ({reason or done.returncode})")
     return path
 
 

@@ -41,7 +41,7 @@ CERTAIN = 0.95  # of a word, to be heard elsewhere than in the most energetic wi
 class Classification:
     """What was heard in one window of a recording.
 
-    `probabilities` is the whole distribution by label, `start_s` where in the recording that window begins.
+    `probabilities` has the probability of every label; `start_s` is where in the recording the window begins.
     """
 
     source: str
@@ -56,9 +56,9 @@ class Classification:
 
 
 class _Model:
-    """An artefact of one `kind`, loaded, held against its metadata and tried out once.
+    """An artefact of one `kind`: loaded, compared with its metadata and run once.
 
-    Pickled it is its file's name, and is loaded from there again; a deep copy is the model itself: nothing changes it.
+    It is pickled as its file's name and loaded from there again. A deep copy is the model itself, which never changes.
     """
 
     kind = ""
@@ -84,7 +84,7 @@ class _Model:
 
     @property
     def window(self) -> int:
-        """Samples that an answer rests on, at 16 kHz."""
+        """Number of samples that an answer is based on, at 16 kHz."""
         return self.metadata.window
 
     def _try(self) -> None:
@@ -96,15 +96,18 @@ def _load_again(kind: type[_Model], name: str, threads: int, checksum: str) -> _
     """A model that was pickled. Raises ModelError if its file now holds another, and as loading it does."""
     model = kind(name, threads)
     if model.metadata.artefact_sha256 != checksum:
-        raise ModelError(f"{model.path}: holds another model than when it was pickled, expected the same; load it anew")
+        raise ModelError(
+            f"{model.path}: holds a different model than when it was pickled, expected the same; load it again"
+        )
     return model
 
 
 class Classifier(_Model):
-    """Classifies windows of sound with a clip artefact. Safe to share between threads; pickled, its file is read again.
+    """Classifies windows of sound with a clip artefact. It can be shared between threads, and pickled by its file.
 
-    `path` is an artefact or the name of a bundled model (default: the package's own); `threads` are onnxruntime's.
-    Raises ModelError if the artefact is missing, foreign, altered, of a newer format, or unlike its metadata.
+    `path` is an artefact or the name of a bundled model (default: the package's own); `threads` is the number of
+    threads of onnxruntime. Raises ModelError if the artefact is missing, of another kind, altered, of a newer format,
+    or does not match its metadata.
     """
 
     kind = "clip"
@@ -120,7 +123,7 @@ class Classifier(_Model):
         try:
             batch = np.ascontiguousarray(windows, np.float32)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise AudioError(f"windows are no numbers in rows of one length ({error})") from error
+            raise AudioError(f"windows are not numbers in rows of equal length ({error})") from error
         if batch.ndim != 2 or batch.shape[1] != self.window:
             raise AudioError(f"windows have shape {batch.shape}, expected (batch, {self.window}) for {self.path}")
         if not np.isfinite(batch).all():
@@ -133,7 +136,7 @@ class Classifier(_Model):
         return self.session.run(["probabilities"], {"audio": batch})[0]  # type: ignore[no-any-return]
 
     def classify(self, audio: Source | npt.ArrayLike, rate: int = SAMPLE_RATE) -> Classification:
-        """Classify a sound file, or samples at `rate` Hz; of a longer recording one window, see `choose_window`.
+        """Classify a sound file, or samples at `rate` Hz. If it is longer than a window, see `choose_window`.
 
         Raises AudioError if it cannot be read; see `tiny_kws.audio.from_array` for what arrays may hold.
 
@@ -149,10 +152,10 @@ class Classifier(_Model):
         rate: int = SAMPLE_RATE,
         on_error: Callable[[str, KwsError], None] | None = None,
     ) -> Iterator[Classification]:
-        """Classify many, in order, as they are decoded; decoding runs in threads and inference in batches of 32.
+        """Classify many recordings, in order; decoding runs in threads and inference in batches of 32.
 
-        Streams and pipes are read in the calling thread, which Ctrl-C interrupts while it waits for them.
-        `on_error(source, error)` is told of those that cannot be read, which are then skipped; without it they raise.
+        Streams and pipes are read in the calling thread, so that Ctrl-C can interrupt the wait for them. If one cannot
+        be read, `on_error(source, error)` is called and it is skipped; without `on_error` the error is raised.
         """
         windows: list[tuple[str, Window]] = []
         for name, decoded in _decode_ahead(audios, partial(self._decode, rate)):
@@ -169,10 +172,10 @@ class Classifier(_Model):
             yield from self._classify_windows(windows)
 
     def choose_window(self, blocks: Iterable[Samples]) -> Window:
-        """The window to classify of a recording that comes in blocks, each (samples,) float32 at 16 kHz.
+        """The window of a recording to classify; the recording comes in blocks, each (samples,) float32 at 16 kHz.
 
-        It is the most energetic one, unless the network hears no word there and is certain of one elsewhere: a click
-        may be louder than a word. Of a long recording at most 130 windows are heard, so that it costs no more.
+        It is the loudest window, unless the network hears no word there and is certain of one elsewhere, because a
+        click may be louder than a word. At most 130 windows of a long recording are tried, to bound the cost.
         """
         windows = windows_to_classify(blocks, self.window)
         if len(windows) == 1:
@@ -198,10 +201,10 @@ class Classifier(_Model):
 
 
 class StreamModel(_Model):
-    """A stream artefact, loaded once for any number of streams, in any number of threads; pickled as `Classifier` is.
+    """A stream artefact, loaded once for any number of streams in any number of threads. Pickled like `Classifier`.
 
-    `path` is an artefact of `tiny-kws export --stream`; `threads` are onnxruntime's, and one is fastest.
-    Raises ModelError as `Classifier` does.
+    `path` is an artefact of `tiny-kws export --stream`; `threads` is the number of threads of onnxruntime, of which one
+    is fastest. Raises ModelError as `Classifier` does.
     """
 
     kind = "stream"
@@ -211,16 +214,16 @@ class StreamModel(_Model):
 
     @property
     def hop(self) -> int:
-        """Samples from one answer to the next, at 16 kHz."""
+        """Number of samples from one answer to the next, at 16 kHz."""
         return self.metadata.hop
 
     def stream(self) -> Stream:
-        """A new stream, in the state of silence."""
+        """A new stream, with silence before it."""
         return Stream(self)
 
     @property
     def has_batch(self) -> bool:
-        """Whether many streams can go on in one run; older artefacts let them run alone only."""
+        """Whether one run can advance many streams; older artefacts take one at a time."""
         return self.ends.has_batch
 
     def zeros(self, output: str, size: int = 1) -> Probabilities:
@@ -228,14 +231,15 @@ class StreamModel(_Model):
         return np.zeros(self.ends.of_batch(self.ends.outputs[output], size), np.float32)
 
     def states(self, size: int = 1) -> dict[str, Probabilities]:
-        """What `size` streams hand on from hop to hop, at their start: silence."""
+        """The initial states of `size` streams, which mean silence; each run replaces them."""
         return {name: self.zeros(NEXT + name, size) for name in self.ends.states}
 
 
 class Stream:
     """One stream of sound: chunks of any length in, class probabilities out, one row for each whole hop.
 
-    Before its start lies silence. One thread at a time may feed it. Copied or pickled, it goes on from where it was.
+    There is silence before its start. Only one thread at a time may use it. A copied or pickled stream continues from
+    where it was.
     """
 
     def __init__(self, model: StreamModel) -> None:
@@ -276,7 +280,7 @@ class Stream:
         return latest
 
     def reset(self) -> None:
-        """Go back to the start: silence before the next chunk, and no part of a hop waiting."""
+        """Go back to the start, with silence before the next chunk and no part of a hop waiting."""
         for states in self._states:
             for values in states.values():
                 values.fill(0.0)
@@ -286,8 +290,8 @@ class Stream:
     def process(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> Probabilities:
         """Probabilities (hops, labels) at the end of every hop that `chunk` completes; the rest waits for the next.
 
-        `chunk` is (samples,) at 16 kHz in [-1, 1], of any length; integers are scaled by their type's range.
-        Raises AudioError, and stays as it was, for another shape, type or rate, or samples that are not numbers.
+        `chunk` is (samples,) at 16 kHz in [-1, 1], of any length; integers are scaled by the range of their type.
+        Raises AudioError, without changing its state, for another shape, type or rate, or samples that are not numbers.
         """
         audio = from_chunk(chunk, rate)
         n_hops = (self._filled + len(audio)) // self.model.hop
@@ -321,10 +325,10 @@ class Stream:
 
 
 class SlidingWindow:
-    """A clip artefact over a stream: the window before the end of every hop is classified. Used as a `Stream` is.
+    """Slides a clip artefact over a stream: classifies the window at the end of every hop. Used like a `Stream`.
 
-    Before the start lies silence. One thread at a time may feed it. Raises UsageError for a hop that is not over 0 and
-    at most the window.
+    There is silence before its start. Only one thread at a time may use it. Raises UsageError for a hop that is not
+    above 0 and at most the window.
     """
 
     def __init__(self, model: Classifier, hop_ms: float = DetectorConfig.hop_ms) -> None:
@@ -334,13 +338,13 @@ class SlidingWindow:
         if not 0 < self.hop <= model.window:
             longest_ms = 1000 * model.window / SAMPLE_RATE
             raise UsageError(
-                f"the hop of a sliding window is {hop_ms} ms, expected over 0, up to {longest_ms:g}, the window of "
-                f"{model.path}"
+                f"the hop of a sliding window is {hop_ms} ms, expected a number above 0, at most {longest_ms:g}, the "
+                f"window of {model.path}"
             )
         self.reset()
 
     def reset(self) -> None:
-        """Go back to the start: silence before the next chunk."""
+        """Go back to the start, with silence before the next chunk."""
         self._held = np.zeros(self.model.window - self.hop, np.float32)
 
     def process(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> Probabilities:
@@ -356,9 +360,9 @@ class SlidingWindow:
 
 
 def open_model(path: str | Path | None = None, threads: int = 1) -> StreamModel | Classifier:
-    """A stream artefact, or else a clip artefact, by path or bundled name; the package's streaming one by default.
+    """A stream artefact, or else a clip artefact, by path or bundled name (default: the package's stream model).
 
-    Raises ModelError as loading either does.
+    Raises ModelError if it cannot be loaded.
     """
     found = find_model(path, "stream", "clip")
     kind = StreamModel if read_metadata(found).kind == StreamModel.kind else Classifier
@@ -366,7 +370,7 @@ def open_model(path: str | Path | None = None, threads: int = 1) -> StreamModel 
 
 
 def read_metadata(path: Path) -> Metadata:
-    """What the artefact at `path`, of any kind, says of itself. Raises ModelError as loading it does."""
+    """The metadata of the artefact at `path`, of any kind. Raises ModelError if it cannot be loaded."""
     return _open(path, threads=1)[1]
 
 

@@ -39,13 +39,19 @@ if TYPE_CHECKING:
 @app.command()
 @libraries_silenced()
 def classify(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Sound files or folders; - is a WAV on stdin.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Sound files or folders; - reads a WAV from standard input.")
+    ],
     model: ModelOption = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Print so many of the likeliest labels.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of inference.")] = os.cpu_count() or 1,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of labels to print, the likeliest first.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Number of threads.")] = os.cpu_count() or 1,
 ) -> None:
-    """Say which word is in each recording: label, probability, and where the part that was heard begins."""
+    """Say which word is in each recording.
+
+    If a recording is longer than the model's window, its loudest part is classified, and where that part begins is
+    printed.
+    """
     from ..artefact.runtime import Classifier
 
     classifier = Classifier(model, threads)
@@ -87,11 +93,11 @@ def _as_dict(result: Classification, top: int) -> dict[str, Any]:
 @app.command()
 def info(
     model: Annotated[
-        str, typer.Argument(help="An artefact, a checkpoint, a bundled model's name, or hf://USER/NAME.")
+        str, typer.Argument(help="Artefact, checkpoint, name of a bundled model, or hf://USER/NAME.")
     ] = DEFAULT_MODELS["clip"],
-    as_json: Annotated[bool, typer.Option("--json", help="All there is to know, as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all metadata as JSON.")] = False,
 ) -> None:
-    """Say what a model is: labels, size, multiply-accumulates, front end, training, validation."""
+    """Describe a model: labels, size, cost, front end, training, accuracy."""
     is_hub = model.startswith("hf://")
     if is_hub:
         from ..artefact.hub import pin
@@ -140,12 +146,12 @@ def _detector_facts(metadata: Metadata) -> str:
 
 
 def _expectations(metadata: Metadata) -> dict[str, str]:
-    """Of an enrolled model, a row for each of its words."""
+    """A row for each word of an enrolled model."""
     if not metadata.own_words:
         return {}
     from ..enrolment.told import told_line, told_of
 
-    return {f"expect of {printable(told.word)}": told_line(told) for told in told_of(metadata.own_words)}
+    return {f"expect for {printable(told.word)}": told_line(told) for told in told_of(metadata.own_words)}
 
 
 def _accuracy(validation: Validation | None) -> str:
@@ -178,32 +184,35 @@ def _describe(path: Path) -> Metadata:
 @app.command()
 @libraries_silenced()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="An artefact, a checkpoint, a bundled model's name, or hf://USER/NAME.")],
+    model: Annotated[str, typer.Argument(help="Artefact, checkpoint, name of a bundled model, or hf://USER/NAME.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics.json, predictions.csv and figures.")],
     data: Annotated[Path | None, typer.Option("--data", help="Prepared data.")] = None,
-    split: Annotated[str, typer.Option("--split", help="Split of the prepared data.")] = "validation",
+    split: Annotated[str, typer.Option("--split", help="Split of the prepared data to measure on.")] = "validation",
     test: Annotated[
-        Path | None, typer.Option("--test", help="Folder of clips such as Speech Commands' test archive, instead.")
+        Path | None,
+        typer.Option("--test", help="Folder of test clips instead of --data, such as Speech Commands' test archive."),
     ] = None,
     noise: Annotated[
         Path | None,
-        typer.Option("--noise", help="Noises without keywords: also measure clips in them, and them alone."),
+        typer.Option("--noise", help="Folder of noises: also measure clips in noise, and noise alone."),
     ] = None,
-    snr: Annotated[str | None, typer.Option("--snr", help="Levels of the clips over the noise (20,10,5,0 dB).")] = None,
+    snr: Annotated[str | None, typer.Option("--snr", help="Signal-to-noise ratios in dB (default: 20,10,5,0).")] = None,
     rooms: Annotated[
-        Path | None, typer.Option("--rooms", help="Room impulse responses: also measure clips in them.")
+        Path | None, typer.Option("--rooms", help="Folder of room impulse responses: also measure clips in rooms.")
     ] = None,
     speech: Annotated[
         Path | None,
-        typer.Option("--speech", help="Sentences and a manifest.csv with their words: also count keywords in others."),
+        typer.Option("--speech", help="Folder of sentences with a manifest.csv: also count false keywords in speech."),
     ] = None,
     held_out: Annotated[
         bool,
-        typer.Option("--held-out/--all", help="The third of noises, rooms and speakers kept from training, or all."),
+        typer.Option(
+            "--held-out/--all", help="Use the third of noises, rooms and speakers kept out of training, or all."
+        ),
     ] = True,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draws of noise and room for each clip.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed for the noise and room of each clip.")] = 0,
 ) -> None:
-    """Measure a model on a split or on a folder of test clips, as it is, in noise and in rooms."""
+    """Measure the accuracy of a model on clips, in quiet, in noise and in rooms."""
     from ..evaluation import figures, robustness
     from ..evaluation.clips import check_clips
     from ..evaluation.compare import PREDICTIONS, write_predictions
@@ -296,20 +305,22 @@ def _snrs(text: str | None, noise: Path | None) -> list[float]:
     from ..evaluation.synthesis.build import parse_snrs
 
     if noise is None and text is not None:
-        raise UsageError("found --snr without --noise FOLDER, expected noises to lay under the clips")
+        raise UsageError("found --snr without --noise FOLDER, expected noises to mix with the clips")
     snrs_db = [snr_db for snr_db in parse_snrs(text or "20,10,5,0") if snr_db is not None]
     if not snrs_db or len(set(snrs_db)) < len(snrs_db):
-        raise UsageError(f"found the levels {text!r}, expected one or more of dB, none twice; clean is always measured")
+        raise UsageError(f"found the levels {text!r}, expected different numbers of dB; clean is always measured")
     return snrs_db
 
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="Folder that `evaluate` wrote.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another, of the same clips with the same options.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    first: Annotated[Path, typer.Argument(metavar="A", help="Folder written by `evaluate`.")],
+    second: Annotated[
+        Path, typer.Argument(metavar="B", help="Folder of another model, with the same clips and options.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare two models clip by clip: accuracy in each condition, errors of B by those of A, McNemar's test."""
+    """Compare two models clip by clip: accuracy, ratio of errors, McNemar's test."""
     from ..evaluation.compare import compare as run
     from ..evaluation.tables import comparison_table
 
@@ -329,12 +340,12 @@ def _print_json(result: Any) -> None:
 @app.command()
 def benchmark(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Artefacts, or names of bundled models; all by default.")
+        list[str] | None, typer.Argument(help="Artefacts or names of bundled models (default: all bundled models).")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    repeats: Annotated[int, typer.Option("--repeats", min=5, help="Turns that medians are taken over.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    repeats: Annotated[int, typer.Option("--repeats", min=5, help="Number of turns; medians are reported.")] = 200,
 ) -> None:
-    """Time models on one thread, in turns; beside them the plain PyTorch way, where torch is installed."""
+    """Measure the speed of models on one thread, next to plain PyTorch if it is installed."""
     from importlib.util import find_spec
 
     from ..evaluation import speed

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.cells import cell_len
+from typer.core import TyperGroup
 
 from .. import __version__
 from ..artefact.store import DEFAULT_MODELS
@@ -22,14 +23,31 @@ from ..words import is_word, label_of
 if TYPE_CHECKING:
     from ..evaluation.tables import Block
 
+LONGEST_SENTENCE = 200
+"""Characters of a command's help in the list of commands."""
+
+
+class Group(TyperGroup):
+    """Commands whose list shows the first sentence of each help whole, however narrow the terminal is."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  (as it is called)
+        """List the commands."""
+        rows = [(name, command.get_short_help_str(LONGEST_SENTENCE)) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
-    help="Hear a few chosen words: classify recordings, train, evaluate and export keyword models.",
-    add_completion=False,
+    cls=Group,
+    context_settings=HELP_OPTIONS,
+    help="Hear a few chosen words: listen, make a model for your own word, train and measure.",
     invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Fetch Speech Commands; prepare it, or words of your own.", no_args_is_help=True)
+data_app = typer.Typer(cls=Group, help="Download and prepare training data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 PROGRESS_FROM = 20
@@ -43,7 +61,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help=f"An .onnx artefact, a bundled model's name (default: {DEFAULT_MODELS['clip']}), or hf://USER/NAME.",
+        help=f"Artefact (.onnx), name of a bundled model (default: {DEFAULT_MODELS['clip']}), or hf://USER/NAME.",
     ),
 ]
 
@@ -192,10 +210,10 @@ def _print_version(wanted: bool) -> None:
 def _options(
     context: typer.Context,
     _version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Hear a few chosen words: classify recordings, train, evaluate and export keyword models."""
+    """Hear a few chosen words: listen, make a model for your own word, train and measure."""
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(2)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @data_app.command("download")
 def data_download(
-    destination: Annotated[Path, typer.Argument(help="Folder to put the two archives' recordings in.")],
+    destination: Annotated[Path, typer.Argument(help="Folder for the recordings of both archives.")],
 ) -> None:
-    """Fetch the two official archives (2.5 GB); run it again to go on where it stopped."""
+    """Download Speech Commands (2.5 GB); run it again to resume."""
     from ..data.download import download
 
     with progress_bar("downloading") as bar:
@@ -33,34 +33,38 @@ def data_download(
 @libraries_silenced()
 def data_prepare(
     source: Annotated[
-        Path, typer.Argument(help="Folder of Speech Commands, or, with --words, any folder of word folders.")
+        Path, typer.Argument(help="Folder of Speech Commands; with --words, any folder of word folders.")
     ],
     out: Annotated[Path, typer.Option("--out", help="New folder for the prepared data.")],
     words: Annotated[
         str | None,
-        typer.Option("--words", metavar="WORD,...", help="Words to hear, each a folder of clips (default: the ten)."),
+        typer.Option(
+            "--words",
+            metavar="WORD,...",
+            help="Words to hear, each a folder of clips (default: the ten of Speech Commands).",
+        ),
     ] = None,
     window_ms: Annotated[
-        float, typer.Option("--window-ms", help="Sound heard at once: 500 to 2000; longer for phrases.")
+        float, typer.Option("--window-ms", help="Length of sound that the network hears at once, 500 to 2000 ms.")
     ] = PrepareConfig.window_ms,
     speakers: Annotated[
-        Path | None, typer.Option("--speakers", help="Table (CSV) of who speaks: columns file and speaker.")
+        Path | None, typer.Option("--speakers", help="CSV table of speakers, with the columns file and speaker.")
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of the draws of unknown and silence.")
+        int, typer.Option("--seed", min=0, help="Seed for the draws of unknown and silence.")
     ] = PrepareConfig.seed,
     sources: Annotated[
         Path | None,
         typer.Option(
             "--sources",
-            help="Names what else to train on, beside speech_commands_v0.02 (default: the package's sources.toml).",
+            help="TOML list of further training sound (default: the package's sources.toml).",
         ),
     ] = None,
     any_licence: Annotated[
-        bool, typer.Option("--any-licence", help="Take recordings of any licence; the weights are then bound by it.")
+        bool, typer.Option("--any-licence", help="Use recordings under any licence; the weights are then bound by it.")
     ] = False,
 ) -> None:
-    """Draw what to train on from recordings: splits that share no speaker, unknown, silence, one bank of clips."""
+    """Prepare recordings for training: splits without shared speakers, unknown, silence."""
     from ..data.prepare import prepare
     from ..data.sources import SOURCES, read_sources
 
@@ -76,14 +80,14 @@ def data_prepare(
         print(f"{split:10}  {sum(counts.values()):6} clips  {manifest.speakers[split]:5} speakers")
     for bill in manifest.sources:
         print(_source_line(bill))
-    print(f"divided {manifest.division}")
+    print(f"split {manifest.division}")
     for note in manifest.notes:
         print(printable(note))
     for split, count in manifest.missing.clips.items():
         print(f"incomplete: {split} lacks {count} clips of the official archive")
     for split, count in manifest.missing.listed.items():
         if count:
-            print(f"incomplete: {count} clips of {split}_list.txt are not there")
+            print(f"incomplete: {count} clips of {split}_list.txt are missing")
     print(_next_step(out, words))
     for message in manifest.unreadable:
         complain(message, 1)
@@ -94,11 +98,16 @@ def data_prepare(
 @data_app.command("shard")
 def data_shard(
     prepared: Annotated[Path, typer.Argument(help="Prepared data.")],
-    out: Annotated[Path, typer.Option("--out", help="New folder for the shards; to be trained on as prepared data.")],
-    clips_per_shard: Annotated[int, typer.Option(min=1, help="One clip is 33 kB.")] = CLIPS_PER_SHARD,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of clips.")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="New folder for the shards.")],
+    clips_per_shard: Annotated[
+        int, typer.Option(min=1, help="Clips in each shard; one clip takes 33 kB.")
+    ] = CLIPS_PER_SHARD,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the order of clips.")] = 0,
 ) -> None:
-    """Write prepared data as WebDataset tar shards, for data larger than memory; train on them as on prepared data."""
+    """Write prepared data as WebDataset tar archives.
+
+    `train` reads them like prepared data, even if they are larger than memory.
+    """
     from ..data.prepared import open_prepared
     from ..data.shard_writer import write_shards
 

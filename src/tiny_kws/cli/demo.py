@@ -18,33 +18,34 @@ from .console import app
 
 @app.command()
 def demo(
-    gradio: Annotated[bool, typer.Option("--gradio", help="The app of a Hugging Face Space, instead.")] = False,
+    gradio: Annotated[bool, typer.Option("--gradio", help="Serve the app of a Hugging Face Space instead.")] = False,
     host: Annotated[
-        str | None, typer.Option("--host", help="With --gradio: address to serve at; 0.0.0.0 lets others in.")
+        str | None, typer.Option("--host", help="Address to serve at, with --gradio; 0.0.0.0 lets others in.")
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
             "--model",
-            help="A stream artefact to offer first: an .onnx of your own, a bundled model's name, or hf://USER/NAME; "
-            "may be repeated.",
+            help="Stream model to offer first: artefact, name of a bundled model, or hf://USER/NAME; repeatable.",
         ),
     ] = None,
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65535, help="To serve at; by default the first free one.")
+        int | None, typer.Option("--port", min=0, max=65535, help="Port to serve at (default: the first free one).")
     ] = None,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     export: Annotated[
-        Path | None, typer.Option("--export", help="Write the page to a new folder, for any static host, and end.")
+        Path | None, typer.Option("--export", help="New folder for the page, for any static host; nothing is served.")
     ] = None,
 ) -> None:
-    """Listen in the browser: serve a page on this computer alone, until Ctrl-C (status 0)."""
+    """Listen in the browser: serve a page to this computer only, until Ctrl-C."""
     if gradio and export is not None:
         raise UsageError("found --export with --gradio, expected one of them: only the page is static")
     if host is not None and not gradio:
-        raise UsageError("found --host without --gradio; the page is served on this computer alone, or take --export")
+        raise UsageError(
+            "found --host without --gradio; the page is served to this computer only; for others use --export"
+        )
     if gradio and model:
-        raise UsageError("found --model with --gradio, expected one of them: the Space takes models that lie beside it")
+        raise UsageError("found --model with --gradio, expected one of them: the Space uses the models beside it")
     own = [find_model(name, "stream") for name in model or ()]
     if gradio:
         _serve_app(host or "127.0.0.1", port or None, browser)
@@ -80,4 +81,4 @@ def _serve_app(host: str, port: int | None, browser: bool) -> None:
 
 def _open(url: str) -> None:
     if not webbrowser.open(url):
-        print("No browser could be opened: open that address in one.", flush=True)
+        print("No browser could be opened. Open this address in one.", flush=True)

@@ -30,22 +30,29 @@ TRIES = 5
 @app.command()
 @libraries_silenced()
 def enroll(
-    word: Annotated[str, typer.Argument(help="The word or phrase, as it is to be called.")],
+    word: Annotated[str, typer.Argument(help="Word or phrase to hear.")],
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RECORDING...]", help="Sound files or folders in which it is said.")
+        list[Path] | None,
+        typer.Argument(metavar="[RECORDING...]", help="Sound files or folders in which the word is said."),
     ] = None,
     recordings: Annotated[
-        list[Path] | None, typer.Option("--recordings", help="The same, as an option; may be repeated.")
+        list[Path] | None,
+        typer.Option("--recordings", help="Sound file or folder in which the word is said; repeatable."),
     ] = None,
     record: Annotated[
-        int | None, typer.Option("--record", min=1, max=100, help="Record so many from the microphone first.")
+        int | None,
+        typer.Option("--record", min=1, max=100, help="Number of takes to record from the microphone first."),
     ] = None,
-    play: Annotated[bool, typer.Option("--play", help="Play each take of --record back.")] = False,
-    device: Annotated[str | None, typer.Option("--device", help="Number of a microphone, or part of its name.")] = None,
-    say: Annotated[bool, typer.Option("--say", help="Let synthetic voices say it too, or alone.")] = False,
+    play: Annotated[bool, typer.Option("--play", help="Play back each take of --record.")] = False,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Number of the microphone, or part of its name.")
+    ] = None,
+    say: Annotated[bool, typer.Option("--say", help="Let synthetic voices say the word, too or alone.")] = False,
     sounds_like: Annotated[
         list[str] | None,
-        typer.Option("--sounds-like", help="Spelling to say in place of the word; may be repeated.", metavar="TEXT"),
+        typer.Option(
+            "--sounds-like", help="Spelling for the voices to read instead of the word; repeatable.", metavar="TEXT"
+        ),
     ] = None,
     voice: Annotated[str, typer.Option("--voice", help="Language of the voices: en, de, es, fr or it.")] = "en",
     voice_command: Annotated[
@@ -53,25 +60,26 @@ def enroll(
         typer.Option(
             "--voice-command",
             metavar="COMMAND",
-            help="Program that speaks too: {text} is what to say, {out} the WAV file to write; may be repeated.",
+            help="Program that speaks: {text} is what to say, {out} the WAV file to write; repeatable.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Artefact to write (default: WORD.onnx).")] = None,
     false_alarms: Annotated[
-        float, typer.Option("--false-alarms-per-hour", help="Rate in speech that the threshold is chosen for.")
+        float,
+        typer.Option("--false-alarms-per-hour", help="False alarms per hour of speech at which the threshold is set."),
     ] = 0.5,
     negatives: Annotated[
         list[Path] | None,
-        typer.Option("--negatives", help="Sound in which the word is not said, beside the package's; may be repeated."),
+        typer.Option("--negatives", help="More sound in which the word is not said; repeatable."),
     ] = None,
     add: Annotated[
-        Path | None, typer.Option("--add", metavar="MODEL", help="Model of enroll whose words the new one joins.")
+        Path | None, typer.Option("--add", metavar="MODEL", help="Model of `enroll` to add the word to.")
     ] = None,
-    bank: Annotated[Path | None, typer.Option("--bank", help="Another bank of speech than the package's.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+    bank: Annotated[Path | None, typer.Option("--bank", help="Bank of speech (default: the package's).")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed for random draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Make a model that hears a word of your own from a few recordings, and tell its error rates."""
+    """Make a model for your own word, and print its expected error rates."""
     from ..enrolment.enroll import check_request, fulfil
     from ..enrolment.say import Say
 
@@ -100,11 +108,11 @@ def enroll(
 
 @app.command()
 def combine(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Artefacts of enroll.")],
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Artefacts written by `enroll`.")],
     out: Annotated[Path, typer.Option("--out", help="Artefact to write.")],
-    bank: Annotated[Path | None, typer.Option("--bank", help="Another bank of speech than the package's.")] = None,
+    bank: Annotated[Path | None, typer.Option("--bank", help="Bank of speech (default: the package's).")] = None,
 ) -> None:
-    """Put the words of several models of enroll into one, which costs hardly more than one of them."""
+    """Combine the words of several models of `enroll` in one model."""
     from ..enrolment.enroll import combine as join
 
     words = join(models, out, bank)
@@ -114,11 +122,11 @@ def combine(
 @app.command()
 def advise(
     words: Annotated[list[str], typer.Argument(metavar="WORD...", help="Words or phrases to choose from.")],
-    bank: Annotated[Path | None, typer.Option("--bank", help="Another bank of speech than the package's.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="The advice as JSON.")] = False,
+    bank: Annotated[Path | None, typer.Option("--bank", help="Bank of speech (default: the package's).")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed for random draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the advice as JSON.")] = False,
 ) -> None:
-    """Compare words before you choose one: what sounds like them, and how often each will fire by mistake."""
+    """Compare words before you choose one: similar words, expected false alarms."""
     from ..enrolment.advise import advise as compare
 
     found = compare(words, bank, seed)
@@ -135,17 +143,17 @@ def print_advice(found: Sequence[Advice]) -> None:
     print_blocks(
         [
             advice_table(found),
-            "False alarms are those in an hour of English at which synthetic voices in noise at 10 dB are heard nine "
-            "times of ten. In brackets 95 % intervals.",
+            "False alarms are those per hour of English speech, at a threshold at which nine out of ten synthetic "
+            "voices are heard in noise at 10 dB. Brackets hold 95 % intervals.",
             *(_advice_lines(one) for one in found),
         ]
     )
 
 
 def _advice_lines(one: Advice) -> str:
-    near = ", ".join(f"{near.text} ({near.per_hour:.1f} an hour)" for near in one.near) or "none that is said"
+    near = ", ".join(f"{near.text} ({near.per_hour:.1f} per hour)" for near in one.near) or "no common word"
     fires_at = ", ".join(one.fires_at) or "nothing"
-    hints = "; ".join(one.hints) or "nothing speaks against it"
+    hints = "; ".join(one.hints) or "no objections"
     return f"{one.word}: {hints}.\nSounds like: {near}.\nFires at: {fires_at}."
 
 
@@ -154,7 +162,7 @@ def _name_unfit(report: Report) -> None:
     for name, reason in report.passed_over.items():
         complain(f"{name}: not used: {reason}", 1)
     for name in report.misfits:
-        complain(f"{name}: does not sound like the others; listen to it, and leave it out if it is another word", 1)
+        complain(f"{name}: does not sound like the others; listen to it, and leave it out if it is a different word", 1)
 
 
 def print_report(report: Report) -> None:
@@ -208,4 +216,4 @@ def _good_take(recorder: Recorder, which: str, word: str) -> Samples:
         if not take.problem:
             return take.audio
         complain(take.problem, 1)
-    raise KwsError(f"{which}: gave up after {TRIES} tries, expected a take that can be used; see to the microphone")
+    raise KwsError(f"{which}: gave up after {TRIES} tries, expected a usable take; check the microphone")

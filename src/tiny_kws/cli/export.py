@@ -19,24 +19,30 @@ if TYPE_CHECKING:
 
 @app.command()
 def export(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, best.pt for one, or hf://USER/NAME.")],
-    out: Annotated[Path, typer.Option("--out", help="The clip artefact to write, NAME.onnx; others lie beside it.")],
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint, such as best.pt, or hf://USER/NAME.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Clip artefact to write, NAME.onnx; others are written beside it.")
+    ],
     data: Annotated[
         Path | None, typer.Option("--data", help="Prepared data, whose validation clips the artefacts are checked on.")
     ] = None,
     stream: Annotated[
-        int | None, typer.Option("--stream", help="Also NAME.stream.onnx, in hops of 20, 40 or 80 ms.")
+        int | None, typer.Option("--stream", help="Hop in ms (20, 40 or 80): also write NAME.stream.onnx.")
     ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Also NAME.int8.onnx, calibrated on training clips.")] = False,
-    litert: Annotated[bool, typer.Option("--litert", help="Also NAME.tflite, NAME.int8.tflite and NAME.h.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also write NAME.int8.onnx, calibrated on training clips.")
+    ] = False,
+    litert: Annotated[
+        bool, typer.Option("--litert", help="Also write NAME.tflite, NAME.int8.tflite and NAME.h.")
+    ] = False,
     licence: Annotated[
-        str, typer.Option("--licence", help="Licence of the weights, to be stated in the files; known of bundled ones.")
+        str, typer.Option("--licence", help="Licence of the weights, stated in the files (known for bundled models).")
     ] = "",
     detector: Annotated[
-        Path | None, typer.Option("--detector", help="Detector settings to carry, of `evaluate-stream --save-config`.")
+        Path | None, typer.Option("--detector", help="Detector settings to include, written by `evaluate-stream`.")
     ] = None,
 ) -> None:
-    """Turn a checkpoint into ONNX files that take audio samples, each checked against it before it is kept."""
+    """Export a checkpoint to artefacts, and check each against the checkpoint."""
     from ..data.prepared import calibration_clips, open_prepared
     from ..evaluation.clip_sets import split_clips
     from ..export.exporter import CALIBRATION_CLIPS, Exporter, describe
@@ -67,7 +73,7 @@ def export(
         path = out.with_suffix(".stream.onnx")
         _print_parity(path, exporter.stream(path, hop))
     if prepared is None:
-        print("Accuracy was not measured: give --data PREPARED to check on recordings.")
+        print("Accuracy was not measured; add --data PREPARED to check on recordings.")
         return
     calibration = calibration_clips(prepared, CALIBRATION_CLIPS)
     if int8:

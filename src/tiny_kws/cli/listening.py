@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -29,18 +30,21 @@ StreamModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help=f"An .onnx artefact, a bundled model's name (default: {DEFAULT_MODELS['stream']}), or hf://USER/NAME.",
+        help=f"Artefact (.onnx), name of a bundled model (default: {DEFAULT_MODELS['stream']}), or hf://USER/NAME.",
     ),
 ]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Detector settings, a file of `calibrate`.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="File of detector settings, written by `calibrate`.")
+]
 ThresholdOption = Annotated[
-    float | None, typer.Option("--threshold", help="Of every label, 0 to 1, instead of those of model or --config.")
+    float | None,
+    typer.Option("--threshold", help="Threshold for every word, 0 to 1; replaces the model's or --config's."),
 ]
 
 
 WordsOption = Annotated[
     str | None,
-    typer.Option("--words", metavar="WORD,...", help="Words that count; all by default."),
+    typer.Option("--words", metavar="WORD,...", help="Words to detect (default: all)."),
 ]
 
 
@@ -59,30 +63,38 @@ def detector_config(
 def detect(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Sound files or folders; - is raw sound on stdin, as --format says."),
+        typer.Argument(metavar="PATH...", help="Sound files or folders; - reads raw samples from standard input."),
     ],
     model: StreamModelOption = None,
     config: ConfigOption = None,
     threshold: ThresholdOption = None,
     words: WordsOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="Write an Audacity label track of the one recording.")
+        Path | None, typer.Option("--labels", help="File for the events of one recording, as an Audacity label track.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw the one recording as PNG: waveform, probabilities, events.")
+        Path | None,
+        typer.Option("--plot", help="PNG file for a plot of one recording: waveform, probabilities, events."),
     ] = None,
     raw_format: Annotated[
-        str, typer.Option("--format", help="Of the sound on stdin: u8, s16le, s16be, s24le, s32le, f32le, f64le, ...")
+        str,
+        typer.Option(
+            "--format", help="Sample type on standard input: u8, s16le, s16be, s24le, s32le, f32le, f64le, ..."
+        ),
     ] = "s16le",
     rate: Annotated[
-        int, typer.Option("--rate", min=MIN_RATE, max=MAX_RATE, help="Of the sound on stdin, in Hz.")
+        int, typer.Option("--rate", min=MIN_RATE, max=MAX_RATE, help="Sample rate on standard input, in Hz.")
     ] = SAMPLE_RATE,
     channels: Annotated[
-        int, typer.Option("--channels", min=1, max=MAX_CHANNELS, help="Of the sound on stdin, interleaved.")
+        int,
+        typer.Option("--channels", min=1, max=MAX_CHANNELS, help="Number of interleaved channels on standard input."),
     ] = 1,
 ) -> None:
-    """Find words in recordings of any length; each is printed as it is heard, with the second it was heard in."""
+    """Find words in recordings of any length.
+
+    Each word is printed as soon as it is heard, with its start, end and confidence.
+    """
     sample_type = _sample_type(raw_format)
     loaded = open_model(model)
     detector = Detector(loaded, detector_config(loaded, config, threshold, words))
@@ -201,19 +213,25 @@ def listen(
     config: ConfigOption = None,
     threshold: ThresholdOption = None,
     words: WordsOption = None,
-    device: Annotated[str | None, typer.Option("--device", help="Number of a microphone, or part of its name.")] = None,
-    list_devices: Annotated[bool, typer.Option("--list-devices", help="Print the microphones there are.")] = False,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Number of the microphone, or part of its name.")
+    ] = None,
+    list_devices: Annotated[bool, typer.Option("--list-devices", help="List the microphones and exit.")] = False,
     on: Annotated[
         list[str] | None,
-        typer.Option("--on", metavar="LABEL=COMMAND", help="Start a command, without a shell; may be repeated."),
+        typer.Option(
+            "--on", metavar="LABEL=COMMAND", help="Command to start, without a shell, when LABEL is heard; repeatable."
+        ),
     ] = None,
     record_triggers: Annotated[
-        Path | None, typer.Option("--record-triggers", help="Folder to keep each event's sound in.")
+        Path | None, typer.Option("--record-triggers", help="Folder for the sound of each event.")
     ] = None,
-    seconds: Annotated[float | None, typer.Option("--seconds", min=0.1, help="End after so long.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0.1, help="Seconds to listen (default: until Ctrl-C).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Print the words that a microphone hears, as they come, until Ctrl-C (status 0)."""
+    """Listen to the microphone and print each word as it is heard, until Ctrl-C."""
     from ..listening.actions import Commands, Recordings
     from ..listening.microphone import Listener
     from ..listening.microphone import list_devices as find_devices
@@ -229,10 +247,12 @@ def listen(
         live = LiveLine()
         commands = Commands(on or [], names, live.complain, sys.stderr)
         recordings = Recordings(record_triggers, live.complain) if record_triggers else None
+        started, counts = time.monotonic(), Counter[str]()
         with suppress(KeyboardInterrupt), closing(Listener(loaded, settings, device, live.show).open()) as listener:
-            started = time.monotonic()
+            live.begin(listener.device.name, names)
             while seconds is None or time.monotonic() - started < seconds:
                 for event in listener.step():
+                    counts[event.label] += 1
                     heard = datetime.now(timezone.utc)
                     live.clear()
                     print_event(event, heard, as_json, _width_of_words(names))
@@ -240,4 +260,4 @@ def listen(
                     if recordings is not None:
                         recordings.keep(event, heard, listener.session.sound_of(event))
                 commands.reap()
-        live.clear()
+        live.end(counts, time.monotonic() - started)

@@ -6,6 +6,7 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from rich.cells import set_cell_size
@@ -24,7 +25,9 @@ METER_DB, METER_WIDTH = 60.0, 20
 def print_devices(devices: list[Device]) -> None:
     """Print what can be recorded from, the default with a star. Raises KwsError if there is nothing."""
     if not devices:
-        raise KwsError("found nothing to record from, expected a microphone; plug one in, or let this user reach it")
+        raise KwsError(
+            "found nothing to record from, expected a microphone; plug one in, or give this user access to it"
+        )
     width = max(width_of(printable(device.name)) for device in devices)
     for device in devices:
         facts = f"{device.channels:2} channels  {device.rate:6.0f} Hz  {device.host}"
@@ -47,6 +50,22 @@ class LiveLine:
         self._is_shown = sys.stderr.isatty()
         self._drawn_s = -math.inf
         self._level_db = -math.inf
+
+    def begin(self, device: str, words: Sequence[str]) -> None:
+        """Say which microphone is used, and what can be said to it."""
+        self._say(f"Listening on {device}; say {', '.join(words)}. Ctrl-C ends.")
+
+    def end(self, heard: Mapping[str, int], seconds: float) -> None:
+        """Say how many words were heard in this time, the most frequent first."""
+        self.clear()
+        n_words, minutes = sum(heard.values()), divmod(round(seconds), 60)
+        counts = ", ".join(f"{label} {n}" for label, n in sorted(heard.items(), key=lambda one: -one[1]))
+        what = f"{n_words} word{'' if n_words == 1 else 's'}" if n_words else "no words"
+        self._say(f"Heard {what} in {minutes[0]}:{minutes[1]:02} min{f': {counts}' if counts else ''}.")
+
+    def _say(self, line: str) -> None:
+        if self._is_shown:
+            print(printable(line), file=sys.stderr, flush=True)
 
     def show(self, status: Status) -> None:
         """Draw the line anew if it is time to; print a problem."""

@@ -22,49 +22,54 @@ def serve(
         list[str] | None,
         typer.Option(
             "--model",
-            help=f"A stream artefact or a bundled model (default: {DEFAULT_MODELS['stream']}); may be repeated.",
+            help=f"Stream artefact or name of a bundled model (default: {DEFAULT_MODELS['stream']}); repeatable.",
         ),
     ] = None,
     models: Annotated[
-        Path | None, typer.Option("--models", help="Folder of stream artefacts, looked at again while it serves.")
+        Path | None, typer.Option("--models", help="Folder of stream artefacts; changes are picked up while serving.")
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen at; 0.0.0.0 lets other machines in.")] = (
+    host: Annotated[str, typer.Option("--host", help="Address to serve at; 0.0.0.0 lets other machines in.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of Wyoming.")] = 10400,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of Wyoming.")] = 10400,
     http: Annotated[
-        int | None, typer.Option("--http", min=0, max=65535, help="Port of HTTP and WebSocket; without, there is none.")
+        int | None, typer.Option("--http", min=0, max=65535, help="Port of HTTP and WebSocket (default: off).")
     ] = None,
     token: Annotated[
-        str | None, typer.Option("--token", envvar="TINY_KWS_TOKEN", help="Secret that HTTP and WebSocket ask for.")
+        str | None,
+        typer.Option("--token", envvar="TINY_KWS_TOKEN", help="Secret that HTTP and WebSocket clients must send."),
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option("--name", help="Further name that browsers may call it by; may be repeated."),
+        typer.Option("--name", help="Another host name that browsers may use; repeatable."),
     ] = None,
     threshold: Annotated[
         list[str] | None,
-        typer.Option("--threshold", metavar="[WORD=]NUMBER", help="Of a word, or of all; may be repeated."),
+        typer.Option("--threshold", metavar="[WORD=]NUMBER", help="Threshold of a word, or of all words; repeatable."),
     ] = None,
     on: Annotated[
         list[str] | None,
-        typer.Option("--on", metavar="LABEL=COMMAND", help="Start a command, without a shell; may be repeated."),
+        typer.Option(
+            "--on", metavar="LABEL=COMMAND", help="Command to start, without a shell, when LABEL is heard; repeatable."
+        ),
     ] = None,
     save_triggers: Annotated[
-        Path | None, typer.Option("--save-triggers", help="Folder to keep each event's sound in.")
+        Path | None, typer.Option("--save-triggers", help="Folder for the sound of each event.")
     ] = None,
     mqtt: Annotated[
         str | None, typer.Option("--mqtt", help="Broker for events: mqtt://[USER:PASSWORD@]HOST[:PORT][/PREFIX].")
     ] = None,
-    connections: Annotated[int, typer.Option("--connections", min=1, help="Most at once.")] = 1000,
+    connections: Annotated[
+        int, typer.Option("--connections", min=1, help="Largest number of connections at once.")
+    ] = 1000,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", min=1, help="Most of sound on one connection; any by default.")
+        float | None, typer.Option("--seconds", min=1, help="Longest sound on one connection (default: no limit).")
     ] = None,
     announce: Annotated[
-        bool, typer.Option("--announce/--no-announce", help="Let Home Assistant find it by zeroconf.")
+        bool, typer.Option("--announce/--no-announce", help="Announce the server to Home Assistant by zeroconf.")
     ] = True,
 ) -> None:
-    """Serve Wyoming, Home Assistant's protocol for wake words, and WebSocket, until Ctrl-C or SIGTERM (status 0)."""
+    """Serve wake words to Home Assistant (Wyoming), WebSocket and HTTP clients, until Ctrl-C."""
     from ..listening.actions import Commands, Recordings
     from ..serving.library import Library
     from ..serving.run import Address, serve
@@ -109,7 +114,7 @@ def _thresholds(texts: list[str]) -> dict[str, float]:
         except ValueError as error:
             raise UsageError(f"--threshold: found {text!r}, expected a number or WORD=NUMBER") from error
         if not 0 < value <= 1:
-            raise UsageError(f"--threshold: found {text!r}, expected over 0, up to 1")
+            raise UsageError(f"--threshold: found {text!r}, expected a number above 0, at most 1")
         found[word] = value
     return found
 

@@ -15,25 +15,29 @@ def push(
     repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="Repository on the Hugging Face Hub.")],
     folder: Annotated[
         Path | None,
-        typer.Option("--folder", help="Folder of a training: best.pt, what was measured, figures, artefacts if any."),
+        typer.Option("--folder", help="Folder of a training: best.pt, measurements, figures, artefacts if any."),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="The artefacts' name, in the folder or bundled (default: the folder's or NAME)."),
+        typer.Option(
+            "--model", help="Name of the artefacts, in the folder or bundled (default: the folder's, or NAME)."
+        ),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make the repositories private if they are new.")] = False,
-    space: Annotated[bool, typer.Option("--space/--no-space", help="Also a Space that shows the model.")] = True,
+    private: Annotated[bool, typer.Option("--private", help="Make new repositories private.")] = False,
+    space: Annotated[
+        bool, typer.Option("--space/--no-space", help="Also push a Space where the model can be tried.")
+    ] = True,
     dry_run: Annotated[
-        Path | None, typer.Option("--dry-run", help="Write what would be uploaded into this new folder instead.")
+        Path | None, typer.Option("--dry-run", help="New folder to write the upload to; nothing is uploaded.")
     ] = None,
 ) -> None:
-    """Share a model on the Hugging Face Hub: artefacts, best.pt, measurements, a model card, and a Space."""
+    """Push a model to the Hugging Face Hub, with measurements, a card and a Space."""
     from ..sharing import publish
 
     publish.check_repo(repo)
     parts = publish.collect(model or (None if folder else repo.partition("/")[2]), folder)
     if space and not publish.can_be_shown(parts):
-        complain("without a Space, whose app needs a clip artefact beside the stream artefact", 0)
+        complain("not pushing a Space, because its app needs a clip artefact and a stream artefact", 0)
         space = False
     if dry_run is not None:
         publish.write_all(parts, repo, dry_run, space)

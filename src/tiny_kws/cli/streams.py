@@ -37,35 +37,49 @@ class PresetName(str, Enum):
 @libraries_silenced()
 def make_stream(
     out: Annotated[Path, typer.Argument(help="New folder for recordings, manifests and stream.json.")],
-    clips: Annotated[Path, typer.Option("--clips", help="Folder of word folders: WORD/SPEAKER_nohash_0.wav.")],
+    clips: Annotated[
+        Path, typer.Option("--clips", help="Folder of word folders, with files such as WORD/SPEAKER_nohash_0.wav.")
+    ],
     words: Annotated[
         str | None,
-        typer.Option(
-            "--words", "--labels", metavar="WORD,...", help="The keywords; by default the ten of Speech Commands."
-        ),
+        typer.Option("--words", "--labels", metavar="WORD,...", help="Keywords (default: the ten of Speech Commands)."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="A model whose words are the keywords, instead of --words.")
+        str | None, typer.Option("--model", help="Model whose words are the keywords, instead of --words.")
     ] = None,
     noise: Annotated[Path | None, typer.Option("--noise", help="Folder of noises without speech.")] = None,
     rooms: Annotated[Path | None, typer.Option("--rooms", help="Folder of room impulse responses.")] = None,
     speech: Annotated[
-        Path | None, typer.Option("--speech", help="Folder of sentences; its manifest.csv has columns file and label.")
+        Path | None, typer.Option("--speech", help="Folder of sentences with a manifest.csv (columns file and label).")
     ] = None,
-    preset: Annotated[PresetName | None, typer.Option("--preset", help="A published recipe instead.")] = None,
-    snr: Annotated[str | None, typer.Option("--snr", help="Conditions: clean,20,10,5,0 by default.")] = None,
-    speech_hours: Annotated[float | None, typer.Option(min=0.0, help="Of running speech (1).")] = None,
-    noise_hours: Annotated[float | None, typer.Option(min=0.0, help="Of noise without speech (1).")] = None,
-    keywords: Annotated[int | None, typer.Option(min=0, help="Of all keywords together (500).")] = None,
-    others: Annotated[int | None, typer.Option(min=0, help="Words that are no keywords (200).")] = None,
-    room_share: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Recordings in a room (0.3).")] = None,
-    split: Annotated[str, typer.Option(help="Of the clips: validation, testing, training or all.")] = "validation",
-    part: Annotated[int | None, typer.Option(min=0, max=2, help="Third of noises and rooms; all by default.")] = None,
-    speech_part: Annotated[int | None, typer.Option(min=0, max=2, help="Third of the speakers of speech.")] = None,
-    trust_speech: Annotated[bool, typer.Option("--trust-speech", help="Take sentences without transcript.")] = False,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    preset: Annotated[PresetName | None, typer.Option("--preset", help="Published recipe to follow instead.")] = None,
+    snr: Annotated[
+        str | None, typer.Option("--snr", help="Conditions, in dB or clean (default: clean,20,10,5,0).")
+    ] = None,
+    speech_hours: Annotated[float | None, typer.Option(min=0.0, help="Hours of running speech (default: 1).")] = None,
+    noise_hours: Annotated[
+        float | None, typer.Option(min=0.0, help="Hours of noise without speech (default: 1).")
+    ] = None,
+    keywords: Annotated[
+        int | None, typer.Option(min=0, help="Number of keywords, all together (default: 500).")
+    ] = None,
+    others: Annotated[int | None, typer.Option(min=0, help="Number of other words (default: 200).")] = None,
+    room_share: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of the recordings that are in a room (default: 0.3).")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Split of the clips: validation, testing, training or all.")
+    ] = "validation",
+    part: Annotated[
+        int | None, typer.Option(min=0, max=2, help="Third of the noises and rooms to use (default: all).")
+    ] = None,
+    speech_part: Annotated[
+        int | None, typer.Option(min=0, max=2, help="Third of the speakers of sentences to use (default: all).")
+    ] = None,
+    trust_speech: Annotated[bool, typer.Option("--trust-speech", help="Use sentences without a transcript.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for all draws.")] = 0,
 ) -> None:
-    """Build long recordings with labelled words, in several levels of noise, to measure listening on."""
+    """Build long recordings with labelled words, in several levels of noise."""
     from ..evaluation.synthesis import build
     from ..evaluation.synthesis.protocols import preset_settings
 
@@ -104,7 +118,7 @@ def _keywords(clips: Path, words: str | None, model: str | None) -> tuple[str, .
     from ..data.word_folders import parse_words
 
     if words is not None and model is not None:
-        raise UsageError("found --words and --model, expected one of them to say the keywords")
+        raise UsageError("found --words and --model, expected one of them to name the keywords")
     if words is not None:
         return parse_words(words)
     if model is not None:
@@ -129,19 +143,21 @@ class RuleName(str, Enum):
 @app.command("evaluate-stream")
 @libraries_silenced()
 def evaluate_stream(
-    model: Annotated[str, typer.Argument(help="An .onnx artefact, or the name of a bundled model.")],
-    manifest: Annotated[Path, typer.Option("--manifest", help="Labelled words, JSON lines; as of `make-stream`.")],
+    model: Annotated[str, typer.Argument(help="Artefact (.onnx) or name of a bundled model.")],
+    manifest: Annotated[
+        Path, typer.Option("--manifest", help="JSON lines of labelled words, as written by `make-stream`.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics.json and det.png.")],
     rule: Annotated[
-        RuleName, typer.Option("--rule", help="What counts as a hit; MLPerf Tiny's gives a word 1 s after its end.")
+        RuleName, typer.Option("--rule", help="Rule for hits; mlperf-tiny accepts an event up to 1 s after the word.")
     ] = RuleName.tiny_kws,
     config: ConfigOption = None,
     words: WordsOption = None,
     save_config: Annotated[
-        Path | None, typer.Option("--save-config", help="Settings that give 1 false alarm an hour, for `detect`.")
+        Path | None, typer.Option("--save-config", help="File for the settings that give 1 false alarm per hour.")
     ] = None,
 ) -> None:
-    """Count misses and false alarms an hour over long recordings with labelled words."""
+    """Measure the miss rate and false alarms per hour on labelled recordings."""
     from ..evaluation.figures import plot_det
     from ..evaluation.metrics import METRICS, Artefact, Manifest, StreamMetrics
     from ..evaluation.rates import evaluate_streams
@@ -222,7 +238,7 @@ def _chosen_on(config: Path) -> ChosenOn | None:
 
 
 def _save_config(path: Path, model: StreamModel | Classifier, settings: DetectorConfig, metrics: StreamMetrics) -> None:
-    """Write the settings that reach one false alarm an hour over everything, with what was measured held out."""
+    """Write the settings that reach one false alarm per hour over everything, with what was measured held out."""
     from ..evaluation.metrics import ChosenOn
     from ..evaluation.rates import REPORTED_RATE
     from ..evaluation.streams import with_threshold
@@ -235,7 +251,7 @@ def _save_config(path: Path, model: StreamModel | Classifier, settings: Detector
     )
     threshold = point.thresholds[0]
     if threshold is None:
-        raise KwsError(f"{path}: not written, no threshold gives as few as {REPORTED_RATE:g} false alarms an hour")
+        raise KwsError(f"{path}: not written, no threshold gives as few as {REPORTED_RATE:g} false alarms per hour")
     measured = {"in_sample": point} if scores.held_out.in_sample else {"held_out": held_out}
     chosen_on = ChosenOn(metrics.manifest.name, metrics.manifest.sha256)
     expected = to_json({**measured, "chosen_on": chosen_on})
@@ -247,19 +263,21 @@ def _save_config(path: Path, model: StreamModel | Classifier, settings: Detector
 def calibrate_room(
     room: Annotated[
         list[Path],
-        typer.Option("--room", help="Sound of the room without keywords, ten minutes or more; file or folder, repeat."),
+        typer.Option(
+            "--room", help="Recording of the room without keywords, ten minutes or more; file or folder; repeatable."
+        ),
     ],
     examples: Annotated[
-        Path, typer.Option("--examples", help="Spoken examples: folder of LABEL/*.wav, or a manifest.")
+        Path, typer.Option("--examples", help="Examples of each word: folder of LABEL/*.wav, or a manifest.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Settings to write, a JSON file for --config.")],
+    out: Annotated[Path, typer.Option("--out", help="Settings file to write, for --config.")],
     model: StreamModelOption = None,
     words: WordsOption = None,
     rate_per_hour: Annotated[
-        float, typer.Option("--rate-per-hour", min=0.0, help="False alarms an hour to aim at, of all words together.")
+        float, typer.Option("--rate-per-hour", min=0.0, help="False alarms per hour to aim at, for all words together.")
     ] = 1.0,
 ) -> None:
-    """Fit each word's threshold to a room and a voice, and say what to expect of it."""
+    """Fit thresholds to your room and voice, and print what to expect."""
     from ..audio import find_sound_files
     from ..evaluation import calibration, streams
     from ..json_form import to_json
@@ -307,14 +325,14 @@ def _print_calibration(expected: Expectation) -> None:
         low, high = (100 * x for x in expected.miss_rate_interval)
         lines.append(
             f"missed: {expected.misses} of {expected.examples} examples, {100 * expected.miss_rate:.1f} % "
-            f"(95 % interval {low:.1f} to {high:.1f}), each with thresholds from the others"
+            f"(95 % interval {low:.1f} to {high:.1f}), each with thresholds chosen on the others"
         )
     low, high = expected.alarms.false_alarms_per_hour_interval or (0.0, 0.0)
     lines.append(
         f"false alarms: {expected.alarms.false_alarms} in {60 * expected.room_hours:.1f} minutes, {low:.2f} to "
-        f"{high:.2f} an hour (95 % interval), each half of the room with thresholds from the other"
+        f"{high:.2f} per hour (95 % interval), each half of the room with thresholds chosen on the other"
     )
     if high > expected.rate_per_hour_asked:
-        lines.append(f"So short a recording cannot show {expected.rate_per_hour_asked:g} an hour: a longer one can.")
+        lines.append(f"The recording is too short to show {expected.rate_per_hour_asked:g} per hour; a longer one can.")
     columns = ("label", "threshold", "the model's", "examples", "missed", "why")
     print_blocks([Table(columns, rows), "\n".join(lines)])

@@ -62,54 +62,58 @@ RECIPES = {
 def train(
     data: Annotated[Path, typer.Argument(help="Prepared data.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints, curves and TensorBoard events.")],
-    model: Annotated[Network, typer.Option("--model", help="The network; all but ds-cnn stream.")] = Network.ds_cnn,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on, exactly, from where it was saved last.")] = False,
+    model: Annotated[Network, typer.Option("--model", help="Network; all except ds-cnn can stream.")] = Network.ds_cnn,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume exactly where the training was last saved.")] = False,
     recipe: Annotated[
         Recipe | None,
-        typer.Option("--recipe", help="clips (for ds-cnn by default), windows (for the others), streams, or mixed."),
+        typer.Option(
+            "--recipe",
+            help="Training material: clips (default for ds-cnn), windows (default for others), streams or mixed.",
+        ),
     ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
-            min=1, help=f"By default {', '.join(f'{its.epochs} by {kind.value}' for kind, its in RECIPES.items())}."
+            min=1,
+            help=f"Epochs (default: {', '.join(f'{kind.value} {its.epochs}' for kind, its in RECIPES.items())}).",
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=2, help="Clips, windows or streams of a step; there are half as many streams beside windows."),
+        typer.Option(min=2, help="Clips, windows or streams in each step; mixed takes half as many streams."),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="At its peak.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate.")] = None,
     leave_out: Annotated[
-        str, typer.Option("--leave-out", help="Other words to keep out of the training, by commas: bed,four.")
+        str, typer.Option("--leave-out", help="Other words to keep out of the training, such as bed,four.")
     ] = "",
-    first: Annotated[
-        Path | None, typer.Option("--from", help="Begin with the weights of this checkpoint, of the same network.")
-    ] = None,
+    first: Annotated[Path | None, typer.Option("--from", help="Checkpoint of the same network to start from.")] = None,
     teachers: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--teacher", help="Of windows: learn also from this checkpoint's answers, or several's on average."
-        ),
+        typer.Option("--teacher", help="Checkpoint whose answers are learnt too, on windows; repeatable."),
     ] = None,
     teacher_weight: Annotated[
         float | None,
         typer.Option(
             min=0.0,
             max=1.0,
-            help=f"Of a teacher's answers, against the labels; {TrainConfig.teacher_weight} by default.",
+            help=f"Weight of the teachers' answers against the labels (default: {TrainConfig.teacher_weight}).",
         ),
     ] = None,
     hard_negatives: Annotated[
-        bool, typer.Option("--hard-negatives", help="Of streams: look for what fires wrongly before each epoch.")
+        bool,
+        typer.Option(
+            "--hard-negatives", help="Search for sounds that cause false alarms before each epoch, on streams."
+        ),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0)] = TrainConfig.seed,
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = TrainConfig.precision,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best there is by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for weights and draws.")] = TrainConfig.seed,
+    precision: Annotated[str, typer.Option(help="Precision: auto, float32 or bfloat16.")] = TrainConfig.precision,
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda or mps (default: the best available).")] = None,
 ) -> None:
-    """Train a network; the best checkpoint by validation accuracy is OUT/best.pt, of a training on streams the last.
+    """Train a network on prepared data.
 
-    On a CPU of a server any recipe takes about an hour (docs/train.md), on others many; it says how much is left.
-    Under torchrun its processes train together: torchrun --nproc-per-node 2 -m tiny_kws train DATA --out OUT.
+    OUT/best.pt is the checkpoint with the best validation accuracy, or the last one if the recipe is streams. On a
+    server's CPU a training takes about an hour (docs/train.md), on other computers many; the time left is shown. To
+    train in several processes: torchrun --nproc-per-node 2 -m tiny_kws train DATA --out OUT.
     """
     from ..data.prepared import open_prepared
     from ..training.checkpoint import load_checkpoint
@@ -153,7 +157,9 @@ def train(
 
 def _with_hard_negatives(config: TrainConfig) -> TrainConfig:
     if config.streams is None:
-        raise UsageError("found --hard-negatives without streams, expected a training on some; add --recipe mixed")
+        raise UsageError(
+            "found --hard-negatives without streams, expected a training on streams; add --recipe streams or mixed"
+        )
     return replace(config, streams=replace(config.streams, hard_negatives=HARD_NEGATIVES))
 
 

@@ -121,7 +121,7 @@ def _fetch(archive: Archive, partial: Path, progress: Progress) -> None:
             return
     raise DataError(
         f"{archive.url}: {reason}; {_size_of(partial)} of {archive.size} bytes are here, "
-        "check the network and run the same command again to go on from there"
+        "check the network and run the same command again to resume"
     )
 
 
@@ -175,7 +175,7 @@ def _first_byte(response: http.client.HTTPResponse, archive: Archive, asked: int
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         if not found or int(found[1]) != asked:
             partial.unlink(missing_ok=True)
-            raise _LostError("the server sent other bytes than those asked for")
+            raise _LostError("the server sent different bytes from those requested")
         first, offered = asked, found[2]
     if offered is not None and offered != str(archive.size):
         raise DataError(
@@ -205,7 +205,9 @@ def _verify(file: Path, archive: Archive) -> None:
         found, expected = (f"SHA-256 {digest[:12]}..." for digest in (sha256_of(file), archive.sha256))
     if found != expected:
         file.unlink()
-        raise DataError(f"{file}: has {found}, expected {expected}; it was damaged on its way and removed, try again")
+        raise DataError(
+            f"{file}: has {found}, expected {expected}; it was damaged in transit and has been removed, try again"
+        )
 
 
 def _unpack(file: Path, folder: Path, progress: Progress) -> None:
@@ -226,7 +228,7 @@ def _unpack(file: Path, folder: Path, progress: Progress) -> None:
                     pass
         except DAMAGE as error:
             raise DataError(
-                f"{file}: is no whole tar.gz ({_one_line(error)}), expected one; remove it and try again"
+                f"{file}: is not a complete tar.gz ({_one_line(error)}), expected one; remove it and try again"
             ) from error
     progress(folder.name, size, size)
 

@@ -236,7 +236,7 @@ def _by_group(sounds: Iterable[Sound]) -> dict[str, list[Sound]]:
 def _of_part(sounds: list[Sound], part: int | None, folder: Path) -> list[Sound]:
     kept = [sound for sound in sounds if part is None or part_of(sound.group) == part]
     if not kept:
-        raise DataError(f"{folder}: none of its {len(sounds)} recordings is of part {part}; take another part or all")
+        raise DataError(f"{folder}: none of its {len(sounds)} recordings is in part {part}; use another part or all")
     return kept
 
 

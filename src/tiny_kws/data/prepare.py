@@ -140,8 +140,8 @@ def _window_of(config: PrepareConfig) -> int:
     low, high = WINDOW_MS
     if not low <= config.window_ms <= high or config.window_ms % 20:
         raise UsageError(
-            f"found a window of {config.window_ms:g} ms, expected {low:g} to {high:g} in steps of 20; a word is whole "
-            "in 1000, a phrase in 1500"
+            f"found a window of {config.window_ms:g} ms, expected {low:g} to {high:g} in steps of 20; a word fits in "
+            "1000, a phrase in 1500"
         )
     return round(config.window_ms * SAMPLE_RATE / 1000)
 
@@ -165,7 +165,7 @@ def _read_speech_commands(source: Path, sources: Sources) -> Material:
         named=speech_commands.SOURCE,
         licence=speech_commands.SOURCE_LICENCE,
         missing=archive.missing,
-        notes=tuple(_unused_note(word, count, words, "and not used") for word, count in archive.strange.items()),
+        notes=tuple(_unused_note(word, count, words, "so not used") for word, count in archive.strange.items()),
         is_own=False,
     )
 
@@ -176,7 +176,7 @@ def _explain_other_folder(source: Path) -> None:
     if found:
         raise DataError(
             f"{source}: is not the Speech Commands layout, but has folders of the words {', '.join(found)}; name those "
-            f"to be heard: --words {','.join(found[:3])}"
+            f"to hear: --words {','.join(found[:3])}"
         )
 
 
@@ -192,15 +192,15 @@ def _read_words(source: Path, words: Sequence[str], speakers: Path | None, sourc
     named = sources if credited else _own_sources(folder, sources)
     found, bills = gather(_named(folder, ".."), named, own, words)
     counts = Counter(clip.word for clips in recordings.splits.values() for clip in clips)
-    notes = [_unused_note(word, counts[word], words, "so heard as unknown") for word in counts if word not in words]
+    notes = [_unused_note(word, counts[word], words, "so labelled unknown") for word in counts if word not in words]
     noises = _read_noises(folder, "*") if (folder / NOISE_FOLDER).is_dir() else {}
     if not noises:
         noises = {MADE_NOISE: _made_noise()}
         notes.append(
-            f"there is no {NOISE_FOLDER}/ with sound in it, so silence is made-up noise; put recordings of rooms there"
+            f"there is no {NOISE_FOLDER}/ with sound, so silence is synthetic noise; put recordings of rooms there"
         )
     if all(word in words for word in counts):
-        notes.append("there are no folders of other words, so unknown is these words played backwards; add some")
+        notes.append("there are no folders of other words, so unknown is your words played backwards; add some")
     return Material(
         words=tuple(words),
         recordings=recordings,
@@ -341,7 +341,7 @@ def _write_material(folder: Path, kind: str, found: Sequence[Recording], unreada
             unreadable.append(str(error))
             continue
         if not pcm.any():  # a room response of it would have no level to be brought to
-            unreadable.append(f"{recording.path}: holds nothing but digital silence, expected sound")
+            unreadable.append(f"{recording.path}: holds only digital silence, expected sound")
             continue
         sounds.append(pcm)
         excerpts.append(Excerpt(recording.file, recording.group, len(pcm)))

@@ -32,7 +32,7 @@ LEFT_OUT = "left out"
 MATERIAL = ("noise", "rooms", "speech")
 """Recordings of other sources, by their use; each in a file of its own."""
 NO_SPAN = (-1, -1)
-"""Of a row in which no word was found, or none is said."""
+"""The span in a row without a word."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def open_prepared(folder: Path) -> PreparedData:
         spans = np.load(folder / "spans.npy")
     except (OSError, ValueError, LookupError, TypeError, EOFError, UsageError, csv.Error) as error:
         raise DataError(
-            f"{folder}: is no prepared data ({error}); run `tiny-kws data prepare SOURCE --out {folder}` first"
+            f"{folder}: is not prepared data ({error}); run `tiny-kws data prepare SOURCE --out {folder}` first"
         ) from error
     if bank.shape != (len(clips), window) or bank.dtype != np.int16:
         raise DataError(f"{folder}: the bank is {bank.shape} {bank.dtype}, expected {(len(clips), window)} int16")

@@ -47,7 +47,9 @@ class ShardBank:
             self._files.append(np.memmap(path, np.uint8, "r"))
             places |= {row: (number, start) for row, start in zip(shard["rows"], shard["starts"], strict=True)}
         if sorted(places) != list(range(len(places))):
-            raise DataError(f"{folder / INDEX}: names no whole bank, expected every row once; write the shards again")
+            raise DataError(
+                f"{folder / INDEX}: does not cover the bank, expected every row once; write the shards again"
+            )
         self._places = np.array([places[row] for row in range(len(places))], np.int64).reshape(-1, 2)
         self.shape = (len(places), window)
 

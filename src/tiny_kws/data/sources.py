@@ -98,7 +98,7 @@ def read_sources(path: Path = SOURCES) -> Sources:
             f"{path}: found the settings {', '.join(content)}, expected licences, and source for each source"
         )
     if not (isinstance(licences, list) and all(isinstance(licence, str) for licence in licences)):
-        raise DataError(f"{path}: found the licences {licences!r}, expected a list of texts")
+        raise DataError(f"{path}: found the licences {licences!r}, expected a list of strings")
     for source in sources:
         _check(source, path)
     return Sources(sources, tuple(licences))
@@ -106,7 +106,7 @@ def read_sources(path: Path = SOURCES) -> Sources:
 
 def _check(source: Source, path: Path) -> None:
     if not all(isinstance(text, str) for text in (source.name, source.folder, source.use, source.attribution)):
-        raise DataError(f"{path}: name, folder, use or attribution of {source.name!r} is no text, expected texts")
+        raise DataError(f"{path}: name, folder, use or attribution of {source.name!r} is not text, expected text")
     if source.use not in USES:
         raise DataError(f"{path}: {source.name} has the use {source.use!r}, expected one of {', '.join(USES)}")
     counts = source.recordings
@@ -211,7 +211,7 @@ def _read_manifest(path: Path, columns: set[str]) -> Sequence[dict[str, str]]:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error}), expected a line a recording") from error
+        raise DataError(f"{path}: cannot be read ({error}), expected one line per recording") from error
     missing = sorted(columns - set(lines[0] if lines else ()))
     if missing:
         raise DataError(f"{path}: has no column {', '.join(missing)}, expected {', '.join(sorted(columns))}")

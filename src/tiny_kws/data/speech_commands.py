@@ -57,7 +57,7 @@ OTHER_WORDS = (
 
 
 NOISE_PATTERN = "*.wav"
-"""Of the recordings of background noise; a README lies beside them."""
+"""File names of the recordings of background noise; a README lies beside them."""
 
 WORDS_FOLDER = "speech_commands_v0.02"
 TEST_FOLDER = "speech_commands_test_set_v0.02"

@@ -26,7 +26,7 @@ LISTED_SPLITS = ("validation", "testing")
 NEEDED = ("training", "validation")
 """Splits that each word has to be in."""
 SHARES = {"training": 0.8, "validation": 0.1, "testing": 0.1}
-"""Of the speakers, or of the clips where nothing is known of speakers, before every word has some in each."""
+"""Shares of the speakers, or of the clips if the speakers are unknown, before every word has some in each split."""
 
 NOISE_FOLDER = "_background_noise_"
 SPEAKER_TABLES = ("speakers.csv", "manifest.csv")
@@ -34,7 +34,7 @@ SPEAKER_MARK = "_nohash_"
 
 BY_LISTS = "by the lists beside the clips"
 BY_SPEAKERS = "by speaker"
-BY_CLIPS = "clip by clip, since nothing tells who speaks"
+BY_CLIPS = "clip by clip, because nothing says who speaks"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def parse_words(text: str) -> tuple[str, ...]:
     """
     words = tuple(composed(word.strip()) for word in text.split(",") if word.strip())
     if not words:
-        raise UsageError(f"found the words {text!r}, expected one or more, by commas: computer,lights")
+        raise UsageError(f"found the words {text!r}, expected one or more, separated by commas: computer,lights")
     check_words(words)
     return words
 
@@ -78,14 +78,12 @@ def check_words(words: Sequence[str]) -> None:
     """Raise UsageError for words that name no folder, are labels of another meaning, or differ in case alone."""
     for word in words:
         if word.casefold() in (SILENCE, UNKNOWN):
-            raise UsageError(
-                f"found the word {word!r}, which is the label of what is no word; name its folder otherwise"
-            )
+            raise UsageError(f"found the word {word!r}, which is a label for other sound; rename its folder")
         if word.startswith(("_", ".")) or "/" in word or "\\" in word or not word.isprintable():
             raise UsageError(f"found the word {word!r}, expected the name of a folder, without a leading _ or .")
     twins = _twins(words)
     if twins:
-        raise UsageError(f"found the words {' and '.join(twins)}, which differ in case or form alone; take one of them")
+        raise UsageError(f"found the words {' and '.join(twins)}, which differ only in case or form; use one of them")
 
 
 def composed(text: str) -> str:
@@ -108,7 +106,7 @@ def word_folders(folder: Path) -> dict[str, Path]:
     twins = _twins(names)
     if twins:
         raise DataError(
-            f"{folder}: the folders {'/ and '.join(twins)}/ differ in case or form alone; put their clips in one"
+            f"{folder}: the folders {'/ and '.join(twins)}/ differ only in case or form; put their clips in one"
         )
     return dict(zip(names, found, strict=True))
 
@@ -190,7 +188,7 @@ def _different(word: str, files: Sequence[Path]) -> tuple[list[Path], list[str]]
         alone = by_size[path.stat().st_size] == 1
         kept.setdefault(str(path).encode() if alone else hashlib.sha256(path.read_bytes()).digest(), path)
     n_twice = len(files) - len(kept)
-    note = f"{word}/: {n_twice} of {len(files)} clips hold the same bytes as another, and are left out"
+    note = f"{word}/: {n_twice} of {len(files)} clips are copies of another, and are left out"
     return list(kept.values()), [note] if n_twice else []
 
 
@@ -222,7 +220,7 @@ def read_speakers(folder: Path, table: Path | None) -> dict[str, str]:
     if not lines or not {"file", "speaker"} <= set(lines[0]):
         if table is None:  # some other manifest
             return {}
-        raise DataError(f"{found}: lacks the columns file and speaker, expected a line a clip with both")
+        raise DataError(f"{found}: lacks the columns file and speaker, expected one line per clip with both")
     return {composed(line["file"] or ""): line["speaker"] or "" for line in lines}
 
 
@@ -231,7 +229,9 @@ def read_list(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}), expected a path a line; fetch the archive again") from error
+        raise DataError(
+            f"{path}: cannot be read ({error}), expected one path per line; download the archive again"
+        ) from error
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -260,7 +260,7 @@ def _by_lists(folder: Path, clips: list[WordClip], words: Sequence[str], notes: 
             if not any(clip.word == word for clip in splits[split]):
                 raise DataError(
                     f"{folder}: its lists leave no clip of {word} for {split}, expected some; change the lists, or "
-                    "take them away to have the clips divided"
+                    "remove them to have the clips divided"
                 )
     return Recordings(folder, splits, BY_LISTS, tuple(notes))
 

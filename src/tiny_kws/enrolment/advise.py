@@ -17,9 +17,9 @@ from .say import Say, spoken
 from .sounds import bare, lexicon, n_syllables, nearest, sounds_of
 
 HEARD_IN_NOISE = 0.9
-"""Of the voices' takes at 10 dB, where candidates are compared by their false alarms."""
+"""The share of the voices' takes at 10 dB that are heard when candidates are compared by false alarms."""
 NEAREST = 6
-"""Of what sounds alike, as many are told."""
+"""How many similar words are listed."""
 NEAR = 0.45
 """How far what sounds alike may be."""
 FEW_SYLLABLES, FEW_SOUNDS = 3, 5
@@ -110,12 +110,12 @@ def _known_sounds(text: str) -> str:
 def _hints(sounds: str, per_hour: float, near: Sequence[Near]) -> list[str]:
     hints = []
     if n_syllables(sounds) < FEW_SYLLABLES:
-        hints.append("it is short: a word of three syllables or more, or a phrase, is told apart far better")
+        hints.append("it is short: three syllables or more, or a phrase, are recognised far better")
     elif len(set(bare(sounds))) < FEW_SOUNDS:
-        hints.append("it repeats few sounds: a word of more different ones is told apart better")
+        hints.append("it has few different sounds: a word with more of them is recognised better")
     if per_hour >= COMMON_PER_HOUR:
-        hints.append(f"it is said {per_hour:.1f} times in an hour of speech, and fires each time")
+        hints.append(f"it is said {per_hour:.1f} times per hour of speech, and fires each time")
     common = [one for one in near if one.per_hour >= COMMON_PER_HOUR]
     if common:
-        hints.append(f"{common[0].text!r} sounds like it and is said {common[0].per_hour:.1f} times in an hour")
+        hints.append(f"{common[0].text!r} sounds like it and is said {common[0].per_hour:.1f} times per hour")
     return hints

@@ -38,7 +38,7 @@ LEVELS = np.array(
 """What four bits of a vector, which has a mean of 0 and a deviation of 1, stand for (Max 1960)."""
 READERS, HOMES, CHILDREN, LANGUAGES, OWN = "readers", "homes", "children", "languages", "yours"
 KINDS = (READERS, HOMES, CHILDREN, LANGUAGES, OWN)
-"""Who speaks in a stretch.
+"""The kinds of speakers.
 
 In English adults who read books aloud, adults at microphones of their own, children and learners; then people in other
 languages, and what a user adds.
@@ -107,7 +107,7 @@ class Bank:
         return {word: count / hours for word, count in Counter(word for _, word in self.words).items()}
 
     def hours(self, kind: str | None = None) -> float:
-        """Of speech, of one kind or all."""
+        """Hours of speech, of one kind or all."""
         rows = sum(s.stop - s.start for s in self.stretches if kind in (None, s.kind))
         return rows * self.hop / SAMPLE_RATE / 3600
 
@@ -139,7 +139,7 @@ def read_bank(path: Path | None = None) -> Bank:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"{path}: the bank of speech cannot be read ({error.strerror}), expected the one of the package; install "
+            f"{path}: the bank of speech cannot be read ({error.strerror}), expected the one in the package; install "
             "tiny-kws again or name another with --bank"
         ) from error
     try:
@@ -156,8 +156,8 @@ def read_bank(path: Path | None = None) -> Bank:
         )
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, sf.LibsndfileError) as error:
         raise DataError(
-            f"{path}: is no bank of speech or was damaged ({error}), expected the one of the package; install tiny-kws "
-            "again"
+            f"{path}: is not a bank of speech or is damaged ({error}), expected the one in the package; install "
+            "tiny-kws again"
         ) from error
 
 

@@ -26,12 +26,12 @@ from .takes import Take, read_takes, sound_files
 from .vary import Surroundings, in_noise
 
 NOISE_DRAWS = 4
-"""Of noise at 10 dB over each take, to tell misses by."""
+"""How many draws of noise at 10 dB are mixed with each take, to count misses in noise."""
 NOISE_SNR_DB = 10.0
 MISFIT_RATE = 10.0
-"""A take that its own word would not find at so many false alarms an hour does not fit the others."""
+"""A take that its own word would not find at so many false alarms per hour does not fit the others."""
 LEAST_MISFITS = 3
-"""And at least half, by which recordings are of different words; of one word by different people hardly so many are."""
+"""So many misfits, and at least half of the takes, mean that the recordings are of different words."""
 LENGTHS = (0.5, 1.8)
 """A take's length against the median, outside of which it is set aside: half a word, or more than one."""
 SHORT_S = 0.35
@@ -47,11 +47,12 @@ RATE_LIMITS = (0.01, 100.0)
 
 @dataclass(frozen=True)
 class Report:
-    """What became of recordings. `expected` is told by rising threshold; `chosen` is the one that the model has.
+    """What came of an enrolment. `expected` has error rates by rising threshold; `chosen` is the model's threshold.
 
-    `takes` counts recorded ones, `spoken` those of synthetic voices; misses are told of recorded takes if there are
-    any. `passed_over` names what was not used, with the reason; `misfits` are recordings that do not sound like the
-    others; `fires_at` what people say where the word seems to be said; `notes` is advice, each one sentence.
+    `takes` counts recorded takes, `spoken` those of synthetic voices; misses are counted on recorded takes if there are
+    any. `passed_over` names files that were not used, with the reason. `misfits` are recordings that do not sound like
+    the others. `fires_at` lists phrases of other people that set the word off. `notes` are pieces of advice, each one
+    sentence.
     """
 
     word: str
@@ -69,7 +70,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Enrolled:
-    """A word that a head was made for."""
+    """A word with its head."""
 
     own_word: OwnWord
     report: Report
@@ -98,16 +99,16 @@ def enroll(
     bank: str | Path | None = None,
     seed: int = 0,
 ) -> Report:
-    """Make a model that hears `word` from recordings of it, and say what to expect of it before it is used.
+    """Make a model that hears `word`, and estimate its error rates before it is used.
 
-    `recordings` are sound files, or folders of them, in any format; each holds the word once, or several times with
-    pauses between. With `say` synthetic voices say it too, or alone where there are no recordings. `out` is the
-    artefact to write (default: WORD.onnx; none is written before all is done). `negatives` are files or folders of
-    sound without the word, beside the package's bank. With `add_to` the words of that artefact of `enroll` stay, and
-    the new one comes beside them.
+    `recordings` are sound files, or folders of them, in any format; each contains the word once, or several times with
+    pauses between. With `say`, synthetic voices say the word too, or alone if there are no recordings. `out` is the
+    artefact to write (default: WORD.onnx), which is written only at the end. `negatives` are files or folders of sound
+    without the word, in addition to the package's bank. With `add_to`, an artefact of `enroll`, the new word is added
+    to the words of that artefact.
 
     Raises UsageError for a word or recordings that cannot be used, DataError for a missing or damaged bank, ModelError
-    for an artefact that words cannot be added to.
+    for an artefact to which words cannot be added.
     """
     sources = [recordings] if isinstance(recordings, (str, Path)) else recordings
     asked = check_request(word, out, false_alarms_per_hour, add_to, bank)
@@ -121,7 +122,7 @@ def fulfil(
     negatives: Sequence[str | Path] = (),
     seed: int = 0,
 ) -> Report:
-    """What `enroll` does once a request was checked."""
+    """What `enroll` does after checking a request."""
     made = learn(asked.word, recordings, asked.bank, asked.false_alarms_per_hour, say, negatives, seed)
     _ship().write_model(asked.path, asked.bank, [*asked.others, made.own_word])
     return replace(made.report, path=asked.path)
@@ -134,7 +135,7 @@ def check_request(
     add_to: str | Path | None = None,
     bank: str | Path | None = None,
 ) -> Request:
-    """What `enroll` finds before it needs recordings; raises what it raises, so that nobody records in vain."""
+    """Check what can be checked before there are recordings, so that nobody records in vain; raises as `enroll`."""
     name = check_word(word)
     low, high = RATE_LIMITS
     if not low <= false_alarms_per_hour <= high:
@@ -145,12 +146,12 @@ def check_request(
     ground = read_bank(Path(bank) if bank else None)
     others = ship.read_words(find_model(add_to, "stream"), ground) if add_to else []
     if name in [other.word for other in others]:
-        raise UsageError(f"{add_to}: hears {name!r} already, expected another word; make it anew without --add")
+        raise UsageError(f"{add_to}: already hears {name!r}, expected another word; make it again without --add")
     return Request(name, path, ground, tuple(others), false_alarms_per_hour)
 
 
 def combine(models: Sequence[str | Path], out: str | Path, bank: str | Path | None = None) -> list[str]:
-    """Write one artefact of the words of several of `enroll`; the words that it hears.
+    """Write one artefact with the words of several artefacts of `enroll`, and return these words.
 
     Raises UsageError for fewer than two or a word that is in two, ModelError for an artefact of another kind or trunk.
     """
@@ -170,11 +171,11 @@ def check_word(word: str) -> str:
     if not any(letter.isalnum() for letter in name):
         raise UsageError(f"found the word {word!r}, expected one with letters in it")
     if len(name) == 1:
-        raise UsageError(f"found the word {word!r}, expected more than one letter: it is too short to be told")
+        raise UsageError(f"found the word {word!r}, expected more than one letter: it is too short to recognise")
     if name in NOT_WORDS:
-        raise UsageError(f"found the word {word!r}, which is what everything else is called; expected another name")
+        raise UsageError(f"found the word {word!r}, which is the label for everything else; expected another name")
     if not name.isprintable() or any(sign in name for sign in ",/\\"):
-        raise UsageError(f"found the word {word!r}, expected no commas, slashes or signs that cannot be seen")
+        raise UsageError(f"found the word {word!r}, expected no commas, slashes or invisible characters")
     return name
 
 
@@ -309,8 +310,8 @@ def _misfits(takes: Sequence[Take], evidence: Evidence) -> tuple[str, ...]:
     names = [take.name for take, logit in zip(takes, evidence.clean, strict=True) if logit < at]
     if len(takes) > 3 and len(names) >= max(LEAST_MISFITS, len(takes) / 2):
         raise UsageError(
-            f"{len(names)} of {len(takes)} recordings do not sound like the others, expected one word in all of them; "
-            "listen to them and leave out what is another"
+            f"{len(names)} of {len(takes)} recordings do not sound like the others, expected the same word in all of "
+            "them; listen to them and leave out those with another word"
         )
     return tuple(dict.fromkeys(names))
 
@@ -330,18 +331,16 @@ def _notes(word: str, takes: Sequence[Take], voiced: Sequence[Take], chosen: Exp
     said = bank.words_per_hour.get(word.casefold(), 0.0)
     if said >= OFTEN_PER_HOUR:
         what = "a common word, said" if said >= COMMON_PER_HOUR else "said"
-        notes.append(f"{word!r} is {what} {said:.1f} times in an hour of speech: it will fire when it is")
+        notes.append(f"{word!r} is {what} {said:.1f} times per hour of speech, and the model will fire each time")
     if float(np.median([take.seconds for take in takes or voiced])) < SHORT_S:
-        notes.append("the word is short: one of three syllables or more, or a phrase, is told apart far better")
+        notes.append("the word is short: three syllables or more, or a phrase, are recognised far better")
     clipped = sum(take.is_clipped for take in takes)
     if clipped:
         notes.append(f"{clipped} of {len(takes)} takes are clipped: record farther away or turn the microphone down")
     if voiced and not takes:
-        notes.append(
-            "misses are told of synthetic voices: people are missed more often; a few recordings help, and tell"
-        )
+        notes.append("misses were counted on synthetic voices, and people are missed more often: add a few recordings")
     elif len(takes) < 5:
-        notes.append("so few takes say little about other times and people: ten or more are better")
+        notes.append("so few takes say little about other days and other people: ten or more are better")
     if chosen.misses and chosen.misses.rate > 0.3:
         notes.append("the word is often missed at this rate of false alarms: more recordings or a longer word help")
     return notes

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 Rows = npt.NDArray[np.float32]
 THRESHOLD = 0.5
-"""Of every word: its bias is such that it is reached where it should be."""
+"""The threshold of every word: its bias is set so that the word reaches it when it should."""
 LATEST = 8
 """Steps that L-BFGS remembers."""
 

@@ -25,7 +25,7 @@ PARTS = 5
 REFRACTORY_S = 0.7
 """Between two false alarms, at least."""
 SETTLING_S = 1.0
-"""Of a speaker in the bank, before which nothing is counted: the sound before is another's."""
+"""The start of each speaker's sound, where nothing is counted: windows there reach back to another speaker."""
 EARLY_S, LATE_S = 0.5, 0.5
 """How long before a word's end, and after it, an event is it."""
 SUREST = 200
@@ -161,7 +161,7 @@ def peaks_of(scores: Rows, apart: int) -> npt.NDArray[np.intp]:
 
 
 def logit_for(evidence: Evidence, alarms_per_hour: float) -> float:
-    """The lowest logit at which the bank's English speech brings no more false alarms an hour than asked for.
+    """The lowest logit at which the bank's English speech brings no more false alarms per hour than asked for.
 
     That is the mean of the rates of those who speak English in it, so that none counts for more because there is more.
     """

@@ -21,10 +21,10 @@ from .takes import find_takes
 LONGEST_S = 6.0
 """That a take is waited for."""
 BEHIND_S = 0.7
-"""Of silence after a word, and it is over."""
+"""The silence that ends a take, in seconds."""
 QUIET_DB = -45.0
 SILENT = 1e-5
-SILENCE = "nothing but silence: is the microphone switched off or muted?"
+SILENCE = "only silence: is the microphone switched off or muted?"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Recorder:
             block = self._capture.read(WAIT_S)
             if block is None:
                 if not self._capture.is_alive or time.monotonic() - last > STALL_S:
-                    raise AudioError(f"{self._capture.device.name}: gives no sound any more; plug it in again")
+                    raise AudioError(f"{self._capture.device.name}: has stopped giving sound; plug it in again")
                 continue
             last = time.monotonic()
             audio = np.concatenate([audio, converter.push(block.samples)])
@@ -82,16 +82,16 @@ def problem_of(audio: Samples) -> str:
     takes = find_takes(audio, "")
     if not takes:
         is_silent = not len(audio) or float(np.abs(audio).max()) < SILENT
-        return SILENCE if is_silent else "no word stands out of the noise: say it louder or nearer"
+        return SILENCE if is_silent else "no word stands out from the noise: say it louder or come closer"
     if len(takes) > 1:
         return f"{len(takes)} words with pauses between: say it once"
     take = takes[0]
     if take.is_clipped:
-        return "too loud, it is clipped: go farther away or turn the microphone down"
+        return "too loud, the take is clipped: move away or turn the microphone down"
     if active_level_db(audio[take.start : take.stop]) < QUIET_DB:
-        return "too quiet: go nearer or turn the microphone up"
+        return "too quiet: come closer or turn the microphone up"
     if take.start < SAMPLE_RATE // 50:
-        return "it began before the recording did: wait for the sign"
+        return "the word began before the recording: wait for the prompt"
     return ""
 
 

@@ -14,12 +14,12 @@ from .takes import Take, find_takes
 from .voices import Voice, of_command, voices
 
 TAKES = 140
-"""Of all voices together."""
+"""The number of takes, of all voices together."""
 QUIET = np.zeros(round(0.3 * SAMPLE_RATE), np.float32)
 """Before and behind what a voice says."""
 PEAK = 0.5
 LONGEST_S = 3.0
-"""Of a take."""
+"""The longest take, in seconds."""
 
 
 @dataclass(frozen=True)

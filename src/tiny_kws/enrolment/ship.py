@@ -43,7 +43,7 @@ def read_words(path: Path, bank: Bank) -> list[OwnWord]:
     model = onnx.load_model_from_string(read_artefact(path))
     metadata = parse_metadata({entry.key: entry.value for entry in model.metadata_props}, str(path))
     if not metadata.own_words:
-        raise ModelError(f"{path}: holds no words of one's own, expected a file of `tiny-kws enroll`")
+        raise ModelError(f"{path}: has no words of your own, expected a file written by `tiny-kws enroll`")
     found = metadata.own_words[0].get("trunk_sha256")
     if found != bank.trunk_sha256:
         raise ModelError(

@@ -44,7 +44,7 @@ def n_syllables(sounds: str) -> int:
 
 
 def nearest(sounds: str, among: Mapping[str, str], count: int = 20) -> list[tuple[str, float]]:
-    """Of texts with their bare sounds those that sound most like `sounds`, the nearest first.
+    """The texts that sound most like `sounds`, out of texts with their bare sounds, the nearest first.
 
     Beside each how far it is (Levenshtein 1966, as a share of the longer one): 0 is the same, 1 has nothing in common.
     """
@@ -79,5 +79,5 @@ def _matcher() -> tuple[Any, Any]:
 def _speller() -> Any:
     engine = hibari()
     if engine is None:
-        raise UsageError(f"how words sound is not known here; {install_hint('say')}")
+        raise UsageError(f"pronunciations are not installed; {install_hint('say')}")
     return engine

@@ -85,7 +85,7 @@ def read_takes(recordings: Sequence[str | Path]) -> Takes:
         found = find_takes(audio, name)
         first = seen.setdefault(sha256(audio.tobytes()).digest(), name)
         if not found:
-            passed_over[name] = "holds no word: nothing stands out of the silence or the noise"
+            passed_over[name] = "has no word: nothing stands out from the silence or the noise"
         elif first != name:
             passed_over[name] = f"is the same recording as {first}"
         else:

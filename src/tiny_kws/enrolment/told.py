@@ -23,10 +23,10 @@ NAMES = {
     OWN: "your own",
 }
 LEAST_HOURS = 0.05
-"""Of speech, of which a rate an hour is told; of less it would be 0 to hundreds."""
+"""Hours of speech from which a rate per hour is given; with less, the interval would be 0 to hundreds."""
 EXPLANATION = (
-    "Missed are takes that the model tried on them was made without; false alarms an hour come from speakers that it "
-    "was made without. In brackets 95 % intervals."
+    "Misses were counted on takes that were left out when the model for them was made, false alarms per hour on "
+    "speakers whom the model had not heard. Brackets hold 95 % intervals."
 )
 
 
@@ -55,19 +55,19 @@ def told_line(told: Told) -> str:
     point = next((point for point in told.expected if point.threshold == told.threshold), told.expected[0])
     missed = f"missed {_misses(point.misses)}, at 10 dB SNR {_misses(point.misses_in_noise)}"
     alarms = ", ".join(f"{NAMES.get(kind, kind)} {_alarms(alarms)}" for kind, alarms in _rated(point))
-    return f"{made_of(told.takes, told.spoken)}; {missed}; false alarms an hour: {alarms or 'not known'}"
+    return f"{made_of(told.takes, told.spoken)}; {missed}; false alarms per hour: {alarms or 'not known'}"
 
 
 def told_table(points: Sequence[Expected], chosen: float, *, voices: bool = False) -> Table:
     """A row for each threshold; `chosen` is the one that the model has. With `voices` misses are told of them alone."""
-    missed = "missed of the voices" if voices else "missed"
+    missed = "voices missed" if voices else "missed"
     kinds = [kind for kind, _ in _rated(points[0])]
     hours = (f"{NAMES.get(kind, kind)} ({points[0].alarms[kind].hours:.1f} h)" for kind in kinds)
     return Table(
         ("threshold", missed, f"{missed} at 10 dB SNR", *hours),
         [
             (
-                f"{point.threshold:.2f}{' (the model has it)' if point.threshold == chosen else ''}",
+                f"{point.threshold:.2f}{' (used by the model)' if point.threshold == chosen else ''}",
                 _misses(point.misses),
                 _misses(point.misses_in_noise),
                 *(_alarms(point.alarms[kind]) for kind in kinds),
@@ -80,7 +80,7 @@ def told_table(points: Sequence[Expected], chosen: float, *, voices: bool = Fals
 def advice_table(found: Sequence[Advice]) -> Table:
     """A row for each candidate."""
     return Table(
-        ("word", "sounds", "syllables", "said an hour", "false alarms an hour"),
+        ("word", "sounds", "syllables", "said per hour", "false alarms per hour"),
         [(one.word, one.sounds, str(one.syllables), f"{one.per_hour:.1f}", _alarms(one.alarms)) for one in found],
     )
 

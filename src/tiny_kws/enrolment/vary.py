@@ -18,11 +18,11 @@ NOISE_SHARE = 0.7
 SNR_DB = (2.0, 30.0)
 LEVEL_DB = (-42.0, -14.0)
 SPEECH_SHARE = 0.4
-"""Of variants that come right after other speech."""
+"""The share of variants that come right after other speech."""
 LEAD_S, TAIL_S = 1.2, 0.6
 """Sound before the word and after it, at least."""
 AROUND_S = 0.15
-"""Of the recording around a word that goes with it, faded."""
+"""How much of the recording around a word is kept, faded."""
 
 
 @dataclass(frozen=True)

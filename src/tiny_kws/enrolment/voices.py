@@ -141,9 +141,7 @@ def _run(words: Sequence[str], text: str, pace: float) -> Samples:
             raise AudioError(f"{words[0]}: cannot be started ({error})") from None
         if done.returncode:
             told = done.stderr.decode(errors="replace").strip().splitlines()
-            raise AudioError(
-                f"{words[0]}: ended with status {done.returncode}: {told[-1] if told else 'without a word'}"
-            )
+            raise AudioError(f"{words[0]}: ended with status {done.returncode}: {told[-1] if told else 'no message'}")
         if not out.is_file():
             out.write_bytes(done.stdout)
         sound = read_mono(out)

@@ -1,6 +1,6 @@
 """Thresholds for someone's own room: moved from the model's only as far as the room and spoken examples give reason.
 
-Ten minutes in which nothing was reported still allow 22 false alarms an hour (the exact Poisson interval), so a room
+Ten minutes in which nothing was reported still allow 22 false alarms per hour (the exact Poisson interval), so a room
 alone never shows that a threshold may be lowered. A label keeps the model's threshold unless it fired in the room, or
 missed an example; and an example lowers it by LARGEST_STEP in logit at most.
 """
@@ -37,7 +37,7 @@ from .streams import (
 )
 
 MIN_EXAMPLES = 3
-"""Of a label, for its threshold to follow them."""
+"""The fewest examples of a label for its threshold to follow them."""
 
 LARGEST_STEP = 1.0
 """How far, in logit, examples may lower a threshold: on development streams so far down false alarms doubled."""
@@ -120,7 +120,7 @@ def _examples_of_folder(
     heard = []
     loose = [file for file in path.iterdir() if is_sound_name(file.name)]
     if loose:
-        on_error(DataError(f"{loose[0]}: lies in no folder named after its word, expected {path}/LABEL/*.wav"))
+        on_error(DataError(f"{loose[0]}: is not in a folder named after its word, expected {path}/LABEL/*.wav"))
     for folder in sorted(folder for folder in path.iterdir() if folder.is_dir()):
         try:
             recordings = _examples_of_word(folder, words_of(model.labels, DetectorConfig()))
@@ -137,7 +137,7 @@ def _examples_of_folder(
 
 def _examples_of_word(folder: Path, words: Sequence[str]) -> list[Recording]:
     if folder.name not in words:
-        raise DataError(f"{folder}: is named after no keyword of the model, expected one of {', '.join(words)}")
+        raise DataError(f"{folder}: is not named after a keyword of the model, expected one of {', '.join(words)}")
     return [Recording(file) for file in find_sound_files(folder)]
 
 
@@ -160,7 +160,7 @@ def calibrate(
     """
     hours = sum(one.seconds for one in room) / 3600
     if hours == 0:
-        raise DataError("found no sound of the room, expected about ten minutes of it, without keywords")
+        raise DataError("found no recording of the room, expected about ten minutes without keywords")
     words = words_of(labels, config)
     allowed = rate_per_hour * hours / len(words)
     evidence = {label: gather(label, room, examples, config) for label in words}
@@ -232,7 +232,7 @@ def choose(evidence: Evidence, allowed: float) -> Choice:
     weakest = min((s for s in evidence.example_scores if s >= lowest and enough), default=None)
     middle = lowest if weakest is None else round(float(sigmoid((logit(lowest) + logit(weakest)) / 2)), 6)
     if index is None:
-        return Choice(quiet, "raised to the highest, and fires in the room still")
+        return Choice(quiet, "raised to the limit, but still fires in the room")
     if quiet > start:
         return Choice(middle, "raised: it fired in the room")
     if not enough:
@@ -240,7 +240,7 @@ def choose(evidence: Evidence, allowed: float) -> Choice:
     if weakest is not None and weakest < start:
         return Choice(middle, "lowered: quiet room, examples missed")
     if min(evidence.example_scores) < start:
-        return Choice(start, "kept: examples missed, but too faint to lower it for")
+        return Choice(start, "kept: the missed examples are too weak to lower it")
     return Choice(start, "kept: quiet room, examples found")
 
 

@@ -88,7 +88,7 @@ def _draw_kinds(axes: Any, kinds: Sequence[tuple[str, Mapping[str, Accuracy]]]) 
 
 
 def plot_det(metrics: StreamMetrics, path: Path) -> None:
-    """Misses against false alarms an hour as a PNG (detection error tradeoff): the whole curve, and held-out points.
+    """Misses against false alarms per hour as a PNG (detection error tradeoff): the whole curve, and held-out points.
 
     Left of one false alarm in all the recordings nothing can be seen, so that part is shaded.
     """
@@ -111,7 +111,7 @@ def plot_det(metrics: StreamMetrics, path: Path) -> None:
     axes.set_xscale("log")
     axes.set_xlim(left, 1000)
     axes.set_ylim(0, 100)
-    axes.set_xlabel("false alarms an hour")
+    axes.set_xlabel("false alarms per hour")
     axes.set_ylabel("words missed (%)")
     axes.grid(alpha=0.3, which="both")
     axes.spines[["top", "right"]].set_visible(False)

@@ -58,7 +58,7 @@ class ClipFacts:
 
 @dataclass(frozen=True)
 class LabelScores:
-    """Of one label; `support` is the number of its clips."""
+    """Scores of one label; `support` is the number of its clips."""
 
     precision: float
     recall: float
@@ -215,7 +215,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class RatePoint:
-    """What came where `rate_per_hour` false alarms an hour were wanted; `counts` is None where no threshold gives it.
+    """What came where `rate_per_hour` false alarms per hour were wanted; `counts` is None where no threshold gives it.
 
     `thresholds` are those of each way of choosing, `resolvable` whether there was sound enough to tell the rate from a
     lower one.
@@ -251,7 +251,7 @@ class InSample:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Of one label."""
+    """Counts of one label."""
 
     words: int
     misses: int

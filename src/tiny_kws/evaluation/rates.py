@@ -1,4 +1,4 @@
-"""Misses against false alarms an hour, with intervals; thresholds chosen on some speakers, reported on others."""
+"""Misses against false alarms per hour, with intervals; thresholds chosen on some speakers, reported on others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Array = npt.NDArray[Any]
 
 RATES_PER_HOUR = (0.1, 0.5, 1.0, 2.0, 10.0)
 REPORTED_RATE = 1.0
-"""The false alarms an hour at which labels, confusions and latency are told apart."""
+"""The false alarms per hour at which labels, confusions and latency are told apart."""
 
 MOST_PER_HOUR = 1000.0
 """False alarms an hour beyond which the curve is not followed."""
@@ -73,7 +73,7 @@ def evaluate_streams(
     into two halves, both are in-sample and say so. Raises DataError if there is no recording or no word in them.
     """
     if not any(one.recording.words for one in heard):
-        raise DataError("found no keywords in the recordings, expected labelled ones to count misses of")
+        raise DataError("found no keywords in the recordings, expected labelled ones to count misses")
     points = sweep(heard, config, rule, most_per_hour=MOST_PER_HOUR, progress=progress)
     halves = split_speakers(heard, seed)
     whole = list(range(len(heard)))

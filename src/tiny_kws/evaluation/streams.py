@@ -65,7 +65,7 @@ class Recording:
 
     @property
     def speakers(self) -> set[str]:
-        """Who is known to speak in it."""
+        """The known speakers in it."""
         return {stretch.speaker for stretch in self.stretches} - {""}
 
     @property
@@ -173,7 +173,7 @@ def _manifest_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             content = json.loads(line)
         except ValueError as error:
-            raise DataError(f"{path}, line {number}: is no JSON ({error}), {expected}") from error
+            raise DataError(f"{path}, line {number}: is not JSON ({error}), {expected}") from error
         if not (isinstance(content, dict) and isinstance(content.get("file"), str) and content["file"]):
             raise DataError(f"{path}, line {number}: names no file, {expected}")
         yield number, content

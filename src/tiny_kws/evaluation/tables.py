@@ -84,7 +84,10 @@ def unknown_table(unknown: UnknownRecall) -> list[Block]:
     never = set(unknown.left_out)
     words = sorted(unknown.by_word, key=lambda word: (word in never, word))
     rows = [_recall_row(f"{word} (never heard)" if word in never else word, unknown.by_word[word]) for word in words]
-    for name, recall in (("all heard in training", unknown.heard), ("all never heard", unknown.never_heard)):
+    for name, recall in (
+        ("all words heard in training", unknown.heard),
+        ("all words never heard", unknown.never_heard),
+    ):
         if recall.clips:
             rows.append(_recall_row(name, recall))
     return [Table(("word of unknown", "recall", "95 %", "clips"), rows)]
@@ -130,7 +133,7 @@ def windows_table(found: KeywordFree) -> list[Block]:
         rows += _window_rows("speech without keywords", "speakers", found.speech)
     if found.noise:
         rows += _window_rows("noise", "sources", found.noise)
-    return [Table(("windows called a keyword", "above", "share", "95 %", "of"), rows)]
+    return [Table(("windows mistaken for a keyword", "threshold", "share", "95 %", "out of"), rows)]
 
 
 def _window_rows(title: str, groups: str, found: CalledKeywords) -> Sequence[tuple[str, ...]]:
@@ -174,33 +177,33 @@ def streams_table(metrics: StreamMetrics) -> list[Block]:
     blocks: list[Block] = [
         f"{metrics.model.name}, rule {scores.rule.name}: {facts.keywords} keywords of {facts.speakers} speakers in "
         f"{facts.recordings} recordings, {facts.speech_hours:.2f} hours of speech and {facts.noise_hours:.2f} of "
-        f"noise; {scores.cpu_s_per_s:.5f} s of CPU a second"
+        f"noise; {scores.cpu_s_per_s:.5f} s of CPU per second"
     ]
     if held_out.in_sample:
         blocks += [
-            "All recordings share speakers, so thresholds come from the very recordings they are reported on:",
+            "All recordings share speakers, so thresholds were chosen on the same recordings (in-sample):",
             *_rates_table(held_out.rates),
         ]
     else:
         blocks += [
             "Thresholds chosen on one half of the speakers, reported on the other, both ways:",
             *_rates_table(held_out.rates),
-            "Thresholds from the very recordings they are reported on (in-sample):",
+            "Thresholds chosen on the same recordings (in-sample):",
             *_rates_table(scores.everything.rates),
         ]
     rate = f"{scores.operating_point.rate_per_hour:g}"
     details = scores.operating_point.details
     if details is None:
-        return [*blocks, f"No threshold gives as few as {rate} false alarms an hour."]
-    return [*blocks, f"At {rate} an hour, with the thresholds of the first table:", *_operating_blocks(details)]
+        return [*blocks, f"No threshold gives as few as {rate} false alarms per hour."]
+    return [*blocks, f"At {rate} per hour, with the thresholds of the first table:", *_operating_blocks(details)]
 
 
 def _rates_table(rates: Sequence[RatePoint]) -> list[Block]:
-    columns = ("wanted an hour", "threshold", "missed", "95 %", "false alarms", "an hour", "95 %")
+    columns = ("per hour, aimed at", "threshold", "missed", "95 %", "false alarms", "per hour", "95 %")
     blocks: list[Block] = [Table(columns, [_rate_row(point) for point in rates])]
     if not all(point.resolvable for point in rates):
         blocks.append(
-            "* too little sound to tell it from a lower rate: no false alarm at all where the threshold was chosen"
+            "* too little sound to tell this from a lower rate: no false alarms where the threshold was chosen"
         )
     return blocks
 
@@ -229,7 +232,7 @@ def _operating_blocks(details: OperatingDetails) -> list[Block]:
     for where, alarms in (("speech", details.in_speech), ("noise", details.in_noise)):
         if alarms.false_alarms_per_hour is not None:
             count, rate, spread = _alarm_cells(alarms)
-            lines.append(f"false alarms in {where}: {count}, {rate} an hour of it (95 % interval {spread})")
+            lines.append(f"false alarms in {where}: {count}, {rate} per hour (95 % interval {spread})")
     if details.confusions:
         pairs = (f"{pair.said} heard as {pair.heard} {pair.count}" for pair in details.confusions)
         lines.append(f"confusions: {', '.join(pairs)}")

@@ -175,7 +175,7 @@ def require_closeness(parity: Parity, out: Path) -> None:
     """Raise KwsError if a float32 artefact is not to be written, for its answers are not the checkpoint's."""
     if not parity.largest_difference <= TOLERANCE:
         raise KwsError(
-            f"{out}: not written, for its probabilities differ from the checkpoint's by "
+            f"{out}: not written, because its probabilities differ from the checkpoint's by "
             f"{parity.largest_difference:.1e} on {parity.clips}, expected at most {TOLERANCE:.0e}; please report this"
         )
     require_accuracy(parity, out)
@@ -185,8 +185,8 @@ def require_accuracy(parity: Parity, out: Path) -> None:
     """Raise KwsError if an artefact is not to be written, for it is less accurate than the checkpoint."""
     if not parity.loss <= INT8_TOLERANCE:
         raise KwsError(
-            f"{out}: not written, for it loses {100 * parity.loss:.2f} points of accuracy on {parity.clips}, expected "
-            f"at most {100 * INT8_TOLERANCE:.1f}; calibrate on more clips or keep it in float32"
+            f"{out}: not written, because it loses {100 * parity.loss:.2f} points of accuracy on {parity.clips}, "
+            f"expected at most {100 * INT8_TOLERANCE:.1f}; calibrate on more clips or keep it in float32"
         )
 
 

@@ -136,7 +136,7 @@ def read_metadata(path: Path) -> Metadata:
         properties = read_properties(path.read_bytes())
     except (OSError, ValueError, TypeError, AttributeError, struct.error) as error:
         raise ModelError(
-            f"{path}: is no LiteRT model ({error}), expected a file of `tiny-kws export --litert`"
+            f"{path}: is not a LiteRT model ({error}), expected a file written by `tiny-kws export --litert`"
         ) from error
     return parse_metadata({METADATA_KEY: json.dumps(properties)} if properties else {}, str(path))
 

@@ -154,7 +154,7 @@ class Reach:
 
     @property
     def axis(self) -> int:
-        """Of time, in the stream."""
+        """The dimension of time, in the stream."""
         return 1 if self.time_major else -1
 
     def state_shape(self, length: int) -> list[Any]:
@@ -385,7 +385,7 @@ def _input(node: fx.Node) -> fx.Node:
 
 
 def _look_back(node: fx.Node) -> int:
-    """Of a call of torch.nn.functional.pad, as `extend_by_zeros` makes it."""
+    """The padding of a call of torch.nn.functional.pad, as `extend_by_zeros` makes it."""
     sizes = node.args[1]
     assert isinstance(sizes, (tuple, list))
     before, behind = sizes

@@ -33,7 +33,7 @@ from .onnx_graph import (
 )
 
 MAX_STATE_BYTES = 2**17
-"""Of a stream: twice what `base` carries over a window of a second."""
+"""The most state that a stream may carry: twice that of `base` with a window of a second."""
 HALVED_FROM = 1000
 """Numbers of a weight from which on a trunk stores it in float16."""
 Array = npt.NDArray[Any]
@@ -79,7 +79,7 @@ def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
     if hop <= 0 or hop % step or hop > checkpoint.window:
         short, medium, long = (f"{1000 * times * step / config.rate:g}" for times in (1, 2, 4))
         raise UsageError(
-            f"a hop of {hop} samples is no whole multiple of {step} up to the window of {checkpoint.window}; take "
+            f"a hop of {hop} samples is not a whole multiple of {step} up to the window of {checkpoint.window}; take "
             f"{short}, {medium} or {long} ms"
         )
     fresh = hop // step

@@ -1,4 +1,4 @@
-"""Rows of class probabilities over time to events; knows neither sound nor models."""
+"""From rows of class probabilities to events; knows neither sound nor models."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ FEW_ROWS = 6  # up to so many are looked at one by one, which is faster than tog
 class Detection:
     """A word that was heard. Seconds count from the start of the stream.
 
-    `start_s` and `end_s` are where the word lies, as well as its probabilities tell: `end_s` is the moment of the
-    decision, which comes about when the word ends, `start_s` a third of the model's window before the label's
-    probability rose. docs/measure.md has the errors of both. `confidence` is the smoothed probability of the label at
-    the decision.
+    `start_s` and `end_s` say where the word lies, as far as its probabilities show: `end_s` is the moment of the
+    decision, which is about when the word ends, and `start_s` is a third of the model's window before the label's
+    probability rose. docs/measure.md says how accurate both are. `confidence` is the smoothed probability of the label
+    at the decision.
     """
 
     label: str
@@ -40,8 +40,8 @@ class Detection:
     def to_json(self, file: str | None = None, time: str | None = None) -> str:
         """The event as one JSON object on one line: the form that commands and the page write.
 
-        `file` is the recording it was heard in, `time` when it was heard at a microphone, in UTC. What is not ASCII is
-        escaped, so that it gets through every terminal and encoding.
+        `file` is the recording it was heard in, `time` when a microphone heard it, in UTC. All but ASCII is escaped, so
+        that it passes through every terminal and encoding.
 
         >>> Detection("stop", 1.0, 2.0, 0.9).to_json(file="meeting.mp3")
         '{"file": "meeting.mp3", "time": null, "label": "stop", "start_s": 1.0, "end_s": 2.0, "confidence": 0.9}'
@@ -49,25 +49,26 @@ class Detection:
         return json.dumps(self.to_dict(file, time))
 
     def to_dict(self, file: str | None = None, time: str | None = None) -> dict[str, Any]:
-        """The same as a dictionary."""
+        """The same object as a dictionary."""
         return {"file": file, "time": time, **asdict(self)}
 
 
 class Decoder:
-    """Rows of class probabilities to events; knows neither sound nor models.
+    """Turns rows of class probabilities into events; knows neither sound nor models.
 
-    Each row is averaged with those of the last `smoothing_ms`. A label whose average stays at its threshold for
-    `min_duration_ms` is an event, the likeliest if there are several. It is not reported again before its average fell
-    below `release` times the threshold, nor, with `rise_ms`, once that was longer ago: a word comes at once, and what
-    creeps up is none. No label is within `refractory_ms` of an event. How the rows are divided over calls changes
-    nothing, to the last bit.
+    Each row is averaged with those of the last `smoothing_ms`. If the average of a label stays at its threshold for
+    `min_duration_ms`, that is an event; of several labels the likeliest wins. A label is not reported again until its
+    average has fallen below `release` times the threshold, its release level. With `rise_ms`, an event must come within
+    that time after the average was last below the release level: the probability of a word rises quickly, and a slow
+    rise is not a word. There is no other event, of any label, within `refractory_ms` of one. How the rows are divided
+    among calls changes nothing, to the last bit.
 
-    An event ends at its decision. It starts a third of a window before the first row since which the average was not
-    below `release` times the threshold; that is about how much of a word a network must hear to believe in it.
+    An event ends at its decision. It starts a third of a window before the average rose above the release level,
+    because a network must hear about that much of a word to believe in it.
 
-    `labels` name the columns; `words` are those that can be events: those that the settings name, or else all but
-    `silence` and `unknown`. `hop_s` is the time from row to row, `window_s` that of the sound that a row rests on.
-    Raises UsageError for settings that make no sense, or that name labels that are not there.
+    `labels` name the columns. `words` are the labels that can be events: those that the settings name, or else all
+    except `silence` and `unknown`. `hop_s` is the time from row to row, `window_s` the length of sound that a row is
+    based on. Raises UsageError for settings that make no sense, or that name unknown labels.
 
     >>> rows = np.zeros((20, 3), np.float32)
     >>> rows[14:18, 2] = 1.0
@@ -104,7 +105,7 @@ class Decoder:
         return max(1, round(ms / (1000.0 * self.hop_s)))
 
     def reset(self) -> None:
-        """Back to the start of a stream, with silence before it."""
+        """Go back to the start of a stream, with silence before it."""
         n_words = len(self.words)
         # Lists: most calls bring one row, for which they are several times as fast as arrays.
         self._past = [[0.0] * n_words for _ in range(self._n_smoothed - 1)]
@@ -116,7 +117,7 @@ class Decoder:
         self._reported = [-2] * n_words  # in which it was an event
 
     def process(self, rows: npt.ArrayLike) -> list[Detection]:
-        """Events that `rows` (n, labels) bring about, in order of time.
+        """The events in `rows` (n, labels), in order of time.
 
         Raises UsageError for rows of another width.
         """
@@ -125,7 +126,7 @@ class Decoder:
         return events
 
     def step(self, rows: npt.ArrayLike) -> tuple[Averages, list[Detection]]:
-        """The averages (n, words) of `rows` (n, labels), and the events that they bring about, in order of time.
+        """The averages (n, words) of `rows` (n, labels), and their events in order of time.
 
         Raises UsageError for rows of another width.
         """
@@ -268,4 +269,4 @@ def check_config(config: DetectorConfig, labels: Sequence[str]) -> None:
 def check_share(value: Any, name: str) -> None:
     """Raise UsageError, beginning with `name`, unless `value` is over 0 and at most 1."""
     if not (isinstance(value, (int, float)) and 0 < value <= 1):
-        raise UsageError(f"{name} is {value!r}, expected over 0, up to 1")
+        raise UsageError(f"{name} is {value!r}, expected a number above 0, at most 1")

@@ -1,4 +1,4 @@
-"""Words in a stream of sound: sound in, events out. Numpy and the runtime alone."""
+"""Words in a stream of sound: sound in, events out. Needs only numpy and the runtime."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ CONFIG_FORMAT = 1
 
 @dataclass(frozen=True)
 class Step:
-    """What a detector makes of a chunk of sound.
+    """What a detector found in a chunk of sound.
 
-    `rows` are the probabilities (hops, labels) at the end of each hop that the chunk completes, `averages`
-    (hops, words) what events are decided by, and `events` those that it brings about.
+    `rows` are the probabilities (hops, labels) at the end of each hop that the chunk completes. `averages`
+    (hops, words) are the smoothed probabilities that decide on events, and `events` are the words found.
     """
 
     rows: Probabilities
@@ -41,11 +41,11 @@ class Detector:
     """Finds words in a stream of sound: chunks of any length in, events out.
 
     `model` is an artefact's path, the name of a bundled model (default: the package's streaming one), or a loaded
-    StreamModel or Classifier; a clip artefact slides over the sound. `config` replaces the defaults that the artefact
-    carries. The same samples give the same events, however they are divided into chunks and whenever they come.
-    It can be copied and pickled, into other processes too, and goes on there from where it was; the model is then read
-    again from its file, or shared by a deep copy.
-    Raises ModelError as loading the artefact does, UsageError for settings that make no sense.
+    StreamModel or Classifier; a clip artefact is slid over the sound. `config` replaces the default settings in the
+    artefact. The same samples give the same events, however they are divided into chunks and whenever they arrive.
+    A detector can be copied and pickled, for other processes too, and continues there from where it was. The model is
+    then read from its file again; a deep copy shares it.
+    Raises ModelError if the artefact cannot be loaded, UsageError for settings that make no sense.
 
     >>> Detector().process(np.zeros(32000))
     []
@@ -66,7 +66,7 @@ class Detector:
         self.hop_s = self._posteriors.hop / SAMPLE_RATE
         """Seconds from one row to the next."""
         self.window_s = loaded.metadata.window / SAMPLE_RATE
-        """Seconds of sound that a row rests on."""
+        """Seconds of sound that a row is based on."""
         self._decoder = Decoder(loaded.labels, self.hop_s, self.config, self.window_s)
         self.tail = np.zeros(tail_samples(loaded.metadata, self.config, self._posteriors.hop), np.float32)
         """The silence after a recording in which a word at its very end is heard out, (samples,)."""
@@ -82,10 +82,10 @@ class Detector:
         return self._decoder.words
 
     def step(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> Step:
-        """What comes of `chunk`, (samples,) at 16 kHz in [-1, 1], of any length.
+        """Process `chunk`, (samples,) at 16 kHz in [-1, 1], of any length.
 
-        Integers are scaled by their type's range. Raises AudioError, and stays as it was, for another shape, type or
-        rate, or samples that are not numbers.
+        Integers are scaled by the range of their type. Raises AudioError, without changing its state, for another
+        shape, type or rate, or samples that are not numbers.
         """
         rows = self._posteriors.process(chunk, rate)
         averages, events = self._decoder.step(rows)
@@ -96,37 +96,37 @@ class Detector:
         return self._decoder.process(self._posteriors.process(chunk, rate))
 
     def finish(self) -> list[Detection]:
-        """The events that silence after the end brings about, as long as sound before it counts; then start anew."""
+        """The events of a last word, found by silence after the end, as long as sound before it counts; then reset."""
         events = self.process(self.tail)
         self.reset()
         return events
 
     def reset(self) -> None:
-        """Back to the start of a stream: silence before the next chunk."""
+        """Go back to the start of a stream, with silence before the next chunk."""
         self._posteriors.reset()
         self._decoder.reset()
 
     def detect(self, audio: Source | npt.ArrayLike, rate: float = SAMPLE_RATE) -> Iterator[Detection]:
         """Events of a whole recording, as they are found: a sound file of any length, or samples at `rate` Hz.
 
-        Memory does not grow with the length of a file. Starts anew before and after.
-        Raises AudioError if it cannot be read, after the events found until then.
+        Memory does not grow with the length of a file. The detector is reset before and after.
+        Raises AudioError if the file cannot be read, after the events found until then.
         """
         return self.detect_blocks(stream_mono(audio) if is_source(audio) else [from_array(audio, rate)])  # type: ignore[arg-type]
 
     def detect_blocks(self, blocks: Iterable[Samples]) -> Iterator[Detection]:
         """Events of a recording that comes in blocks, each (samples,) float32 at 16 kHz, as they are found.
 
-        Starts anew before and after. An AudioError of `blocks` is raised after the events found until then.
+        The detector is reset before and after. An AudioError from `blocks` is raised after the events found until then.
         """
         for _, step in self.steps(blocks):
             yield from step.events
 
     def steps(self, blocks: Iterable[Samples]) -> Iterator[tuple[Samples, Step]]:
-        """The blocks of a recording, each with what comes of it, and then the silence that a last word is heard out in.
+        """The blocks of a recording, each with its `Step`, and at the end one more step for a word that is cut off.
 
-        Of that silence, which is no sound of the recording, no samples are given. Starts anew before and after. An
-        AudioError of `blocks` is raised after all that came before it.
+        That last step is of silence after the recording, so its block is empty. The detector is reset before and
+        after. An AudioError from `blocks` is raised after everything that came before it.
         """
         self.reset()
         failure = None
@@ -152,7 +152,7 @@ def tail_samples(metadata: Metadata, config: DetectorConfig, hop: int) -> int:
 
 
 def config_of(model: StreamModel | Classifier) -> DetectorConfig:
-    """The detector's defaults that an artefact carries, or those of the package.
+    """The default settings of the detector in an artefact, or else those of the package.
 
     Raises ModelError if they make no sense.
     """
@@ -165,7 +165,7 @@ def config_of(model: StreamModel | Classifier) -> DetectorConfig:
 def write_config(
     path: Path, config: DetectorConfig, model: StreamModel | Classifier, expected: dict[str, Any] | None = None
 ) -> None:
-    """Write a detector's settings for `model` to a small JSON file, with what is to be `expected` of them.
+    """Write detector settings for `model` to a small JSON file, with the error rates to be `expected`.
 
     Raises KwsError if it cannot be written.
     """
@@ -183,11 +183,11 @@ def write_config(
 
 
 def read_config(path: Path, metadata: Metadata) -> DetectorConfig:
-    """The settings in a file of `write_config` for the artefact that `metadata` are of, or another of its network.
+    """The settings in a file of `write_config` for the artefact with `metadata`, or another one of its network.
 
-    Raises UsageError if it is no such file, or was made for another network.
+    Raises UsageError if it is not such a file, or was made for another network.
     """
-    expected = "expected a file of `tiny-kws calibrate`"
+    expected = "expected a file written by `tiny-kws calibrate`"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found_format, sha256, settings = content["format"], content["checkpoint_sha256"], content["detector"]

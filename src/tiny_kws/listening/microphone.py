@@ -121,9 +121,9 @@ class Capture:
 class Listener:
     """Events from a microphone, a step at a time.
 
-    `device` is a number, a part of a name, or None for the default one; the rest is as for `Detector`. A device that
-    vanishes is looked for once a second until it is back. PortAudio only finds it when it is started anew, which ends
-    whatever else this process plays or records with sounddevice meanwhile.
+    `device` is a number, part of a name, or None for the default one; the rest is as for `Detector`. If a device
+    disappears, it is looked for once a second until it is back. PortAudio finds it only after a restart, which ends
+    everything else that this process plays or records with sounddevice.
     """
 
     def __init__(
@@ -210,13 +210,13 @@ def listen(
     device: int | str | None = None,
     on_status: OnStatus | None = None,
 ) -> Generator[Detection, None, None]:
-    """Words from a microphone, as they are heard, for as long as they are asked for.
+    """Words from a microphone, as they are heard, until the caller stops iterating.
 
-    `model` and `config` are as for `Detector`; `device` is a number, a part of a name, or None for the default one.
+    `model` and `config` are as for `Detector`; `device` is a number, part of a name, or None for the default one.
     `on_status` is called with a `Status` about 25 times a second, and for each problem: overflow, unplugging and
-    suspend are reported and survived. Sound waits for up to ten seconds while the loop's body works; what comes then
-    is lost. The device is opened when the loop starts, and closed when it is left and nobody holds the iterator;
-    `contextlib.closing` closes it for certain.
+    suspend are reported, and listening continues. While the body of the loop works, up to ten seconds of sound wait;
+    what comes later is lost. The device is opened when the loop starts, and closed when the iterator is no longer
+    used; `contextlib.closing` closes it for certain.
     Raises AudioError if there is no such device or it cannot be opened, ModuleNotFoundError without sounddevice.
 
         for event in tiny_kws.listen():
@@ -235,9 +235,9 @@ async def listen_async(
     device: int | str | None = None,
     on_status: OnStatus | None = None,
 ) -> AsyncGenerator[Detection, None]:
-    """The same for `async for`: hears in a thread, so that the event loop, in which `on_status` is called, goes on.
+    """The same for `async for`: listens in a thread, and calls `on_status` in the event loop, which is not blocked.
 
-    The device is closed when the task is cancelled, or soon after the loop is left; `contextlib.aclosing` waits for it.
+    The device is closed when the task is cancelled, or soon after the loop ends; `contextlib.aclosing` waits for it.
     """
     import asyncio  # noqa: PLC0415
 
@@ -286,7 +286,9 @@ def choose_device(devices: Sequence[Device], wanted: int | str | None) -> Device
     UsageError if there are several.
     """
     if not devices:
-        raise AudioError("found nothing to record from, expected a microphone; plug one in, or let this user reach it")
+        raise AudioError(
+            "found nothing to record from, expected a microphone; plug one in, or give this user access to it"
+        )
     default = next((device for device in devices if device.is_default), None)
     if wanted is None:
         if default is None:

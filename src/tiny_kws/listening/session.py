@@ -77,7 +77,7 @@ class Session:
         self.begin(SAMPLE_RATE)
 
     def begin(self, rate: int) -> None:
-        """What comes next is from a device that was opened at `rate` Hz."""
+        """Prepare for sound from a device that was opened at `rate` Hz."""
         self.rate = rate
         self._is_resumed = self._last_s is not None
         self._start_piece(0.0)
@@ -118,12 +118,12 @@ class Session:
     def _report_losses(self, block: Block) -> None:
         if block.overflow:
             self._overflows += 1
-            lost = f"some sound was lost by the device (overflows: {self._overflows}); is the computer too busy?"
+            lost = f"the device lost some sound (overflows: {self._overflows}); is the computer too busy?"
             if self._report_seldom("overflow", lost):
                 self._overflows = 0
         if self._lost_s:
             found = f"{self._lost_s:.1f} s" if self._lost_s >= 1 else f"{self._lost_s:.2f} s"
-            lost = f"{found} of sound were lost: what is done on events takes too long; going on"
+            lost = f"{found} of sound were lost because the work on events takes too long; still listening"
             if self._report_seldom("lost", lost):
                 self._lost_s = 0.0
 
@@ -154,10 +154,10 @@ class Session:
         if self._is_resumed:
             self._is_resumed = False
             self._start_piece(gap_s)
-            self.report(f"there is sound again, after {gap_s:.1f} s without")
+            self.report(f"sound is back after {gap_s:.1f} s")
         elif gap_s > GAP_S and not block.dropped:
             self._start_piece(gap_s)
-            self._report_seldom("gap", f"no sound came for {gap_s:.1f} s (was the computer asleep?); going on")
+            self._report_seldom("gap", f"no sound came for {gap_s:.1f} s (was the computer asleep?); still listening")
         elif block.dropped:
             lost_s = max(block.dropped / self.rate, gap_s if gap_s > GAP_S else 0.0)
             self._lost_s += lost_s
@@ -192,6 +192,4 @@ class Session:
         self._is_silent = self._status.level_db <= QUIET_DB
         if self._is_silent and self.time_s > SILENT_S:
             self._is_silent = False
-            self.report(
-                f"{SILENT_S:.0f} s of nothing but digital silence: is the microphone muted, or its use forbidden?"
-            )
+            self.report(f"{SILENT_S:.0f} s of digital silence: is the microphone muted, or access to it denied?")

@@ -56,7 +56,7 @@ def _guard(hosts: frozenset[str], token: str | None) -> Any:
         if origin is not None and urlsplit(origin).netloc != request.host:
             raise _refusal(web.HTTPForbidden, f"found the origin {origin!r:.80}, expected this server's own page")
         if token and request.path not in ("/", "/healthz") and not _has_token(request, token):
-            raise _refusal(web.HTTPUnauthorized, "found no right token, expected the one of --token")
+            raise _refusal(web.HTTPUnauthorized, "found no valid token, expected the one given with --token")
         try:
             response = await handler(request)
         except BusyError as error:
@@ -186,7 +186,9 @@ async def _opened(core: Core, socket: web.WebSocketResponse, client: str) -> Asy
     try:
         first = await socket.receive(FIRST_S)
     except asyncio.TimeoutError as error:
-        raise RefusedError(f"found no message in {FIRST_S:g} s, expected one of JSON that says what comes") from error
+        raise RefusedError(
+            f"found no message in {FIRST_S:g} s, expected one in JSON that describes the sound"
+        ) from error
     asked = _object(first.data if first.type == WSMsgType.TEXT else "")
     stream = _Socket(core, socket, asked, client)
     try:

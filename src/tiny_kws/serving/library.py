@@ -49,7 +49,7 @@ class Library:
             self._models[model.path] = model
         self._fixed = tuple(self._models)
         if folder is not None and not folder.is_dir():
-            raise UsageError(f"{folder}: is no folder, expected one of stream artefacts (.onnx) for --models")
+            raise UsageError(f"{folder}: is not a folder, expected one with stream artefacts (.onnx) for --models")
         self.look()
         for word in filter(None, self._thresholds):
             if label_of(word, self.words) is None and folder is None:
@@ -91,9 +91,9 @@ class Library:
             model = StreamModel(path)
             config_of(model)
         except OSError as error:
-            self._on_problem(f"{path}: cannot be read ({error.strerror}); what was read from it before stays")
+            self._on_problem(f"{path}: cannot be read ({error.strerror}); the previous version is kept")
         except KwsError as error:
-            stays = "; the one before stays" if path in self._models else ""
+            stays = "; the previous version is kept" if path in self._models else ""
             self._on_problem(f"{error}{stays}")
         else:
             self._models[path] = model

@@ -97,4 +97,4 @@ async def _announce(stack: AsyncExitStack, host: str, port: int, on_problem: Tol
         stack.push_async_callback(zeroconf.async_close)
         await zeroconf.async_register_service(info)
     except (Error, OSError) as error:
-        on_problem(f"the server is not announced by zeroconf ({error}); name its address in Home Assistant by hand")
+        on_problem(f"the server cannot be announced by zeroconf ({error}); enter its address in Home Assistant")

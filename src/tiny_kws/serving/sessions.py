@@ -48,7 +48,7 @@ class Limits:
     stalled_s: float = 60.0
     """A message that has begun must have come in so long, and an answer been taken."""
     stream_s: float = float("inf")
-    """Of sound on one connection."""
+    """The longest sound on one connection, in seconds."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Figures:
     """Open ones by protocol."""
     streams: int = 0
     seconds: float = 0.0
-    """Of sound that was heard."""
+    """Seconds of sound that were heard."""
     events: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     """Connections and messages by reason."""
@@ -105,7 +105,7 @@ class Seldom:
         now = time.monotonic()
         if now - self._begun >= 60:
             if self._n > self._most:
-                self._tell(f"{self._n - self._most} more problems within a minute were not told")
+                self._tell(f"{self._n - self._most} more problems within a minute were not shown")
             self._begun, self._n = now, 0
         self._n += 1
         if self._n <= self._most:
@@ -211,7 +211,7 @@ class Hearing:
             if self.n_samples > self.core.limits.stream_s * SAMPLE_RATE:
                 self.core.figures.refused["seconds"] += 1
                 raise RefusedError(
-                    f"found over {self.core.limits.stream_s:g} s of sound on one connection; connect anew"
+                    f"found over {self.core.limits.stream_s:g} s of sound on one connection; connect again"
                 )
             if self._recent is not None:
                 self._recent.push(piece)

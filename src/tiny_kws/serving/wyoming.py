@@ -35,7 +35,7 @@ PORT = 10400
 HEADER_BYTES = 2**16
 DATA_BYTES = 2**20
 TYPES = {1: "uint8", 2: "s16le", 3: "s24le", 4: "s32le"}
-"""Of samples, by their width in bytes."""
+"""The types of samples, by their width in bytes."""
 OnProblem = Callable[[str], None]
 
 
@@ -110,7 +110,7 @@ async def read_event(reader: asyncio.StreamReader, limit: int, clock: _Clock) ->
         line = await reader.readuntil(b"\n")
     except asyncio.IncompleteReadError as error:
         if error.partial.strip():
-            raise RefusedError("the connection ended amid a message") from error
+            raise RefusedError("the connection ended in the middle of a message") from error
         return None
     except (asyncio.LimitOverrunError, ValueError) as error:
         raise RefusedError(f"found a header of over {HEADER_BYTES} bytes, expected a line of JSON") from error
@@ -123,7 +123,7 @@ async def read_event(reader: asyncio.StreamReader, limit: int, clock: _Clock) ->
     try:
         more = await reader.readexactly(sum(sizes))
     except asyncio.IncompleteReadError as error:
-        raise RefusedError("the connection ended amid a message") from error
+        raise RefusedError("the connection ended in the middle of a message") from error
     clock.end()
     more, payload = more[: sizes[0]], more[sizes[0] :]
     return Event(kind, {**data, **(_object(more, "data") if more else {})}, payload or None)
@@ -133,9 +133,9 @@ def _object(text: bytes, what: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RefusedError(f"found {what} that is no JSON, expected a Wyoming event") from error
+        raise RefusedError(f"found {what} that is not JSON, expected a Wyoming event") from error
     if not isinstance(found, dict):
-        raise RefusedError(f"found {what} that is no JSON object, expected a Wyoming event")
+        raise RefusedError(f"found {what} that is not a JSON object, expected a Wyoming event")
     return found
 
 

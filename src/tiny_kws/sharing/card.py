@@ -136,9 +136,9 @@ def _results(facts: CardFacts) -> list[Any]:
 
 def _summary(metadata: Metadata) -> str:
     facts = (
-        f"A `{metadata.architecture}` of {metadata.parameters:,} parameters and {metadata.macs / 1e6:.1f} million "
-        f"multiply-accumulates for a second of sound, that hears {_list_of(_words(metadata))}. An artefact takes "
-        f"samples of {metadata.rate} Hz and gives probabilities: front end, normalisation and labels are inside."
+        f"A `{metadata.architecture}` with {metadata.parameters:,} parameters and {metadata.macs / 1e6:.1f} million "
+        f"multiply-accumulates per second of sound. It hears {_list_of(_words(metadata))}. An artefact takes samples "
+        f"at {metadata.rate} Hz and gives probabilities: front end, normalisation and labels are inside."
     )
     return f"{facts} Made with tiny-kws {metadata.version}."
 
@@ -165,14 +165,14 @@ tiny-kws {command} --model hf://{repo}
 import tiny_kws
 {classify if "clip" in kinds else ""}{detect if "stream" in kinds else ""}```
 
-`hf://{repo}@COMMIT` loads the files of one commit for ever; `tiny-kws info hf://{repo}` tells which is the newest."""
+`hf://{repo}@COMMIT` always loads the files of one commit; `tiny-kws info hf://{repo}` shows the newest commit."""
 
 
 def _intended(metadata: Metadata) -> str:
     return (
         f"## Intended use\n\nStarting something on the device by saying {_list_of(_words(metadata), 'or')}, and "
-        "experiments with keyword spotting. Not for transcribing speech, for telling who speaks, or for anything "
-        "where a word that is missed, or heard where none was said, does harm."
+        "experiments with keyword spotting. It is not meant for transcribing speech, for recognising speakers, or for "
+        "anything in which a missed word or a false alarm does harm."
     )
 
 
@@ -180,34 +180,34 @@ def _limits(facts: CardFacts) -> str:
     metadata = facts.artefacts[0].metadata
     others = [label for label in metadata.labels if label in (SILENCE, UNKNOWN)]
     rest = (
-        f"whatever else is said is to come out as {_list_of(others, 'or')}" if others else "it has no label for others"
+        f"anything else should be labelled {_list_of(others, 'or')}" if others else "it has no label for anything else"
     )
-    limits = [f"It knows these words only; {rest}."]
+    limits = [f"It knows only these words; {rest}."]
     if SPEECH_COMMANDS in metadata.source:
-        limits.append("Its words are English, read aloud one by one by volunteers.")
+        limits.append("It was trained on English words that volunteers read aloud one by one.")
     for metrics in facts.clips.values():
         weakest = sorted(metrics["per_class"].items(), key=lambda item: item[1]["recall"])[:WEAKEST]
         shares = ", ".join(f"*{label}* ({100 * row['recall']:.1f} %)" for label, row in weakest)
-        limits.append(f"Least often recognised on {metrics['data']['name']}: {shares} of its clips.")
-        limits.append(f"Expected calibration error there: {metrics['calibration_error']:.3f}.")
+        limits.append(f"Labels recognised least often on {metrics['data']['name']}: {shares} of their clips.")
+        limits.append(f"Expected calibration error on the same clips: {metrics['calibration_error']:.3f}.")
     if facts.streams:
         limits += _false_alarms(*next(iter(facts.streams.items())))
     if metadata.own_words:
         limits += [
-            "It was made from a few recordings: it hears voices, rooms and microphones like theirs best. The misses "
-            "below say nothing of other people's voices, unless they were among the recordings.",
-            "Its false alarms were counted in read sentences; television, music and several people at once may bring "
-            "more.",
+            "It was made from a few recordings, and works best for voices, rooms and microphones like theirs. The miss "
+            "rate below says nothing about other people's voices.",
+            "Its false alarms were counted in read sentences. Television, music and several people talking at once "
+            "may cause more.",
         ]
         return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
     if not facts.clips:
-        limits.append("Precision and recall of each label on single clips were not measured.")
+        limits.append("Precision and recall for each label on single clips were not measured.")
     if not any("robustness" in metrics for metrics in facts.clips.values()) and all(
         _is_clean(name) for name in facts.streams
     ):
-        limits.append("How it does in noise was not measured.")
+        limits.append("Its accuracy in noise was not measured.")
     if not facts.streams:
-        limits.append("How often it misses words in a stream of sound, and is set off by others, was not measured.")
+        limits.append("Its miss rate and false alarms per hour on streams were not measured.")
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
@@ -215,10 +215,10 @@ def _false_alarms(name: str, metrics: Mapping[str, Any]) -> list[str]:
     point = metrics["operating_point"]
     if not point["reached"] or point["in_speech"]["false_alarms_per_hour"] is None:
         return []
-    made = f"{point['in_speech']['false_alarms_per_hour']:.1f} false alarms an hour"
+    made = f"{point['in_speech']['false_alarms_per_hour']:.1f} false alarms per hour"
     return [
-        f"Running speech without its words made {made} ({_condition(name)}), at thresholds chosen for "
-        f"{point['rate_per_hour']:g} an hour of all sound."
+        f"Running speech without its words caused {made} ({_condition(name)}), with thresholds chosen for "
+        f"{point['rate_per_hour']:g} per hour of all sound."
     ]
 
 
@@ -238,12 +238,12 @@ def _files(facts: CardFacts) -> str:
     for artefact in facts.artefacts:
         metadata = artefact.metadata
         size = f"{artefact.n_bytes / 1000:.0f}"
-        takes = "a second" if metadata.kind == "clip" else f"hops of {1000 * metadata.hop / metadata.rate:.0f} ms"
+        takes = "one window" if metadata.kind == "clip" else f"hops of {1000 * metadata.hop / metadata.rate:.0f} ms"
         accuracy = _accuracy(metadata.validation)
         lines.append(f"| `{artefact.file}` | {takes} | {metadata.precision} | {size} | {accuracy} |")
     rest = [f"`{file}`" for file in facts.files if file == CHECKPOINT or file.endswith((".tflite", ".h", ".csv"))]
     also = ", ".join([*rest, f"`{SUMS}`"])
-    lines += ["", f"Also {also}. An artefact carries its own SHA-256 too, and is refused if it does not fit."]
+    lines += ["", f"Also {also}. An artefact also holds its own SHA-256, and is refused if it does not match."]
     return "\n".join(lines)
 
 
@@ -281,8 +281,8 @@ def _measured_on_streams(facts: CardFacts) -> str:
             facts, fresh, "No setting of the detector was chosen on these recordings." if chosen_on else ""
         )
     if chosen_on:
-        favoured = "On these recordings settings of the detector were chosen, which favours it."
-        parts += ["### On the recordings that settings were chosen on"] * bool(fresh)
+        favoured = "Settings of the detector were chosen on these recordings, which favours it."
+        parts += ["### On the recordings on which settings were chosen"] * bool(fresh)
         parts += _streams(facts, chosen_on, favoured)
     return "\n\n".join(parts)
 
@@ -290,11 +290,11 @@ def _measured_on_streams(facts: CardFacts) -> str:
 def _streams(facts: CardFacts, streams: Mapping[str, Mapping[str, Any]], chosen: str) -> list[str]:
     """The table of misses of streams of one make, what they are, and the whole of each measurement folded away."""
     in_sample = any(metrics["held_out"]["in_sample"] for metrics in streams.values())
-    where = "the very recordings they are reported on" if in_sample else "the other half of the speakers"
+    where = "the recordings they are reported on" if in_sample else "the other half of the speakers"
     spread = "" if in_sample else " (95 % interval over speakers)"
     parts = [
         " ".join(filter(None, [_sound_of(next(iter(streams.values()))["audio"]), chosen])),
-        f"Words missed{spread} at the false alarms an hour that came, thresholds chosen on {where}:",
+        f"Words missed{spread} at the false alarms per hour that were measured, with thresholds chosen on {where}:",
         table_of_misses(streams),
     ]
     for name, metrics in streams.items():
@@ -306,15 +306,15 @@ def _streams(facts: CardFacts, streams: Mapping[str, Mapping[str, Any]], chosen:
 
 def _sound_of(audio: Mapping[str, Any]) -> str:
     return (
-        f"{audio['keywords']} keywords of {audio['speakers']} speakers in {audio['hours']:.1f} hours of sound, "
-        f"{audio['speech_hours']:.1f} of them with speech and {audio['noise_hours']:.1f} of noise."
+        f"{audio['keywords']} keywords by {audio['speakers']} speakers in {audio['hours']:.1f} hours of sound: "
+        f"{audio['speech_hours']:.1f} hours with speech and {audio['noise_hours']:.1f} hours of noise."
     )
 
 
 def table_of_misses(streams: Mapping[str, Mapping[str, Any]]) -> str:
     """Of measurements on streams, by condition, a Markdown table: words missed at each rate, and the rate that came."""
     lines = [
-        f"| false alarms an hour wanted | {' | '.join(map(_condition, streams))} |",
+        f"| false alarms per hour aimed at | {' | '.join(map(_condition, streams))} |",
         "|---" * (len(streams) + 1) + "|",
     ]
     for rate in RATES_PER_HOUR:
@@ -324,7 +324,7 @@ def table_of_misses(streams: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def missed(metrics: Mapping[str, Any], rate: float) -> str:
-    """The words missed where `rate` false alarms an hour were wanted, and how many came; or that it is not reached."""
+    """The words missed where `rate` false alarms per hour were wanted, and how many came; or that it is not reached."""
     for point in metrics["held_out"]["rates"]:
         if point["rate_per_hour"] == rate and point["reached"] and point["words"]:
             interval = point["miss_rate_interval"]
@@ -347,7 +347,9 @@ def _told_of_own_words(metadata: Metadata) -> str:
     """For each word that was enrolled what its maker was told; nothing for other models."""
     if not metadata.own_words:
         return ""
-    blocks: list[tables.Block] = [f"{EXPLANATION} Told when the word was enrolled, before it was used."]
+    blocks: list[tables.Block] = [
+        f"{EXPLANATION} These estimates were made when the word was enrolled, before it was used."
+    ]
     for told in told_of(metadata.own_words):
         table = told_table(told.expected, told.threshold, voices=not told.takes)
         blocks += [f"*{told.word}*, from {made_of(told.takes, told.spoken)}:", table]
@@ -361,9 +363,9 @@ def _data(facts: CardFacts) -> str:
     lines.append(f"Training data: {data.get('source', 'not stated')}.")
     clips = {split: sum(counts.values()) for split, counts in data.get("clips", {}).items() if counts}
     if clips:
-        lines.append(f"Clips of it: {', '.join(f'{split} {count:,}' for split, count in clips.items())}.")
+        lines.append(f"Clips: {', '.join(f'{split} {count:,}' for split, count in clips.items())}.")
     if left_out := data.get("left_out"):
-        lines.append(f"Kept out of the training: {', '.join(map(str, left_out))}.")
+        lines.append(f"Kept out of training: {', '.join(map(str, left_out))}.")
     sources = data.get("sources", [])
     if sources:
         lines += ["", "| source | for | licences (recordings used) | credit |", "|---|---|---|---|"]
@@ -373,7 +375,7 @@ def _data(facts: CardFacts) -> str:
             used = data.get("licence", "not stated")
         lines.append(f"| {source['name']} | {source['use']} | {used or 'none used'} | {source['attribution']} |")
     if "credits.csv" in facts.files:
-        lines += ["", "Whom to credit, recording by recording: [credits.csv](credits.csv)."]
+        lines += ["", "Credits for each recording: [credits.csv](credits.csv)."]
     return "\n".join(lines)
 
 
@@ -384,19 +386,23 @@ def _made(metadata: Metadata, reproduction: Reproduction | None) -> str:
         composed = {name: recipe for name, recipe in recipes.items() if recipe}
         heard = f"composed {' and '.join(composed)}" if composed else "single clips"
         settings = _settings({key: value for key, value in metadata.train_config.items() if key not in recipes})
-        chosen = "; the epoch was chosen on the validation clips, which favours accuracy on them"
+        chosen = "; the epoch was chosen on the validation clips, which makes their accuracy a little too high"
         last = bool(metadata.train_config.get("keep_last"))
-        lines.append(f"- training on {heard}: {settings}{'; the last epoch was taken' if last else chosen}")
+        lines.append(f"- training on {heard}: {settings}{'; the last epoch was kept' if last else chosen}")
         lines += [f"- {name}: {_settings(recipe)}" for name, recipe in composed.items()]
         first, teachers = metadata.data.get("first_sha256"), metadata.data.get("teachers_sha256")
         if first:
-            lines.append(f"- from the weights of another training, the checkpoint of SHA-256 `{first}`")
+            lines.append(f"- started from the weights of another training, the checkpoint with SHA-256 `{first}`")
         if teachers:
-            lines.append(f"- taught by the checkpoints of SHA-256 {', '.join(f'`{teacher}`' for teacher in teachers)}")
+            lines.append(
+                f"- teachers: the checkpoints with SHA-256 {', '.join(f'`{teacher}`' for teacher in teachers)}"
+            )
         mean_of = metadata.data.get("mean_of_sha256")
         if mean_of:
             hashes = ", ".join(f"`{one}`" for one in mean_of)
-            lines.append(f"- the mean of the weights of checkpoints, the last of them trained so; SHA-256 {hashes}")
+            lines.append(
+                f"- weights: the mean of several checkpoints, the last of which was trained like this; SHA-256 {hashes}"
+            )
     if metadata.detector:
         lines.append(f"- detector: {_settings(metadata.detector)}")
     lines.append(f"- SHA-256 of the checkpoint: `{metadata.checkpoint_sha256}`")
@@ -406,14 +412,14 @@ def _made(metadata: Metadata, reproduction: Reproduction | None) -> str:
 
 
 def again(reproduction: Reproduction) -> str:
-    """In a sentence, whether the weights can be made again."""
+    """In a sentence, whether the weights can be reproduced."""
     if reproduction.same_weights:
-        return f"`{reproduction.script}` of tiny-kws makes these weights again, but for rounding."
-    parts = [f"These weights cannot be made again: {reproduction.why}."]
+        return f"`{reproduction.script}` of tiny-kws reproduces these weights, except for rounding."
+    parts = [f"These weights cannot be reproduced: {reproduction.why}."]
     if reproduction.accuracy is not None:
         parts.append(
-            f"What `{reproduction.script}` of tiny-kws does reached {100 * reproduction.accuracy:.2f} % of the "
-            f"validation clips ({reproduction.how}; in the log, *{reproduction.log}*)."
+            f"`{reproduction.script}` of tiny-kws reached {100 * reproduction.accuracy:.2f} % on the validation clips "
+            f"({reproduction.how}; in the log, *{reproduction.log}*)."
         )
     return " ".join(parts)
 

@@ -128,7 +128,7 @@ def push(parts: Parts, repo: str, private: bool = False, space: bool = True) -> 
 def check_repo(repo: str) -> None:
     """Raise UsageError unless `repo` is USER/NAME."""
     if _REPO.fullmatch(repo) is None or ".." in repo or "--" in repo:
-        raise UsageError(f"{repo}: is no repository's name, expected USER/NAME")
+        raise UsageError(f"{repo}: is not a repository's name, expected USER/NAME")
 
 
 def _upload(folder: Path, repo: str, kind: str, private: bool) -> tuple[str, str]:
@@ -149,7 +149,9 @@ def _upload(folder: Path, repo: str, kind: str, private: bool) -> tuple[str, str
             if isinstance(error, OSError):  # the Hub's answer, which `hub_errors` knows
                 raise
             reason = " ".join(str(error).split())[:160]
-            raise KwsError(f"{what}: could not be pushed ({reason}), expected all to arrive; try again") from error
+            raise KwsError(
+                f"{what}: could not be pushed ({reason}), expected everything to arrive; try again"
+            ) from error
     return str(url), str(done.oid)
 
 
@@ -257,7 +259,7 @@ def _reproduction(files: dict[str, Path]) -> Reproduction | None:
         return Reproduction.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"{path}: does not say how the weights can be made again ({error}), expected script, same_weights, and "
+            f"{path}: does not say how the weights can be reproduced ({error}), expected script, same_weights, and "
             "why and reached where they are not the same"
         ) from error
 
@@ -266,9 +268,11 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     try:
         metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not (isinstance(metrics["model"]["sha256"], str) and ("per_class" in metrics or "held_out" in metrics)):
-            raise ValueError("it says of no model how it did")  # noqa: TRY301
+            raise ValueError("it does not say how any model did")  # noqa: TRY301
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{path}: is no measurement ({error}), expected one of `tiny-kws evaluate`") from error
+        raise ModelError(
+            f"{path}: is not a measurement ({error}), expected one written by `tiny-kws evaluate`"
+        ) from error
     return metrics
 
 

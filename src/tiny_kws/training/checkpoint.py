@@ -174,8 +174,8 @@ def read_torch(path: str | Path) -> dict[str, Any]:
         raise ModelError(f"{path}: not found, expected a checkpoint; check the path") from error
     except Exception as error:  # on damaged bytes torch raises whatever it trips over, IndexError for one
         raise ModelError(
-            f"{path}: is no whole checkpoint ({type(error).__name__}), expected a file of torch.save with plain "
-            "values; fetch or train it again"
+            f"{path}: is not a complete checkpoint ({type(error).__name__}), expected a file of torch.save with plain "
+            "values; download or train it again"
         ) from error
     if not isinstance(value, dict):
         raise ModelError(f"{path}: holds a {type(value).__name__}, expected a checkpoint's dict")

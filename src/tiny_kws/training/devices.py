@@ -23,7 +23,7 @@ def find_device(name: str | None = None) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(
-            f"found no device {name!r}, expected cpu, cuda or mps; leave it out to take the best"
+            f"found no device {name!r}, expected cpu, cuda or mps; leave it out to use the best"
         ) from error
     return device
 
@@ -55,7 +55,7 @@ def keep_freed_memory() -> None:
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:
-    """Of torch's own generators, from which dropout draws on `device`."""
+    """The state of torch's own generators, from which dropout draws on `device`."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)

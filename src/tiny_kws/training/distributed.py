@@ -124,7 +124,7 @@ def join_world(device: str | None) -> Iterator[tuple[World, str | None]]:
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise KwsError(
-                "another process of this training has ended; see what it says, and start all again"
+                "another process of this training has ended; read its messages, and start all of them again"
             ) from error
         raise
     finally:

@@ -69,7 +69,7 @@ class Optimization:
 
 
 def scheduled_learning_rate(config: TrainConfig | TrunkRecipe, epoch: int, step: int, steps: int) -> float:
-    """Of a step, one of `steps` in each epoch: down half a cosine to zero, after a rise over the first steps."""
+    """The learning rate of a step, one of `steps` in each epoch: up over the first steps, then down half a cosine."""
     cosine = 0.5 * (1.0 + math.cos(math.pi * (epoch + step / steps) / config.epochs))
     warm_up = min(1.0, (epoch * steps + step + 1) / max(1, config.warmup_steps))
     return config.learning_rate * cosine * warm_up

@@ -29,7 +29,7 @@ class RunFolder:
     def read_last(self, resume: bool) -> dict[str, Any] | None:
         """The last checkpoint with what it takes to go on, if there is one. Raises UsageError if it is not wanted."""
         if not resume and (self.last.exists() or self.unfinished.exists()):
-            raise UsageError(f"{self.path}: holds a training already; go on with --resume or name another folder")
+            raise UsageError(f"{self.path}: already holds a training; continue with --resume or name another folder")
         return read_torch(self.last) if self.last.exists() else None
 
     def read_unfinished(self) -> dict[str, Any] | None:

@@ -32,7 +32,7 @@ PHONES = (
     "K", "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
 )
 # fmt: on
-"""Of American English in the letters of ARPABET; whatever is no speech is SIL."""
+"""The phones of American English in ARPABET; everything that is not speech is SIL."""
 ALIGNMENTS = "alignments.jsonl"
 UNHEARD = ("speech_libri", "speech")
 """Folders of which a third of the speakers are kept from the trunk."""

@@ -76,14 +76,14 @@ def begin_from(first: Checkpoint, model: Network, data: PreparedData) -> None:
     name = f"the first checkpoint ({first.sha256[:12]})"
     check_fits(first, name, feature_config_of(first.architecture), data)
     if shape_of(first.model) != shape_of(model):
-        raise UsageError(f"{name} is of another network, expected one of the size asked for")
+        raise UsageError(f"{name} is a different network, expected one of the size asked for")
     load_weights(model, first.model.state_dict(), name)
 
 
 def check_fits(checkpoint: Checkpoint, name: str, feature_config: FeatureConfig, data: PreparedData) -> None:
     """Raise UsageError unless a checkpoint takes and gives what the network that is trained takes and gives."""
     if checkpoint.feature_config != feature_config:
-        raise UsageError(f"{name} has another front end, expected that of the network that is to learn")
+        raise UsageError(f"{name} has a different front end, expected that of the network to be trained")
     if checkpoint.labels != data.vocabulary.labels:
         raise UsageError(
             f"{name} has the labels {', '.join(checkpoint.labels)}, expected those of the data in their order: "

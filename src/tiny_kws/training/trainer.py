@@ -144,7 +144,7 @@ class Trainer:
         elif self.first is not None:
             self.stats = dict(self.first.stats)  # the weights are made for features of this scale
         elif self.config.frozen_batch_norm:
-            raise UsageError("found no weights to go on from, expected the checkpoint of a first training; add --from")
+            raise UsageError("found no weights to start from, expected the checkpoint of a first training; add --from")
         else:
             batches = iterate_batches(self.bank, self._own_rows("training"), EVAL_BATCH, self.device)
             self.stats = feature_stats(self.log_mel, batches, self.world)
@@ -306,7 +306,7 @@ class Trainer:
             return int(amid["step"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError(
-                f"{self.folder.unfinished}: is nothing to go on with ({error}); remove it to go on from the last epoch"
+                f"{self.folder.unfinished}: cannot be resumed ({error}); remove it to resume from the last epoch"
             ) from error
 
     def _checkpoint(self) -> Checkpoint:
@@ -349,7 +349,7 @@ class Trainer:
             self.first_sha256 = str(last["data"].get("first_sha256", ""))
         except (AttributeError, KeyError, ValueError, TypeError) as error:
             raise ModelError(
-                f"{path}: is no training to go on with ({error}); start again in another folder"
+                f"{path}: is not a training that can be resumed ({error}); start again in another folder"
             ) from error
 
 
@@ -365,5 +365,5 @@ class _Loss(nn.Module):
 
 
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
-    """Of all draws of a process in an epoch."""
+    """The generator for all draws of a process in an epoch."""
     return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Hours:
-    """Of recordings with speech, of running speech in them, and of recordings of noise."""
+    """Hours of recordings with speech, of running speech in them, and of recordings of noise."""
 
     recordings_of_speech: float
     running_speech: float
@@ -162,12 +162,12 @@ def conditions_of(settings: StreamSettings) -> list[str]:
         return [MLPERF_TINY]
     names = ["clean" if snr_db is None else f"snr{snr_db:g}" for snr_db in settings.snrs_db]
     if not names or len(set(names)) < len(names):
-        raise UsageError(f"found the conditions {', '.join(names) or 'none'}, expected one or more, none of them twice")
+        raise UsageError(f"found the conditions {', '.join(names) or 'none'}, expected one or more, each once")
     if not settings.labels or {SILENCE, UNKNOWN} & set(settings.labels):
         raise UsageError(f"found the keywords {', '.join(settings.labels) or 'none'}, expected words to listen for")
     sizes = (settings.speech_hours, settings.noise_hours, settings.keywords, settings.others)
     if min(sizes) < 0 or max(sizes) == 0 or not 0 <= settings.room_share <= 1:
-        raise UsageError("expected hours, keywords or others over 0, none below, and a share of rooms from 0 to 1")
+        raise UsageError("expected hours, keywords or others above 0, none negative, and a share of rooms from 0 to 1")
     return names
 
 
@@ -180,7 +180,9 @@ def parse_snrs(text: str) -> tuple[float | None, ...]:
     try:
         snrs_db = tuple(None if name.strip() == "clean" else float(name) for name in text.split(","))
     except ValueError as error:
-        raise UsageError(f"found the conditions {text!r}, expected clean or numbers of dB, as clean,20,10") from error
+        raise UsageError(
+            f"found the conditions {text!r}, expected clean or numbers of dB, such as clean,20,10"
+        ) from error
     if not all(snr_db is None or abs(snr_db) <= 100 for snr_db in snrs_db):
         raise UsageError(f"found the conditions {text!r}, expected SNRs from -100 to 100 dB")
     return snrs_db
@@ -203,7 +205,7 @@ def _list_material(
 ) -> Material:
     def wanted(folder: Path | None, is_needed: bool, option: str) -> Path | None:
         if is_needed and folder is None:
-            raise UsageError(f"found no {option} FOLDER, expected one for what is to be built; see --help")
+            raise UsageError(f"found no {option} FOLDER, expected one for these settings; see --help")
         return folder if is_needed else None
 
     speech = wanted(speech, settings.speech_hours > 0, "--speech")
@@ -256,7 +258,7 @@ def _summary(folder: Path, material: Material, settings: StreamSettings, written
 
 
 def _hours(condition: Path, lines: Sequence[Line]) -> Hours:
-    """Of one condition; they are all of one length."""
+    """The hours of one condition; all conditions have the same length."""
     running_s = sum(line.end_s - line.start_s for line in lines if line.label != SILENCE and not line.word)
 
     def hours_of(kind: str) -> float:
