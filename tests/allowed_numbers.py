@@ -103,6 +103,7 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
     },
     "docs/home-assistant.md": {
         "that send 64 ms at a time": "benchmarks/serving.py, CHUNK",
+        "99th percentile of the time": "benchmarks/serving.py",
     },
     "docs/own-words.md": {
         "64 numbers every 80 ms": "the trunk, training_config.py",
