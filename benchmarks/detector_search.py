@@ -1,10 +1,10 @@
 """Which detector settings miss least: `detector_search.py MODEL MANIFEST... [--save FILE]`.
 
-The model listens once to the recordings of each manifest (`tiny-kws make-stream`). Then the longest rise is tried, next
-smoothing and duration in pairs, last refractory time and release, each with the best before. Settings are ranked by
-their miss rate at 2 and 10 false alarms per hour, the mean over both and over the manifests: at 1 per hour a few hours
-of sound hold a handful of alarms, too few to rank by. Settings whose latency (p95, from the end of the word) is over
-the limit are out.
+The model listens once to the recordings of each manifest (`tiny-kws make-stream`). Then the longest rise is tried,
+next smoothing and duration in pairs, last refractory time and release, each with the best before. Settings are ranked
+by their miss rate at 2 and 10 false alarms per hour, the mean over both and over the manifests: at 1 per hour a few
+hours of sound hold a handful of alarms, too few to rank by. Settings whose latency (p95, from the end of the word) is
+over the limit are out.
 
 Last, a threshold for each label is compared with one for all: chosen on one half of the speakers for 10 false alarms an
 hour, shifted together for 2, and counted on the other half, both ways.

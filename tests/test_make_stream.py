@@ -539,7 +539,7 @@ def test_too_little_material_is_said_with_both_numbers(
         ({"snrs_db": ()}, "conditions none"),
         ({"snrs_db": (10.0, 10.0)}, "each once"),
         ({"labels": ("yes", "unknown")}, "keywords yes, unknown, expected words"),
-        ({"speech_hours": 0.0, "noise_hours": 0.0, "keywords": 0, "others": 0}, "over 0"),
+        ({"speech_hours": 0.0, "noise_hours": 0.0, "keywords": 0, "others": 0}, "above 0"),
         ({"room_share": 1.5}, "share of rooms from 0 to 1"),
     ],
 )

@@ -334,7 +334,7 @@ def test_kinds_of_noise_come_from_manifest_or_folder(noise_folder: Path) -> None
 def test_a_folder_without_anything_held_out_is_refused(tmp_path: Path) -> None:
     """Where no noise is of the part held out, a DataError says so."""
     folder = write_sounds(tmp_path, {f"{named('rain', False)}.wav": hiss(2)})
-    with pytest.raises(DataError, match="none of its 1 recordings is of part 0"):
+    with pytest.raises(DataError, match="none of its 1 recordings is in part 0"):
         list_material(folder, None, None, LABELS, held_out=True)
 
 
@@ -600,7 +600,7 @@ def test_noise_alone_can_be_measured(
     [
         (["--snr", "10"], "found --snr without --noise"),
         (["--noise", "n", "--snr", "loud"], "expected clean or numbers"),
-        (["--noise", "n", "--snr", "10,10"], "none twice"),
+        (["--noise", "n", "--snr", "10,10"], "each once"),
         (["--noise", "n", "--snr", "clean"], "one or more"),
     ],
 )

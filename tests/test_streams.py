@@ -258,7 +258,7 @@ def test_a_bad_line_costs_its_recording_only(tmp_path: Path, change: dict[str, A
     [
         ("", "is empty"),
         ("\n \n", "is empty"),
-        (json.dumps(LINE) + "\n{broken\n", "line 2: is no JSON"),
+        (json.dumps(LINE) + "\n{broken\n", "line 2: is not JSON"),
         (json.dumps(LINE) + "\n[1]\n", "line 2: names no file"),
         ('{"file": 3}\n', "line 1: names no file"),
         ("\udcff", "cannot be read"),

@@ -407,7 +407,7 @@ def test_another_seed_other_weights(prepared: PreparedData, begun: Path, tmp_pat
 def test_an_existing_training_is_not_overwritten(prepared: PreparedData, own_begun: Path) -> None:
     """Without resuming, a folder that holds a training is refused and left as it is."""
     earlier = (own_begun / "last.pt").read_bytes()
-    with pytest.raises(UsageError, match=r"^[^\n]+: already holds a training; go on with --resume [^\n]+$"):
+    with pytest.raises(UsageError, match=r"^[^\n]+: already holds a training; continue with --resume [^\n]+$"):
         train(prepared, own_begun, "ds-cnn", SMALL, CONFIG, device="cpu")
     assert (own_begun / "last.pt").read_bytes() == earlier
 
@@ -759,7 +759,7 @@ def test_from_a_checkpoint_of_another_network(on_streams: Path, prepared: Prepar
     """Weights of another network or of another size are refused before anything is written."""
     first = load_checkpoint(on_streams / "best.pt")
     for architecture, size in (("causal-cnn", {**CAUSAL, "width": 9}), ("ds-cnn", SMALL)):
-        with pytest.raises(UsageError, match="is of another network"):
+        with pytest.raises(UsageError, match="is a different network"):
             train(prepared, tmp_path / "run", architecture, size, CONFIG, device="cpu", first=first)
     assert not (tmp_path / "run" / "last.pt").exists()
 

@@ -90,7 +90,7 @@ def test_every_word_is_trained_and_validated(prepared: PreparedData) -> None:
 
 
 def test_no_speaker_is_on_two_sides(prepared: PreparedData) -> None:
-    """Clips are divided by speaker, other words' too."""
+    """Clips are split by speaker, other words' too."""
     assert prepared.manifest.division == BY_SPEAKERS
     training, validation, testing = (
         speakers_of(prepared, *splits) for splits in (("training", EXTRA), ("validation",), ("testing",))
@@ -299,7 +299,7 @@ def test_words_must_be_named(folder: Path, tmp_path: Path) -> None:
     """A folder of other words, without --words, is refused with what to type; one of none with what is expected."""
     done = run_cli("data", "prepare", folder, "--out", tmp_path / "out")
     assert done.returncode == 1
-    assert "name those to be heard: --words banana,computer" in done.stderr
+    assert "name those to hear: --words banana,computer" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -307,7 +307,7 @@ def test_the_command_says_what_it_made_of_the_folder(folder: Path, tmp_path: Pat
     """`data prepare --words` tells splits, how they were divided, what is not used as a word, and what to do next."""
     done = run_cli("data", "prepare", folder, "--words", "computer,灯", "--out", tmp_path / "out")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "divided by speaker" in done.stdout
+    assert "split by speaker" in done.stdout
     assert "lumière/: 12 clips, not among the words" in done.stdout
     assert f"Next: tiny-kws train {tmp_path / 'out'} --model base" in done.stdout
 

@@ -308,7 +308,9 @@ def _snrs(text: str | None, noise: Path | None) -> list[float]:
         raise UsageError("found --snr without --noise FOLDER, expected noises to mix with the clips")
     snrs_db = [snr_db for snr_db in parse_snrs(text or "20,10,5,0") if snr_db is not None]
     if not snrs_db or len(set(snrs_db)) < len(snrs_db):
-        raise UsageError(f"found the levels {text!r}, expected different numbers of dB; clean is always measured")
+        raise UsageError(
+            f"found the levels {text!r}, expected one or more numbers of dB, each once; clean is always measured"
+        )
     return snrs_db
 
 
