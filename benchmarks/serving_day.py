@@ -2,7 +2,8 @@
 
 So many clients play tapes of the examples as fast as the server takes them, over Wyoming. The answers to each tape have
 to be those of a Detector, in order, none lost or doubled. Between tapes clients stall amid a message, send garbage, or
-vanish amid their sound. Hours are those of sound for each client; the server's memory is noted as they go by.
+vanish amid their sound. Hours are those of sound for each client; the server's memory is noted as they go by, and what
+came of it is written each time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -120,12 +120,13 @@ def resident_kb(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-async def day(pid: int, port: int, hours: float, n_streams: int) -> dict[str, Any]:
+async def day(pid: int, port: int, hours: float, n_streams: int, out: Path) -> None:
     """All clients at once, until each has played so many hours."""
     tapes = [Tape(seed) for seed in range(N_TAPES)]
     found: Counter[str] = Counter()
     memory: list[int] = []
     n_tapes = round(hours * 3600 / TAPE_S)
+    words = sum(len(tape.expected) for tape in tapes) / N_TAPES
 
     async def client(number: int) -> None:
         rng = np.random.default_rng(number)
@@ -138,12 +139,12 @@ async def day(pid: int, port: int, hours: float, n_streams: int) -> dict[str, An
                 if number == 0 and n_played % max(1, n_tapes // 24) == 0:
                     memory.append(resident_kb(pid))
                     print(f"{n_played} of {n_tapes} minutes, {memory[-1]} kB, {dict(found)}", flush=True)
+                    of_day = {"hours": n_played * TAPE_S / 3600, "streams": n_streams, "model": MODEL}
+                    write_json(out, {"clients": dict(found), "resident_kb": memory, "words_in_a_tape": words, **of_day})
             else:
                 found[await misbehave(way, tape, port)] += 1
 
     await asyncio.gather(*(client(number) for number in range(n_streams)))
-    words = sum(len(tape.expected) for tape in tapes) / N_TAPES
-    return {"clients": dict(found), "resident_kb": memory, "words_in_a_tape": words}
 
 
 def main() -> None:
@@ -154,10 +155,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=50)
     asked = parser.parse_args()
     with server() as (process, port):
-        found = asyncio.run(day(process.pid, port, asked.hours, asked.streams))
-        is_alive = process.poll() is None
-    found |= {"hours": asked.hours, "streams": asked.streams, "model": MODEL, "still_runs": is_alive}
-    write_json(asked.out, found)
+        asyncio.run(day(process.pid, port, asked.hours, asked.streams, asked.out))
 
 
 if __name__ == "__main__":

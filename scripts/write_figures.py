@@ -474,11 +474,11 @@ def serving() -> str:
         f"The engine of wyoming-openwakeword (pyopen-wakeword) takes {other:.0f} ms for one word on the same core, fed "
         f"without a pause: {other / busiest['cpu_ms_per_stream_second']:.0f} times as much as one of "
         f"{most['listener']} streams here.\n\n"
-        f"In {day['hours']:g} hours of sound of each of {day['streams']} clients, sent as fast as the server takes it "
-        f"(`benchmarks/serving_day.py`), {clients['right']:,} minutes were answered with exactly the events that a "
+        f"{day['streams']} clients each sent {day['hours'] * 60:.0f} minutes of sound as fast as the server takes it "
+        f"(`benchmarks/serving_day.py`): {clients['right']:,} minutes were answered with exactly the events that a "
         f"`Detector` finds, and {wrong} with others, while {bad:,} clients stalled, sent garbage or vanished. The "
-        f"server's memory was {memory[0] / 1000:.0f} MB after the first twenty-fourth of it and "
-        f"{memory[-1] / 1000:.0f} MB at the end."
+        f"server's memory was {memory[len(memory) // 3] / 1000:.0f} MB after a third of that, "
+        f"{memory[2 * len(memory) // 3] / 1000:.0f} MB after two thirds and {memory[-1] / 1000:.0f} MB at the end."
     )
 
 
