@@ -133,7 +133,7 @@ def bare(browser: Browser, url: str) -> Iterator[Page]:
 
 @contextmanager
 def opened(browser: Browser, url: str, script: str = "", state: str = "ready", **options: Any) -> Iterator[Page]:
-    """The page in a profile of its own, once its state is `state`; `script` runs before its own."""
+    """The page in a profile of its own, once its state is `state`, if any; `script` runs before its own."""
     context = browser.new_context(**options)
     context.set_default_timeout(TIMEOUT_MS)
     failures: list[str] = []
@@ -141,11 +141,19 @@ def opened(browser: Browser, url: str, script: str = "", state: str = "ready", *
         context.add_init_script(script)
     page = context.new_page()
     page.on("pageerror", lambda error: failures.append(str(error)))
+    page.on("console", lambda message: failures.extend(errors_in(message)))
     page.goto(url)
-    page.wait_for_selector(f"html[data-state={state}]", state="attached")
+    if state:
+        page.wait_for_selector(f"html[data-state={state}]", state="attached")
     yield page
     context.close()
     assert failures == []
+
+
+def errors_in(message: Any) -> list[str]:
+    """What a line of the console says, if it is an error that no test brings about: a refused or missing file."""
+    is_wanted = any(text in message.text for text in ("Failed to load resource", "Content Security Policy"))
+    return [message.text] if message.type == "error" and not is_wanted else []
 
 
 @pytest.fixture(scope="module")
@@ -410,7 +418,7 @@ def test_words_at_the_microphone_come_in_order(
         offsets = [float(word["end"]) - event.end_s for word, event in zip(words, expected, strict=True)]
         assert 1000 * (max(offsets) - min(offsets)) <= LATEST_MS
         assert float(page.get_attribute("#delay", "data-ms")) <= LATEST_MS
-        assert f"{rate / 1000:g} →" in page.inner_text("#device")
+        assert f"{rate / 1000:g} →" in page.text_content("#device")
         page.click("#listen")
         page.wait_for_selector("html[data-listening=off]", state="attached")
 
@@ -574,6 +582,30 @@ def test_a_file_that_is_no_sound_is_explained(
     assert f"{name}: {said}" in notice(page)
     page.set_input_files("#file", recording)
     found_in_file(page)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.8, "no words in 0:00"), (3, "no words in 0:03")])
+def test_short_and_silent_files_are_taken(page: Page, tmp_path: Path, seconds: float, said: str) -> None:
+    """A recording shorter than the model's window, and one of digital silence, are read to their end without a word."""
+    path = tmp_path / "silent.wav"
+    sf.write(path, np.zeros(int(seconds * SAMPLE_RATE)), SAMPLE_RATE, subtype="PCM_16")
+    page.set_input_files("#file", path)
+    assert found_in_file(page) == []
+    assert page.inner_text("#recording-state").startswith(said)
+    assert page.is_hidden("#notice")
+
+
+def test_a_file_that_holds_nothing_leaves_an_empty_panel(page: Page, tmp_path: Path, recording: Path) -> None:
+    """Of an empty file only its name and what became of it are shown; the next file has its waveform again."""
+    (tmp_path / "empty.wav").write_bytes(b"")
+    page.set_input_files("#file", tmp_path / "empty.wav")
+    assert "is empty" in notice(page)
+    assert page.is_hidden("#wave")
+    assert page.is_hidden("#player")
+    page.set_input_files("#file", recording)
+    found_in_file(page)
+    assert page.is_visible("#wave")
+    assert page.is_visible("#player")
 
 
 def test_the_label_track_is_that_of_the_command_line(page: Page, recording: Path, audio: Samples) -> None:
@@ -1242,3 +1274,46 @@ def test_a_warm_start_fetches_nothing_again(browser: Browser, url: str, monkeypa
         assert statuses
         assert {status for _, status in statuses} == {304}
         assert float(page.get_attribute("html", "data-ready-ms")) > 0
+
+
+def test_full_storage_is_survived(browser: Browser, url: str, recording: Path) -> None:
+    """Where the browser may store nothing the page works, and does not say that it opens without a network."""
+    full = "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }"
+    with opened(browser, "about:blank", full, state="") as page:
+        session = page.context.new_cdp_session(page)
+        session.send("Storage.overrideQuotaForOrigin", {"origin": url.rstrip("/"), "quotaSize": 1000})
+        page.goto(url)
+        page.wait_for_selector("html[data-state=ready]", state="attached")
+        page.select_option("#theme", "light")
+        page.set_input_files("#file", recording)
+        assert found_in_file(page)
+        page.wait_for_timeout(2000)
+        assert page.get_attribute("html", "data-offline") is None
+        assert page.inner_text("#offline") == ""
+        assert page.is_hidden("#notice")
+
+
+AXE = Path(__file__).parents[1] / "web" / "node_modules" / "axe-core" / "axe.min.js"
+VIOLATIONS = """async () => (await axe.run()).violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)])"""
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: run npm ci in web/")
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 1280), ("light", 320)])
+def test_axe_finds_nothing(browser: Browser, url: str, recording: Path, scheme: str, width: int) -> None:
+    """axe-core finds no violation on the page as it opens, nor with a warning, details, a recording and words heard."""
+    with opened(browser, url, color_scheme=scheme, viewport={"width": width, "height": 800}) as page:
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        assert page.evaluate(VIOLATIONS) == []
+        page.click("summary")
+        page.select_option("#model", min(set(bundled_models("stream")) - {DEFAULT_MODELS["stream"], "commands"}))
+        page.wait_for_selector("#model-note.careful")
+        page.set_input_files("#file", recording)
+        found_in_file(page)
+        page.click("[data-example='stop.mp3']")
+        page.wait_for_selector("#heard li")
+        page.set_input_files("#file", AXE)
+        notice(page)
+        page.set_input_files("#file", recording)
+        found_in_file(page)
+        page.click("#zoom-in")
+        assert page.evaluate(VIOLATIONS) == []

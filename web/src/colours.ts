@@ -7,7 +7,7 @@ const GOLDEN_ANGLE = 137.508;
 /** The colour of the `index`th of `n` words; they lie evenly around the circle, or, if many, far from their neighbours. */
 export function wordColour(index: number, n: number): string {
   const hue = (25 + index * (n > MANY ? GOLDEN_ANGLE : 360 / n)) % 360;
-  return isDark() ? `oklch(0.78 0.14 ${hue})` : `oklch(0.55 0.16 ${hue})`;
+  return isDark() ? `oklch(0.78 0.14 ${hue})` : `oklch(0.51 0.15 ${hue})`;
 }
 
 const resolved = new Map<string, string>();

@@ -1,10 +1,10 @@
 /** tiny-kws as a library, in Node and in browsers: an artefact and chunks of sound in, events out. */
-import { Decoder, detectorConfig, type Detection, type DetectorConfig } from "./decoder";
+import { Decoder, detectorConfig, type Detection, type DetectorConfig } from "./decoder.js"; // with its suffix: so it stands in the types, where Node wants it
 import defaults from "./defaults.json";
 import { Resampler } from "./resample";
 import { Stream, StreamModel } from "./stream";
 
-export { KwsError } from "./errors";
+export { KwsError } from "./errors.js";
 export type { Detection, DetectorConfig };
 
 export interface Options {

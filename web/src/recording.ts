@@ -68,7 +68,7 @@ export class RecordingView {
 
   /** It goes no further; `why` says so. */
   end(why: string): void {
-    byId("recording").dataset.state = "ended";
+    byId("recording").dataset.state = this.report ? "ended" : "failed";
     byId("recording-state").textContent = why;
     this.setRunning(false);
   }
