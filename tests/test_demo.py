@@ -16,11 +16,13 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from email.message import Message
 from pathlib import Path
 
 import pytest
 
 from tiny_kws.apps.server import HOST, PORT, PORTS_TRIED, TYPES, PageServer, page_items
+from tiny_kws.artefact.runtime import StreamModel
 from tiny_kws.artefact.store import DEFAULT_MODELS, bundled_models, find_model
 from tiny_kws.config import DetectorConfig
 from tiny_kws.errors import ModelError, UsageError
@@ -31,7 +33,16 @@ from .test_cli import unix_only
 from .test_import_rules import EXTRA
 
 WEB = Path(__file__).parents[1] / "web"
-SOURCES = ("index.html", "package.json", "package-lock.json", "tsconfig.json", "vite.config.ts", "public", "src")
+SOURCES = (
+    "index.html",
+    "package.json",
+    "package-lock.json",
+    "tsconfig.json",
+    "vite.config.ts",
+    "mit.txt",
+    "public",
+    "src",
+)
 FIRST_LOAD_BYTES = 12e6
 
 
@@ -67,21 +78,27 @@ def get(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
 
 def test_every_file_of_the_page_is_served_with_its_type(server: PageServer) -> None:
     """Scripts, WebAssembly, models and recordings come whole and with the type that browsers insist on."""
-    for name, item in page_items().items():
+    for name, read in page_items().items():
         status, headers, body = get(server.url + name)
-        assert (status, body) == (200, item.content())
+        assert (status, body) == (200, read())
         assert headers["Content-Type"] == TYPES[Path(name).suffix]
     assert get(server.url)[2] == get(server.url + "index.html")[2]
 
 
-def test_the_webassembly_is_sent_packed_to_those_who_can_unpack_it(server: PageServer) -> None:
-    """A browser gets the WebAssembly in gzip, anyone else as it is."""
-    url = server.url + "ort-wasm-simd-threaded.wasm"
-    _, headers, packed = get(url, Accept_Encoding="gzip, br")
-    assert headers["Content-Encoding"] == "gzip"
-    plain = get(url)[2]
-    assert gzip.decompress(packed) == plain
-    assert plain.startswith(b"\0asm")
+def test_the_webassembly_is_packed_whatever_the_host_does(server: PageServer) -> None:
+    """The page's WebAssembly is a gzip file, sent as it is: the page unpacks it, whatever the host packs."""
+    status, headers, packed = get(server.url + "ort-wasm-simd-threaded.wasm.gz", Accept_Encoding="gzip, br")
+    assert (status, headers["Content-Type"]) == (200, "application/gzip")
+    assert "Content-Encoding" not in headers
+    assert gzip.decompress(packed).startswith(b"\0asm")
+    assert not any(name.endswith(".wasm") for name in page_items())
+
+
+def test_all_files_are_listed_for_later(server: PageServer) -> None:
+    """The service worker's list has every file of the page but itself and what is about the build."""
+    listed = json.loads(get(server.url + "files.json")[2])
+    pages = {name for name in page_items() if not name.startswith("models/")}
+    assert set(listed) == pages - {"index.html", "sw.js", "files.json", "build.json"}
 
 
 def test_what_a_browser_has_already_is_not_sent_again(server: PageServer) -> None:
@@ -112,7 +129,19 @@ def test_the_page_is_told_the_models_and_the_defaults(server: PageServer) -> Non
     assert index["detector"] == {**asdict(DetectorConfig()), "words": []}
     assert index["not_words"] == list(NOT_WORDS)
     for model in index["models"]:
-        assert get(server.url + "models/" + model["file"])[2] == find_model(model["name"], "stream").read_bytes()
+        path = find_model(model["name"], "stream")
+        assert get(server.url + "models/" + model["file"])[2] == path.read_bytes()
+        assert model["listens"] == bool(StreamModel(path).metadata.detector)
+
+
+def test_the_page_links_to_what_the_package_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The addresses of the installed package's metadata are in the index; a package without any has no links."""
+    stated = Message()
+    monkeypatch.setattr("tiny_kws.apps.server.metadata.metadata", lambda _: stated)
+    assert json.loads(page_items()["models/index.json"]())["links"] == {}
+    stated["Project-URL"] = "Documentation, https://example.org/docs, and more"
+    links = json.loads(page_items()["models/index.json"]())["links"]
+    assert links == {"Documentation": "https://example.org/docs, and more"}
 
 
 def test_models_of_ones_own_come_first(tmp_path: Path) -> None:
@@ -156,8 +185,7 @@ def test_a_model_that_is_none_for_streams_is_refused_before_anything_is_served(t
 
 def test_the_first_load_is_small() -> None:
     """All that the page ever fetches is under 12 MB, compressed."""
-    items = page_items().values()
-    assert sum(len(item.read() if item.is_packed else gzip.compress(item.read())) for item in items) < FIRST_LOAD_BYTES
+    assert sum(len(gzip.compress(read())) for read in page_items().values()) < FIRST_LOAD_BYTES
 
 
 def test_the_committed_page_is_built_from_the_committed_sources() -> None:
@@ -172,7 +200,7 @@ def test_the_committed_page_is_built_from_the_committed_sources() -> None:
     digest = hashlib.sha256()
     for name in files:
         digest.update(name.encode() + b"\0" + (WEB / name).read_bytes() + b"\0")
-    assert json.loads(page_items()["build.json"].read())["sources_sha256"] == digest.hexdigest()
+    assert json.loads(page_items()["build.json"]())["sources_sha256"] == digest.hexdigest()
 
 
 def test_the_comparison_of_pages_finds_every_difference(tmp_path: Path) -> None:
@@ -242,12 +270,12 @@ def test_ctrl_c_ends_it_with_status_0() -> None:
 
 
 def test_export_writes_a_folder_that_needs_no_server_of_ours(tmp_path: Path) -> None:
-    """`--export` writes every file of the page, unpacked, into a new folder."""
+    """`--export` writes every file of the page into a new folder."""
     folder = tmp_path / "page"
     done = run_cli("demo", "--export", folder, blocked=EXTRA)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{folder}\n", "")
     written = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert written == {name: item.content() for name, item in page_items().items()}
+    assert written == {name: read() for name, read in page_items().items()}
 
 
 def test_export_takes_models_of_ones_own(tmp_path: Path) -> None:

@@ -8,10 +8,13 @@ import json
 import shutil
 import threading
 import wave
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ import soundfile as sf
 import soxr
 
 from tiny_kws import Detector, DetectorConfig, StreamModel
-from tiny_kws.apps.server import PageServer, _Handler
+from tiny_kws.apps.server import PageServer, _Handler, export_page
 from tiny_kws.artefact.store import DEFAULT_MODELS, bundled_models, find_model
 from tiny_kws.audio import read_mono
 from tiny_kws.config import SAMPLE_RATE
@@ -130,7 +133,7 @@ def bare(browser: Browser, url: str) -> Iterator[Page]:
 
 @contextmanager
 def opened(browser: Browser, url: str, script: str = "", state: str = "ready", **options: Any) -> Iterator[Page]:
-    """The page in a profile of its own, once its state is `state`; `script` runs before its own."""
+    """The page in a profile of its own, once its state is `state`, if any; `script` runs before its own."""
     context = browser.new_context(**options)
     context.set_default_timeout(TIMEOUT_MS)
     failures: list[str] = []
@@ -138,11 +141,19 @@ def opened(browser: Browser, url: str, script: str = "", state: str = "ready", *
         context.add_init_script(script)
     page = context.new_page()
     page.on("pageerror", lambda error: failures.append(str(error)))
+    page.on("console", lambda message: failures.extend(errors_in(message)))
     page.goto(url)
-    page.wait_for_selector(f"html[data-state={state}]", state="attached")
+    if state:
+        page.wait_for_selector(f"html[data-state={state}]", state="attached")
     yield page
     context.close()
     assert failures == []
+
+
+def errors_in(message: Any) -> list[str]:
+    """What a line of the console says, if it is an error that no test brings about: a refused or missing file."""
+    is_wanted = any(text in message.text for text in ("Failed to load resource", "Content Security Policy"))
+    return [message.text] if message.type == "error" and not is_wanted else []
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +228,7 @@ def rows_in_page(page: Page, file: str, audio: Samples) -> npt.NDArray[np.float6
 
 
 def set_threshold(page: Page, position: float = 0) -> float:
-    """Move the slider; the threshold it stands for."""
+    """Move the slider, further to the right to be less strict; the threshold it stands for."""
     page.eval_on_selector(
         "#threshold", "(slider, at) => { slider.value = at; slider.dispatchEvent(new Event('input')) }", position
     )
@@ -407,7 +418,7 @@ def test_words_at_the_microphone_come_in_order(
         offsets = [float(word["end"]) - event.end_s for word, event in zip(words, expected, strict=True)]
         assert 1000 * (max(offsets) - min(offsets)) <= LATEST_MS
         assert float(page.get_attribute("#delay", "data-ms")) <= LATEST_MS
-        assert f"{rate / 1000:g} →" in page.inner_text("#device")
+        assert f"{rate / 1000:g} →" in page.text_content("#device")
         page.click("#listen")
         page.wait_for_selector("html[data-listening=off]", state="attached")
 
@@ -527,7 +538,7 @@ def test_another_threshold_decides_a_file_anew(page: Page, recording: Path, audi
     """Moving the slider, or taking the model's own threshold, gives what Python gives with it."""
     page.set_input_files("#file", recording)
     found_in_file(page)
-    for position in (3.5, -0.5):
+    for position in (-3.5, 0.5):
         threshold = set_threshold(page, position)
         page.wait_for_timeout(500)
         assert [e["label"] for e in found_in_file(page)] == words_in(audio, threshold)
@@ -573,19 +584,43 @@ def test_a_file_that_is_no_sound_is_explained(
     found_in_file(page)
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(0.8, "no words in 0:00"), (3, "no words in 0:03")])
+def test_short_and_silent_files_are_taken(page: Page, tmp_path: Path, seconds: float, said: str) -> None:
+    """A recording shorter than the model's window, and one of digital silence, are read to their end without a word."""
+    path = tmp_path / "silent.wav"
+    sf.write(path, np.zeros(int(seconds * SAMPLE_RATE)), SAMPLE_RATE, subtype="PCM_16")
+    page.set_input_files("#file", path)
+    assert found_in_file(page) == []
+    assert page.inner_text("#recording-state").startswith(said)
+    assert page.is_hidden("#notice")
+
+
+def test_a_file_that_holds_nothing_leaves_an_empty_panel(page: Page, tmp_path: Path, recording: Path) -> None:
+    """Of an empty file only its name and what became of it are shown; the next file has its waveform again."""
+    (tmp_path / "empty.wav").write_bytes(b"")
+    page.set_input_files("#file", tmp_path / "empty.wav")
+    assert "is empty" in notice(page)
+    assert page.is_hidden("#wave")
+    assert page.is_hidden("#player")
+    page.set_input_files("#file", recording)
+    found_in_file(page)
+    assert page.is_visible("#wave")
+    assert page.is_visible("#player")
+
+
 def test_the_label_track_is_that_of_the_command_line(page: Page, recording: Path, audio: Samples) -> None:
-    """`Save as label track` gives what `tiny-kws detect --labels` writes."""
+    """Saved as Audacity labels, the words are what `tiny-kws detect --labels` writes."""
     set_threshold(page)
     page.set_input_files("#file", recording)
     found_in_file(page)
     with page.expect_download() as download:
-        page.click("#save")
+        page.click("#save-labels")
     lines = [f"{e.start_s:.6f}\t{e.end_s:.6f}\t{e.label}\n" for e in detector().detect(audio)]
     assert Path(download.value.path()).read_text(encoding="utf-8") == "".join(lines)
 
 
 def test_saved_json_is_that_of_the_command_line(page: Page, recording: Path, audio: Samples) -> None:
-    """`Save as JSON` gives an event a line, in the form and with the times of `tiny-kws detect --json`."""
+    """Saved as JSON, the words are one event per line, in the form and with the times of `tiny-kws detect --json`."""
     set_threshold(page)
     page.set_input_files("#file", recording)
     found_in_file(page)
@@ -599,6 +634,212 @@ def test_saved_json_is_that_of_the_command_line(page: Page, recording: Path, aud
         confidence = json.loads(line)["confidence"]
         assert abs(confidence - event.confidence) < 1e-3
         assert line == replace(event, confidence=confidence).to_json(file=recording.name)
+
+
+# ---- what a recording's panel offers
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_the_result_of_a_file_is_in_sight(browser: Browser, url: str, recording: Path, width: int, height: int) -> None:
+    """After a file is chosen its panel is scrolled to: name, waveform and words are seen, the drop box is one line."""
+    with opened(browser, url, viewport={"width": width, "height": height}) as page:
+        page.set_input_files("#file", recording)
+        found_in_file(page)
+        page.wait_for_function(
+            """() => ['#recording-name', '#wave', '#found li'].every((selector) => {
+                const { top, bottom } = document.querySelector(selector).getBoundingClientRect();
+                return top >= 0 && bottom <= innerHeight;
+            })"""
+        )
+        assert page.locator("#drop").bounding_box()["height"] < 50
+
+
+def test_words_are_counted_and_filtered(page: Page, recording: Path, audio: Samples, tmp_path: Path) -> None:
+    """Each word has its count; a click on it leaves that word alone, in the list and in what is saved."""
+    twice = tmp_path / "twice.wav"
+    sf.write(twice, np.concatenate([audio, audio]), SAMPLE_RATE, subtype="PCM_16")
+    set_threshold(page)
+    page.set_input_files("#file", twice)
+    words = [event["label"] for event in found_in_file(page)]
+    counts = page.locator("#counts button small").all_inner_texts()
+    assert [int(count) for count in counts] == [len(words), *(n for _, n in Counter(words).most_common())]
+    page.click(f"[data-count='{words[0]}']")
+    left = [event for event in found_in_file(page) if event["label"] == words[0]]
+    assert len(left) == words.count(words[0])
+    assert page.locator("#found li").count() == len(left)
+    assert page.evaluate("document.activeElement.dataset.count") == words[0]
+    with page.expect_download() as download:
+        page.click("#save-csv")
+    assert download.value.suggested_filename == "twice.csv"
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "label,start_s,end_s,confidence"
+    assert [[label, float(start), float(end)] for label, start, end, _ in (line.split(",") for line in lines[1:])] == [
+        [event["label"], event["start"], event["end"]] for event in left
+    ]
+
+
+def test_a_word_is_played_alone(page: Page, recording: Path) -> None:
+    """A click on a word found plays from just before it to just after it, and no further."""
+    page.set_input_files("#file", recording)
+    event = found_in_file(page)[1]
+    page.evaluate("document.querySelector('#player').muted = true")
+    page.click("#found li:nth-child(2) button")
+    page.wait_for_function("() => !document.querySelector('#player').paused")
+    page.wait_for_function("() => document.querySelector('#player').paused")
+    stopped = page.evaluate("document.querySelector('#player').currentTime")
+    assert event["end"] <= stopped <= event["end"] + 0.5
+
+
+def test_the_waveform_is_zoomed_and_scrolled(page: Page, tmp_path: Path) -> None:
+    """Zoomed four times and scrolled to its end, the picture shows the last quarter; a click there plays from it."""
+    path = write_sound(tmp_path / "noise.wav", seconds=40)
+    page.set_input_files("#file", path)
+    found_in_file(page)
+    assert page.is_disabled("#zoom-out")
+    page.click("#zoom-in")
+    page.focus("#wave-scroll")
+    page.keyboard.press("+")
+    page.evaluate("document.querySelector('#wave-scroll').scrollTo({ left: 1e6, behavior: 'instant' })")
+    page.evaluate("document.querySelector('#player').muted = true")
+    box = page.locator("#wave-scroll").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 60)
+    page.wait_for_function("() => document.querySelector('#player').currentTime > 0")
+    assert abs(page.evaluate("document.querySelector('#player').currentTime") - 35) < 1.5
+    page.click("#zoom-whole")
+    assert page.evaluate("document.querySelector('#wave-room').style.width") == "100%"
+
+
+def test_many_words_are_shown_when_asked_for(page: Page, tmp_path: Path) -> None:
+    """Of hundreds of words the first are listed, none of them cut, and all at a click."""
+    words = [f"w{i}" for i in range(200)]
+    model = noise_model(
+        tmp_path / "any.stream.onnx", words, 1280, 16000, detector={"threshold": 0.3, "smoothing_ms": 0}
+    )
+    open_model(page, model)
+    page.set_input_files("#file", write_sound(tmp_path / "noise.wav", seconds=80))
+    shown = len(found_in_file(page))
+    expected = len(list(Detector(model).detect(tmp_path / "noise.wav")))
+    assert shown < expected
+    page.click("#show-all")
+    assert len(found_in_file(page)) == expected
+    assert page.evaluate(
+        "(({ scrollHeight, clientHeight }) => scrollHeight <= clientHeight)(document.querySelector('#found'))"
+    )
+
+
+def test_an_example_keeps_the_words_heard_before(page: Page) -> None:
+    """The list grows from recording to recording, and Clear empties it."""
+    set_threshold(page)
+    for n in (1, 2):
+        page.click("[data-example='stop.mp3']")
+        page.wait_for_selector(f"#heard li:nth-child({n})")
+        page.wait_for_selector("html[data-listening=off]", state="attached")
+    assert page.is_enabled("#clear")
+    page.click("#clear")
+    assert heard(page) == []
+    assert page.is_disabled("#clear")
+
+
+# ---- before and while it listens
+
+
+def test_an_idle_page_says_the_words_and_moves(page: Page) -> None:
+    """Before listening the words stand there, and the picture moves; none counts as heard, and all that ends."""
+    assert page.locator("#say li").all_inner_texts() == [label for label in LABELS if is_word(label)]
+    picture = "document.querySelector('#scene').toDataURL()"
+    page.wait_for_function("() => [...document.querySelectorAll('#bars output')].some((e) => Number(e.value) > 0.5)")
+    before = page.evaluate(picture)
+    page.wait_for_timeout(500)
+    assert page.evaluate(picture) != before
+    assert heard(page) == []
+    listen(page)
+    page.wait_for_selector("#idle", state="hidden")
+
+
+def test_bars_are_true(page: Page) -> None:
+    """While a word is heard, bars and numbers are the probabilities of one moment: equal, and one in sum."""
+    page.click("[data-example='left.wav']")
+    page.wait_for_selector("html[data-listening=recording]", state="attached")
+    moments = page.evaluate(
+        """async () => {
+            const moments = [];
+            for (let i = 0; i < 100; i++) {
+                await new Promise(requestAnimationFrame);
+                moments.push([...document.querySelectorAll('#bars li')].map((bar) => [
+                    Number(bar.querySelector('output').value),
+                    Number(bar.querySelector('.fill').style.transform.slice(7, -1) || 0),
+                    parseFloat(bar.querySelector('.peak').style.left || 0) / 100,
+                ]));
+            }
+            return moments;
+        }"""
+    )
+    numbers, bars, peaks = np.moveaxis(np.array(moments), 2, 0)
+    assert numbers.max() > 0.9
+    np.testing.assert_allclose(numbers, bars, atol=1e-9)
+    sums = numbers.sum(1)
+    np.testing.assert_allclose(sums[sums > 0], 1, atol=0.06)
+    assert (peaks >= numbers - 0.011).all()
+
+
+def test_the_big_word_leaves_the_newest_sound_free(page: Page, url: str) -> None:
+    """The word that was heard ends before the newest third of the picture."""
+    page.click("[data-example='stop.mp3']")
+    page.wait_for_selector("#word.fresh")
+    word, scene = (page.locator(selector).bounding_box() for selector in ("#word", ".scene"))
+    assert word["x"] + word["width"] <= scene["x"] + 0.67 * scene["width"]
+
+
+def test_the_menu_says_what_models_are_for(page: Page) -> None:
+    """A model that was never tuned for listening stands apart in the menu, and is warned of when it is chosen."""
+    untuned = {name for name in bundled_models("stream") if not StreamModel(name).metadata.detector}
+    assert 0 < len(untuned) < len(bundled_models("stream"))
+    group = page.locator("#model optgroup[label*='false alarms']")
+    assert set(group.locator("option").all_inner_texts()) == untuned
+    assert "tuned for listening" in page.inner_text("#model-note")
+    page.select_option("#model", min(untuned))
+    page.wait_for_selector("#model-note.careful")
+    assert f"choose {DEFAULT_MODELS['stream']}" in page.inner_text("#model-note")
+
+
+def test_a_microphone_can_be_chosen(launch: Launch, url: str, recording: Path) -> None:
+    """Once one was allowed they have names, and the one that is chosen is the one that is opened."""
+    asked = """const own = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = (what) => (window.asked = what.audio, own(what));"""
+    with launch(*microphone_playing(recording)) as browser, opened(browser, url, asked) as page:
+        listen(page)
+        page.wait_for_function("() => document.querySelectorAll('#microphone option').length > 2")
+        other = page.locator("#microphone option").last.get_attribute("value")
+        page.select_option("#microphone", other)
+        page.wait_for_function("(id) => window.asked.deviceId?.exact === id", arg=other)
+        page.wait_for_selector("html[data-listening=microphone]", state="attached")
+        assert page.input_value("#microphone") == other
+
+
+def test_screen_readers_are_told(page: Page) -> None:
+    """What begins, what is heard and what ends is written into the log region, a line each."""
+    set_threshold(page)
+    page.click("[data-example='stop.mp3']")
+    page.wait_for_selector("html[data-listening=off]", state="attached")
+    page.wait_for_selector("#heard li")
+    first, *lines = page.locator("#log[role=log] p").all_text_contents()
+    assert first == "Playing a recording."
+    assert sorted(line[:11] for line in lines) == ["Stopped.", "stop, at 0:"]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_light_or_dark_can_be_chosen(browser: Browser, url: str, refused: bool) -> None:
+    """The choice overrules the system's and is remembered; where storage is refused it holds all the same."""
+    refuse = "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('', 'SecurityError'); } })"
+    with opened(browser, url, refuse if refused else "", color_scheme="dark") as page:
+        background = "getComputedStyle(document.body).backgroundColor"
+        dark = page.evaluate(background)
+        page.select_option("#theme", "light")
+        light = page.evaluate(background)
+        assert light != dark
+        page.reload()
+        page.wait_for_selector("html[data-state=ready]", state="attached")
+        assert page.evaluate(background) == (dark if refused else light)
 
 
 # ---- models
@@ -825,6 +1066,38 @@ def test_everything_works_without_a_network(browser: Browser, url: str, recordin
         assert page.is_hidden("#notice")
 
 
+@pytest.mark.parametrize("path", ["", "deep/down/"])
+def test_it_opens_again_without_a_network(browser: Browser, tmp_path: Path, recording: Path, path: str) -> None:
+    """After one visit the page opens where no server answers, also under a sub-path, and finds words."""
+    export_page(tmp_path / path / "page")
+    handler = partial(QuietFiles, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}/{path}page/"
+        with opened(browser, address) as page:
+            page.wait_for_selector("html[data-offline=ready]", state="attached")
+            assert "without a network" in page.inner_text("#offline")
+            server.shutdown()
+            server.server_close()
+            thread.join()
+            page.reload()
+            page.wait_for_selector("html[data-state=ready]", state="attached")
+            page.set_input_files("#file", recording)
+            assert found_in_file(page)
+            for name in bundled_models("stream"):
+                page.select_option("#model", name)
+                page.wait_for_selector(f"html[data-model={name}]", state="attached")
+            assert page.is_hidden("#notice")
+
+
+class QuietFiles(SimpleHTTPRequestHandler):
+    """Any host of static files: it packs nothing and says nothing."""
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
 def test_no_sound_can_leave(page: Page) -> None:
     """The page may fetch nothing but files of its own folder."""
     refused = "fetch('http://127.0.0.1:9/', { method: 'POST', body: 'sound' }).then(() => 'sent', (e) => e.message)"
@@ -833,18 +1106,18 @@ def test_no_sound_can_leave(page: Page) -> None:
 
 
 def test_it_works_by_keyboard(browser: Browser, url: str) -> None:
-    """Tab reaches every control in order, Enter begins to listen, arrows move the threshold."""
+    """Tab reaches every control in order, Enter begins to listen, arrows change the sensitivity."""
     with opened(browser, url) as page:
         order = []
         for _ in range(40):
             page.keyboard.press("Tab")
             order.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.example || ''"))
-        wanted = ["listen", "model", "threshold", "file"]
-        assert [name for name in order if name in wanted][:4] == wanted
+        wanted = ["theme", "listen", "microphone", "model", "threshold", "file"]
+        assert [name for name in order if name in wanted][: len(wanted)] == wanted
         assert sum(name.endswith((".wav", ".flac", ".mp3", ".ogg")) for name in order) >= len(list(EXAMPLES.iterdir()))
         before = float(page.get_attribute("#threshold", "data-value"))
         page.focus("#threshold")
-        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowRight")
         assert float(page.get_attribute("#threshold", "data-value")) < before
         page.focus("#listen")
         page.keyboard.press("Enter")
@@ -976,7 +1249,7 @@ def test_the_bar_of_a_word_that_was_heard_is_in_sight(
 def test_reduced_motion_moves_nothing(browser: Browser, url: str) -> None:
     """With reduced motion asked for, nothing is animated, and words come all the same."""
     with opened(browser, url, reduced_motion="reduce") as page:
-        set_threshold(page, -0.9)
+        set_threshold(page, 0.9)
         listen(page)
         page.wait_for_selector("#heard li")
         assert page.evaluate("document.getAnimations().length") == 0
@@ -985,6 +1258,7 @@ def test_reduced_motion_moves_nothing(browser: Browser, url: str) -> None:
 def test_a_warm_start_fetches_nothing_again(browser: Browser, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loaded a second time, the page gets no file again, and is ready all the same."""
     with opened(browser, url) as page:
+        page.wait_for_selector("html[data-offline=ready]", state="attached")
         page.wait_for_load_state("networkidle")
         statuses = []
         send = _Handler._send
@@ -1000,3 +1274,46 @@ def test_a_warm_start_fetches_nothing_again(browser: Browser, url: str, monkeypa
         assert statuses
         assert {status for _, status in statuses} == {304}
         assert float(page.get_attribute("html", "data-ready-ms")) > 0
+
+
+def test_full_storage_is_survived(browser: Browser, url: str, recording: Path) -> None:
+    """Where the browser may store nothing the page works, and does not say that it opens without a network."""
+    full = "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }"
+    with opened(browser, "about:blank", full, state="") as page:
+        session = page.context.new_cdp_session(page)
+        session.send("Storage.overrideQuotaForOrigin", {"origin": url.rstrip("/"), "quotaSize": 1000})
+        page.goto(url)
+        page.wait_for_selector("html[data-state=ready]", state="attached")
+        page.select_option("#theme", "light")
+        page.set_input_files("#file", recording)
+        assert found_in_file(page)
+        page.wait_for_timeout(2000)
+        assert page.get_attribute("html", "data-offline") is None
+        assert page.inner_text("#offline") == ""
+        assert page.is_hidden("#notice")
+
+
+AXE = Path(__file__).parents[1] / "web" / "node_modules" / "axe-core" / "axe.min.js"
+VIOLATIONS = """async () => (await axe.run()).violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)])"""
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: run npm ci in web/")
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 1280), ("light", 320)])
+def test_axe_finds_nothing(browser: Browser, url: str, recording: Path, scheme: str, width: int) -> None:
+    """axe-core finds no violation on the page as it opens, nor with a warning, details, a recording and words heard."""
+    with opened(browser, url, color_scheme=scheme, viewport={"width": width, "height": 800}) as page:
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        assert page.evaluate(VIOLATIONS) == []
+        page.click("summary")
+        page.select_option("#model", min(set(bundled_models("stream")) - {DEFAULT_MODELS["stream"], "commands"}))
+        page.wait_for_selector("#model-note.careful")
+        page.set_input_files("#file", recording)
+        found_in_file(page)
+        page.click("[data-example='stop.mp3']")
+        page.wait_for_selector("#heard li")
+        page.set_input_files("#file", AXE)
+        notice(page)
+        page.set_input_files("#file", recording)
+        found_in_file(page)
+        page.click("#zoom-in")
+        assert page.evaluate(VIOLATIONS) == []

@@ -9,7 +9,7 @@ import { gzipSync } from "node:zlib";
 import { defineConfig, type Plugin } from "vite";
 
 const OUT = process.env.PAGE_FOLDER ?? "../src/tiny_kws/apps/web";
-const SOURCES = ["index.html", "package.json", "package-lock.json", "tsconfig.json", "vite.config.ts", "public", "src", "../examples"];
+const SOURCES = ["index.html", "package.json", "package-lock.json", "tsconfig.json", "vite.config.ts", "mit.txt", "public", "src", "../examples"];
 
 /** SHA-256 over all that the build is made from: sorted paths and contents. `tests/test_demo.py` computes the same. */
 function sourcesSum(): string {
@@ -25,35 +25,53 @@ function sourcesSum(): string {
   return sum.digest("hex");
 }
 
-/** Pack the WebAssembly, write the licences of what is built in, and say which sources the build was made from. */
-const finish: Plugin = {
-  name: "finish",
+/** Pack the WebAssembly: not every host of files packs what it sends. */
+export const packed = (folder: string): Plugin => ({
+  name: "packed",
   closeBundle() {
-    for (const name of readdirSync(OUT).filter((name) => name.endsWith(".wasm"))) {
-      writeFileSync(join(OUT, `${name}.gz`), gzipSync(readFileSync(join(OUT, name)), { level: 9 }));
-      unlinkSync(join(OUT, name));
+    for (const name of readdirSync(folder).filter((name) => name.endsWith(".wasm"))) {
+      writeFileSync(join(folder, `${name}.gz`), gzipSync(readFileSync(join(folder, name)), { level: 9 }));
+      unlinkSync(join(folder, name));
     }
-    const { dependencies, devDependencies } = JSON.parse(readFileSync("package.json", "utf8"));
+  },
+});
+
+/** Write the licences of what is built in. */
+export const licences = (folder: string): Plugin => ({
+  name: "licences",
+  closeBundle() {
     const licence = (name: string, note: string) => {
-      const folder = `node_modules/${name}`;
-      const { version, license } = JSON.parse(readFileSync(`${folder}/package.json`, "utf8"));
+      const { version, license } = JSON.parse(readFileSync(`node_modules/${name}/package.json`, "utf8"));
       return `${name} ${version} (${license}). ${note}\n`;
     };
     const texts = [
       licence("onnxruntime-web", "Copyright (c) Microsoft Corporation; https://github.com/microsoft/onnxruntime"),
-      readFileSync("public/mit.txt", "utf8"),
+      readFileSync("mit.txt", "utf8"),
       licence("mediabunny", "Unchanged; its source: https://www.npmjs.com/package/mediabunny"),
       readFileSync("node_modules/mediabunny/LICENSE", "utf8"),
     ];
-    writeFileSync(join(OUT, "licences.txt"), texts.join("\n"));
-    unlinkSync(join(OUT, "mit.txt"));
+    writeFileSync(join(folder, "licences.txt"), texts.join("\n"));
+  },
+});
+
+/** List the files for the service worker, and say which sources the build was made from. */
+const described: Plugin = {
+  name: "described",
+  closeBundle() {
+    const files = (path = ""): string[] =>
+      readdirSync(join(OUT, path), { withFileTypes: true }).flatMap((entry) =>
+        entry.isDirectory() ? files(`${path}${entry.name}/`) : [path + entry.name],
+      );
+    const kept = files().filter((name) => !["index.html", "sw.js", "files.json", "build.json"].includes(name));
+    writeFileSync(join(OUT, "files.json"), JSON.stringify(kept.sort(), null, 2) + "\n");
+    const { dependencies, devDependencies } = JSON.parse(readFileSync("package.json", "utf8"));
     writeFileSync(join(OUT, "build.json"), JSON.stringify({ sources_sha256: sourcesSum(), ...dependencies, ...devDependencies }, null, 2) + "\n");
   },
 };
 
 export default defineConfig({
   base: "./",
-  plugins: [finish],
+  plugins: [packed(OUT), licences(OUT), described],
   build: {
     outDir: OUT,
     emptyOutDir: true,
@@ -61,7 +79,8 @@ export default defineConfig({
     modulePreload: false,
     target: "es2022",
     rollupOptions: {
-      input: { index: "index.html", worker: "src/worker.ts", capture: "src/capture.ts", kws: "src/kws.ts" },
+      input: { index: "index.html", worker: "src/worker.ts", capture: "src/capture.ts", kws: "src/kws.ts", sw: "src/sw.ts" },
+      external: [/^node:/], // what the library needs in Node, and no browser asks for
       preserveEntrySignatures: "strict",
       output: {
         entryFileNames: "[name].js",

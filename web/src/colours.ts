@@ -1,10 +1,5 @@
 /** Colours of words and of the log-mel picture, in light and in dark. */
-const dark = matchMedia("(prefers-color-scheme: dark)");
-
-/** Call `redraw` when the colour scheme changes. */
-export function onScheme(redraw: () => void): void {
-  dark.addEventListener("change", redraw);
-}
+import { isDark, onTheme } from "./theme";
 
 const MANY = 12;
 const GOLDEN_ANGLE = 137.508;
@@ -12,11 +7,11 @@ const GOLDEN_ANGLE = 137.508;
 /** The colour of the `index`th of `n` words; they lie evenly around the circle, or, if many, far from their neighbours. */
 export function wordColour(index: number, n: number): string {
   const hue = (25 + index * (n > MANY ? GOLDEN_ANGLE : 360 / n)) % 360;
-  return dark.matches ? `oklch(0.78 0.14 ${hue})` : `oklch(0.55 0.16 ${hue})`;
+  return isDark() ? `oklch(0.78 0.14 ${hue})` : `oklch(0.51 0.15 ${hue})`;
 }
 
 const resolved = new Map<string, string>();
-dark.addEventListener("change", () => resolved.clear());
+onTheme(() => resolved.clear());
 
 /** A colour of the style sheet as it stands now, for a canvas. */
 export function cssColour(name: string): string {
@@ -37,7 +32,7 @@ const STOPS = {
 
 /** 256 colours (red, green, blue) from silence to loud. */
 export function heatMap(): Uint8Array {
-  const stops = STOPS[dark.matches ? "dark" : "light"].map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
+  const stops = STOPS[isDark() ? "dark" : "light"].map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
   const map = new Uint8Array(256 * 3);
   for (let i = 0; i < 256; i++) {
     const at = (i / 255) * (stops.length - 1);
@@ -46,5 +41,3 @@ export function heatMap(): Uint8Array {
   }
   return map;
 }
-
-export { dark };

@@ -47,6 +47,15 @@ export function thresholdOf(config: DetectorConfig, word: string): number {
   return Object.hasOwn(config.thresholds, word) ? config.thresholds[word] : config.threshold;
 }
 
+/** How much silence after the end lets a last word be found: as much as sound before it counts, in whole hops. */
+export function tailSamples(
+  { window, hop, rate }: { window: number; hop: number; rate: number },
+  { smoothing_ms, min_duration_ms }: DetectorConfig,
+): number {
+  const samples = window + Math.ceil(((smoothing_ms + min_duration_ms) * rate) / 1000);
+  return Math.ceil(samples / hop) * hop;
+}
+
 /** The settings that an artefact carries over the package's defaults. Throws KwsError if they make no sense. */
 export function detectorConfig(
   defaults: DetectorConfig,

@@ -1,5 +1,5 @@
 /** Sound that goes on, in batches, to what is found in it; and a whole recording, to the same. */
-import { Decoder, type Detection, type DetectorConfig } from "./decoder";
+import { Decoder, tailSamples, type Detection, type DetectorConfig } from "./decoder";
 import { LogMel } from "./logmel";
 import { OverviewMaker } from "./overview";
 import type { Batch, LiveReport, Settings } from "./protocol";
@@ -22,11 +22,9 @@ export function decoderOf({ model, settings, config }: Setup): Decoder {
   return new Decoder(labels, settings.not_words, hop / rate, window / rate, config);
 }
 
-/** The silence after the end that lets a last word be found: as much as sound before it counts, in whole hops. */
+/** The silence after the end in which a last word is found. */
 function tailOf({ model, config }: Setup): Float32Array {
-  const { window, hop, rate } = model.metadata;
-  const samples = window + Math.ceil(((config.smoothing_ms + config.min_duration_ms) * rate) / 1000);
-  return new Float32Array(Math.ceil(samples / hop) * hop);
+  return new Float32Array(tailSamples(model.metadata, config));
 }
 
 /** Detects words in a stream from a device at `rate` Hz. */

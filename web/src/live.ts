@@ -1,17 +1,20 @@
 /** The live panel: picture of the sound, probabilities, words as they come, and what it all costs. */
-import { dark, heatMap, onScheme, wordColour, cssColour } from "./colours";
+import { heatMap, wordColour, cssColour } from "./colours";
 import { byId, clock, make, shortened, sized } from "./dom";
 import type { Detection } from "./decoder";
 import { BANDS, COLUMN_S } from "./logmel";
 import type { LiveReport } from "./protocol";
+import { isDark, onTheme } from "./theme";
 
 const SPAN_S = 10;
 const COLUMNS = SPAN_S / COLUMN_S;
 const FRESH_MS = 1500; // a word stands so long
 const STATS_MS = 1000;
-const NUMBERS_MS = 250;
 const BUDGET = 0.03; // of the page's own thread that pictures may take; a slow one gets fewer of them
 const SLOWEST_MS = 200;
+const PEAK_S = 1; // how long a bar's mark stands at its highest
+const MAX_SAID = 12; // words that are shown before listening begins
+const MAX_LOG = 50; // lines for screen readers
 const REDUCED_MOTION_MS = 500; // from one picture to the next with reduced motion
 const MAX_HEARD = 200;
 const SHORT_LABEL = 10; // letters; two such bars lie side by side on a phone
@@ -20,8 +23,8 @@ const FLOOR_DB = -60;
 
 interface Bar {
   fill: HTMLElement;
-  scale: string; // of the fill
   tick: HTMLElement;
+  peak: HTMLElement;
   number: HTMLOutputElement;
   item: HTMLElement;
 }
@@ -30,7 +33,7 @@ export class LiveView {
   private readonly canvas = byId<HTMLCanvasElement>("scene");
   private readonly picture = new OffscreenCanvas(COLUMNS, BANDS);
   private readonly columns = new Uint8Array(COLUMNS * BANDS); // in a ring, newest before `written`
-  private readonly hint = byId("hint");
+  private readonly idle = byId("idle");
   private readonly reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
   private heat = heatMap();
   private written = 0;
@@ -41,13 +44,11 @@ export class LiveView {
   private rows: { seconds: number; values: Float32Array }[] = [];
   private events: Detection[] = [];
   private seconds = 0;
-  private shown = new Float32Array(0);
-  private peak = new Float32Array(0);
   private level = FLOOR_DB;
   private costs: { busyMs: number; soundMs: number; delayMs: number }[] = [];
   private drawnMs: number[] = []; // what each picture since the last figures took
   private pictureMs = 0; // that one takes, on average
-  private readonly last = { picture: 0, numbers: 0, stats: 0 };
+  private readonly last = { picture: 0, stats: 0 };
   private isDrawing = false;
   private readonly painted = new MessageChannel();
   private fading: number | undefined;
@@ -59,24 +60,23 @@ export class LiveView {
       this.colourBars();
       this.draw();
     };
-    onScheme(redraw);
+    onTheme(redraw);
     new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
 
   /** The model's labels, and those of them that can be events. */
   setLabels(labels: string[], words: string[]): void {
-    if (JSON.stringify(labels) !== JSON.stringify(this.labels)) this.clear();
+    if (JSON.stringify(labels) !== JSON.stringify(this.labels)) this.restart();
     [this.labels, this.words] = [labels, words];
-    this.shown = new Float32Array(labels.length);
-    this.peak = new Float32Array(labels.length);
     this.bars = labels.map((label) => {
       const fill = make("i", { class: "fill" });
       const tick = make("i", { class: "tick" });
-      const number = make("output", {}, "0.00") as HTMLOutputElement;
-      const track = make("span", { class: "track" }, fill, tick);
+      const peak = make("i", { class: "peak" });
+      const number = make("output", { "aria-live": "off" }, "0.00") as HTMLOutputElement;
+      const track = make("span", { class: "track" }, fill, peak, tick);
       const item = make("li", {}, make("span", {}, make("bdi", {}, label)), track, number);
       tick.hidden = !words.includes(label);
-      return { fill, scale: "", tick, number, item };
+      return { fill, tick, peak, number, item };
     });
     const bars = byId("bars");
     bars.replaceChildren(...this.bars.map(({ item }) => item));
@@ -84,6 +84,11 @@ export class LiveView {
     bars.scrollTop = 0;
     if (bars.scrollHeight > bars.clientHeight) bars.tabIndex = 0; // the keyboard can scroll it, too
     else bars.removeAttribute("tabindex");
+    const more = words.length - MAX_SAID;
+    const said = words.slice(0, MAX_SAID).map((word) => make("li", { "--word": this.colour(word) }, make("bdi", {}, word)));
+    if (more > 0) said.push(make("li", { class: "dim" }, `and ${more} more`));
+    byId("say").replaceChildren(...said);
+    byId("say").style.setProperty("--letters", String(words.slice(0, MAX_SAID).join("  ").length));
     this.colourBars();
   }
 
@@ -98,39 +103,53 @@ export class LiveView {
     return index < 0 ? cssColour("--dim") : wordColour(index, this.words.length);
   }
 
-  /** Empty, as before the first sound. */
-  clear(): void {
+  /** The picture as before the first sound; the words heard stay in their list. */
+  restart(): void {
     [this.rows, this.events, this.costs, this.seconds, this.level] = [[], [], [], 0, FLOOR_DB];
     this.columns.fill(0);
     [this.written, this.unpainted] = [0, COLUMNS];
-    this.peak.fill(0);
-    byId("heard").replaceChildren();
     byId("word").classList.remove("fresh");
     this.drawSoon();
   }
 
+  /** Forget the words heard. */
+  clear(): void {
+    byId("heard").replaceChildren();
+    byId<HTMLButtonElement>("clear").disabled = true;
+    byId("word").classList.remove("fresh");
+  }
+
+  /** Show which words can be said, or the picture alone. */
+  setIdle(isIdle: boolean): void {
+    if (this.idle.hidden === isIdle) this.idle.hidden = !isIdle; // to write it again would cost a frame
+  }
+
   /** Take in what came of the latest sound. */
   show(report: LiveReport): void {
-    if (!this.hint.hidden) this.hint.hidden = true; // to write it again would cost a frame
+    this.setIdle(false);
+    this.preview(report);
+    this.level = Math.max(report.level, this.level - 3);
+    for (const event of report.events) this.addWord(event);
+    this.costs.push(report);
+  }
+
+  /** Draw what came of a sound, and report no words. */
+  preview(report: LiveReport): void {
     this.seconds = report.seconds;
     this.addColumns(report.columns);
     this.rows.push({ seconds: report.seconds, values: report.probabilities });
     while (this.rows.length && this.rows[0].seconds < this.seconds - SPAN_S) this.rows.shift();
     this.events = this.events.filter((event) => event.end_s > this.seconds - SPAN_S - 2);
-    for (const event of report.events) this.addWord(event);
-    report.probabilities.forEach((value, i) => (this.peak[i] = Math.max(this.peak[i], value)));
-    this.level = Math.max(report.level, this.level - 3);
-    this.costs.push(report);
+    this.events.push(...report.events);
     this.drawSoon();
   }
 
   /** No more sound comes: bars and level go down. */
   settle(): void {
     this.level = FLOOR_DB;
-    this.peak.fill(0);
-    this.shown.fill(0);
+    if (this.rows.length > 0) this.rows.push({ seconds: this.seconds, values: new Float32Array(this.labels.length) });
     this.costs = [];
-    this.last.picture = this.last.numbers = 0;
+    this.last.picture = 0;
     byId("cpu").textContent = byId("delay").textContent = "–";
     this.drawSoon();
   }
@@ -144,8 +163,9 @@ export class LiveView {
   }
 
   private addWord(event: Detection): void {
-    this.events.push(event);
     this.reveal(event.label);
+    log(`${event.label}, at ${clock(event.end_s, 1)}`);
+    byId<HTMLButtonElement>("clear").disabled = false;
     const word = byId("word");
     word.textContent = event.label;
     word.style.setProperty("--word", this.colour(event.label));
@@ -160,6 +180,7 @@ export class LiveView {
     Object.assign(chip.dataset, { label: event.label, end: event.end_s, confidence: event.confidence });
     const list = byId("heard");
     list.prepend(chip);
+    list.scrollTop = 0;
     while (list.children.length > MAX_HEARD) list.lastElementChild?.remove();
   }
 
@@ -215,7 +236,7 @@ export class LiveView {
     this.last.picture = now;
     const started = performance.now();
     this.draw();
-    this.drawBars(now);
+    this.drawBars();
     // What comes by a channel comes after the browser has painted: that is part of the cost.
     this.painted.port2.onmessage = () => {
       const took = performance.now() - started;
@@ -268,7 +289,7 @@ export class LiveView {
       to.moveTo(this.x(this.rows[0].seconds, width), bottom);
       for (const { seconds, values } of this.rows) to.lineTo(this.x(seconds, width), bottom - values[column] * (bottom - top));
       to.lineTo(this.x(this.rows[this.rows.length - 1].seconds, width), bottom);
-      to.globalAlpha = dark.matches ? 0.28 : 0.2;
+      to.globalAlpha = isDark() ? 0.28 : 0.2;
       to.fillStyle = colour;
       to.fill();
       to.globalAlpha = 1;
@@ -296,7 +317,7 @@ export class LiveView {
       const middle = Math.min(right, width - half - 4);
       to.fillStyle = this.colour(label);
       to.fillRect(right - 0.75, top - 6, 1.5, 9);
-      if (middle + half > free) continue;
+      if (middle + half > free || middle < half) continue;
       free = middle - half - 2;
       to.beginPath();
       to.roundRect(middle - half, top + 2, 2 * half, 22, 11);
@@ -310,24 +331,23 @@ export class LiveView {
     return width * (1 - (this.seconds - second) / SPAN_S);
   }
 
-  private drawBars(now: number): void {
+  private drawBars(): void {
     const part = Math.max(0, Math.min(1, 1 - this.level / FLOOR_DB));
     const meter = byId("level");
     (meter.firstElementChild as HTMLElement).style.clipPath = `inset(0 ${100 * (1 - part)}% 0 0)`;
     meter.setAttribute("aria-valuenow", Math.max(FLOOR_DB, this.level).toFixed(0));
-    this.bars.forEach((bar, i) => {
-      this.shown[i] = Math.max(this.peak[i], this.shown[i] * 0.75);
-      const scale = `scaleX(${this.shown[i].toFixed(3)})`;
-      if (bar.scale !== scale) bar.fill.style.transform = bar.scale = scale; // of many labels few change
+    const recent = this.rows.filter(({ seconds }) => seconds > this.seconds - PEAK_S);
+    const values = this.rows.at(-1)?.values;
+    this.bars.forEach(({ fill, peak, number }, i) => {
+      // Of many labels few change, and what is not written costs nothing.
+      const value = (values?.[i] ?? 0).toFixed(2);
+      if (number.textContent !== value) {
+        number.textContent = value;
+        fill.style.transform = `scaleX(${value})`;
+      }
+      const highest = `${Math.round(100 * recent.reduce((most, row) => Math.max(most, row.values[i]), 0))}%`;
+      if (peak.style.left !== highest) peak.style.left = highest;
     });
-    this.peak.fill(0);
-    if (now - this.last.numbers >= NUMBERS_MS) {
-      this.last.numbers = now;
-      this.bars.forEach(({ number }, i) => {
-        const text = this.shown[i].toFixed(2);
-        if (number.textContent !== text) number.textContent = text;
-      });
-    }
   }
 
   private tellCosts(now: number): void {
@@ -346,6 +366,13 @@ export class LiveView {
     this.last.stats = now;
     [this.costs, this.drawnMs] = [[], []];
   }
+}
+
+/** Tell screen readers, in a line of its own. */
+export function log(line: string): void {
+  const lines = byId("log");
+  lines.append(make("p", {}, line));
+  while (lines.children.length > MAX_LOG) lines.firstElementChild?.remove();
 }
 
 function median(values: number[]): number {

@@ -13,6 +13,7 @@ export class ModelMenu {
   private readonly menu = byId<HTMLSelectElement>("model");
   private readonly sources = new Map<string, Source>(); // of those in the menu
   private readonly loading: { name: string; source: Source }[] = []; // in the order of the answers
+  private advised: string | undefined; // one that is tuned for listening
   private turn = 0; // a later choice has precedence over those still on their way
 
   /** `load` is given the bytes of a model, to be kept; `fail` what went wrong before. */
@@ -24,8 +25,17 @@ export class ModelMenu {
   }
 
   /** Offer the models beside the page. */
-  offer({ models }: Settings): void {
-    for (const { name, file } of models) this.add(name, () => fetchFile(`models/${encodeURIComponent(file)}`));
+  offer({ models, default: preferred }: Settings): void {
+    for (const { name, file, listens } of models) this.add(name, () => fetchFile(`models/${encodeURIComponent(file)}`), listens);
+    const tuned = models.filter(({ listens }) => listens).map(({ name }) => name);
+    this.advised = tuned.includes(preferred) ? preferred : tuned[0];
+  }
+
+  /** What the current model is for, and a warning if it is not for listening. */
+  note(listens: boolean): string {
+    if (listens) return `${this.current} is tuned for listening.`;
+    const advice = this.advised ? ` To listen to people talking, choose ${this.advised}.` : "";
+    return `Careful: ${this.current} is made for recordings of one word and has not been tuned for listening. In running speech it reports words that nobody said.${advice}`;
   }
 
   /** Fetch what can be chosen, for when there is no network. */
@@ -44,10 +54,10 @@ export class ModelMenu {
     await this.ask(file.name, () => bytes);
   }
 
-  /** What `load` was given first was loaded: it is the current model. */
-  loaded(): void {
+  /** What `load` was given first was loaded: it is the current model; `listens` says whether it is tuned for that. */
+  loaded(listens: boolean): void {
     const { name, source } = this.loading.shift()!;
-    this.add(name, source);
+    this.add(name, source, listens);
     this.current = this.menu.value = name;
   }
 
@@ -74,9 +84,16 @@ export class ModelMenu {
     }
   }
 
-  private add(name: string, source: Source): void {
-    if (!this.sources.has(name)) this.menu.append(make("option", { value: name }, name));
+  private add(name: string, source: Source, listens: boolean): void {
+    if (!this.sources.has(name)) this.group(listens).append(make("option", { value: name }, name));
     this.sources.set(name, source);
+  }
+
+  /** The part of the menu that says what its models are for. */
+  private group(listens: boolean): HTMLElement {
+    const label = listens ? "For listening" : "For single words; false alarms in speech";
+    const found = [...this.menu.querySelectorAll("optgroup")].find((group) => group.label === label);
+    return found ?? this.menu.appendChild(make("optgroup", { label }));
   }
 
   private async refuse(name: string): Promise<never> {

@@ -1,7 +1,7 @@
-/** A recording of any length in few bins: whenever they are full, pairs are joined. */
+/** A recording of any length in so many bins at most: whenever they are full, pairs are joined. */
 import type { Overview } from "./protocol";
 
-const MAX_BINS = 2048;
+const MAX_BINS = 2 ** 16; // of two hours, nine in a second
 const FIRST_BIN_S = 0.01;
 
 export class OverviewMaker {

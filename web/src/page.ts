@@ -5,11 +5,14 @@ import { thresholdOf, type DetectorConfig } from "./decoder";
 import { KwsError, messageOf } from "./errors";
 import { examples } from "./examples";
 import { fetchFile } from "./files";
-import { LiveView } from "./live";
+import { LiveView, log } from "./live";
+import { chosenMicrophone, listMicrophones, offerMicrophones } from "./microphones";
 import { ModelMenu } from "./models";
+import { Preview, previewSound } from "./preview";
 import type { ModelReport, Report, Request, Settings } from "./protocol";
 import { RecordingView } from "./recording";
 import { Sound } from "./sound";
+import { offerThemes } from "./theme";
 
 const MAX_WHOLE_BYTES = 200e6; // of a file that can only be decoded as a whole
 const NO_SIMD =
@@ -24,6 +27,7 @@ const page = document.documentElement;
 const listen = byId<HTMLButtonElement>("listen");
 const slider = byId<HTMLInputElement>("threshold");
 const live = new LiveView();
+const preview = new Preview((report) => live.preview(report));
 const recording = new RecordingView((label) => live.colour(label));
 const models = new ModelMenu(
   (name, bytes) => send({ kind: "model", name, bytes, settings: settings! }, [bytes.buffer]),
@@ -38,6 +42,7 @@ let config: DetectorConfig | undefined; // the model's own
 let rate = 16000;
 let file: { id: number; of: File } | undefined;
 let playing: HTMLElement | undefined;
+let previewId = 0; // of the one that is waited for
 
 const send = (message: Request, transfer: Transferable[] = []): void => worker.postMessage(message, transfer);
 
@@ -58,7 +63,10 @@ function modelFailed(message: string): void {
 
 function modelLoaded({ name, metadata, words, config: own }: ModelReport): void {
   const isFirst = !models.current;
-  models.loaded();
+  const listens = Object.keys(metadata.detector).length > 0;
+  models.loaded(listens);
+  byId("model-note").textContent = models.note(listens);
+  byId("model-note").classList.toggle("careful", !listens);
   config = own;
   rate = metadata.rate;
   live.setLabels(metadata.labels, words);
@@ -75,9 +83,23 @@ function modelLoaded({ name, metadata, words, config: own }: ModelReport): void 
     // What else may be asked for is fetched now, while there is a network.
     models.fetchAll();
     for (const { url } of examples) fetchFile(url).catch(() => undefined);
+    void keepForLater();
   }
   page.dataset.state = "ready";
   page.dataset.model = name;
+  void showPreview(words);
+}
+
+/** Have the page kept in the browser, so that it opens without a network, too. */
+async function keepForLater(): Promise<void> {
+  try {
+    await navigator.serviceWorker.register("sw.js");
+    await navigator.serviceWorker.ready;
+    byId("offline").textContent = "It is kept in this browser and opens without a network.";
+    page.dataset.offline = "ready";
+  } catch {
+    // Over plain http, or where storage is refused, it works as long as it is open.
+  }
 }
 
 /** Say what the model is: its size, the sound an answer rests on, where it is from. */
@@ -85,19 +107,34 @@ function describe({ name, parameters, window, hop, rate, data, licence }: Metada
   const network = byId("network");
   network.textContent = parameters < 10000 ? `${parameters} parameters` : `${Math.round(parameters / 1000)} k parameters`;
   const [windowS, hopMs] = [window / rate, (1000 * hop) / rate].map((value) => Number(value.toFixed(2)));
-  network.parentElement!.title = `An answer rests on the last ${windowS} s of sound; there is one every ${hopMs} ms.`;
+  byId("network-note").textContent = `${name}; it looks at the last ${windowS} s of sound every ${hopMs} ms`;
   const origin = [data?.source && `trained on ${data.source}`, licence && `licence: ${licence}`].filter(Boolean);
   byId("origin").textContent = origin.length > 0 ? `The model ${name}: ${origin.join("; ")}.` : "";
 }
 
-/** The slider is even in log odds, so that thresholds near 1 can be told apart. */
-const toThreshold = (position: number): number => 1 / (1 + 10 ** -position);
-const toPosition = (threshold: number): number => Math.log10(threshold / (1 - Math.min(threshold, 1 - 1e-9)));
+/** While nobody listens, show what it would look like. */
+async function showPreview(words: readonly string[]): Promise<void> {
+  preview.stop();
+  const id = ++previewId;
+  if (sound?.isOn || byId("idle").hidden) return;
+  const samples = await previewSound(examples, words, rate).catch(() => undefined); // without it the page is as good
+  if (samples && id === previewId) send({ kind: "preview", id, samples }, [samples.buffer]);
+}
+
+function endPreview(): void {
+  preview.stop();
+  previewId++;
+  live.setIdle(false);
+}
+
+/** The slider is even in log odds, so that thresholds near 1 can be told apart; further right is less strict. */
+const toThreshold = (position: number): number => 1 / (1 + 10 ** position);
+const toPosition = (threshold: number): number => -Math.log10(threshold / (1 - Math.min(threshold, 1 - 1e-9)));
 
 function showThreshold(value: number, isOwn: boolean): void {
   const thresholds = Object.values(config?.thresholds ?? {});
   const several = isOwn && thresholds.length > 0;
-  const text = several ? "by word" : value.toFixed(value > 0.99 ? 4 : 3);
+  const text = several ? "set for each word" : `threshold ${value.toFixed(value > 0.99 ? 4 : 3)}`;
   byId("threshold-value").textContent = text;
   slider.setAttribute("aria-valuetext", isOwn ? `${text}, the model's own` : text);
   slider.dataset.value = String(value);
@@ -119,7 +156,9 @@ function showState(): void {
   byId("listen-text").textContent = isMicrophone ? "Stop" : "Listen";
   for (const button of byId("examples").children) button.setAttribute("aria-pressed", String(isOn && button === playing));
   byId("device").textContent = isOn && sound?.context ? `${sound.context.sampleRate / 1000} → ${rate / 1000} kHz` : "–";
-  page.dataset.listening = isMicrophone ? "microphone" : isOn ? "recording" : "off";
+  const state = isMicrophone ? "microphone" : isOn ? "recording" : "off";
+  if (state !== (page.dataset.listening ?? "off")) log({ microphone: "Listening.", recording: "Playing a recording.", off: "Stopped." }[state]);
+  page.dataset.listening = state;
 }
 
 function stop(withTail = false): void {
@@ -132,7 +171,8 @@ function stop(withTail = false): void {
 async function begin(what: (to: Sound) => Promise<void>, button?: HTMLElement): Promise<void> {
   stop();
   showNotice("");
-  live.clear();
+  endPreview();
+  live.restart();
   try {
     sound = await preparing.catch((error: unknown) => {
       throw new KwsError(`The audio thread could not be started (${messageOf(error)}); reload the page.`);
@@ -145,6 +185,11 @@ async function begin(what: (to: Sound) => Promise<void>, button?: HTMLElement): 
     showNotice(messageOf(error));
   }
   showState();
+}
+
+async function beginWithMicrophone(): Promise<void> {
+  await begin((to) => to.microphone(chosenMicrophone()));
+  await listMicrophones(); // now they have names
 }
 
 /** One tab listens at a time: two would share microphone and processor. */
@@ -215,13 +260,20 @@ function onReport(report: Report): void {
       return live.settle();
     case "decode":
       return file?.id === report.id ? void decodeWhole(file) : undefined;
+    case "preview":
+      return report.id === previewId ? preview.start(report.reports) : undefined;
     case "file":
       return file?.id === report.id ? recording.update(report) : undefined;
   }
 }
 
 function listenToPage(): void {
-  listen.onclick = () => (page.dataset.listening === "microphone" ? stop() : void begin((to) => to.microphone()));
+  listen.onclick = () => (page.dataset.listening === "microphone" ? stop() : void beginWithMicrophone());
+  byId("clear").onclick = () => {
+    live.clear();
+    listen.focus(); // what had the focus is disabled now
+  };
+  offerMicrophones(() => page.dataset.listening === "microphone" && void beginWithMicrophone());
   slider.oninput = () => {
     const value = toThreshold(Number(slider.value));
     send({ kind: "threshold", value });
@@ -278,12 +330,19 @@ function markExamples(words: readonly string[]): void {
     else style.removeProperty("--word");
   });
   byId("examples-note").textContent = marked.includes(true)
-    ? "Computer voices, played as if the microphone heard them. The grey ones hold none of the words."
-    : "Computer voices, played as if the microphone heard them. None of them says a word of this model.";
+    ? "Computer voices, played as if the microphone had heard them. The grey ones contain none of the words."
+    : "Computer voices, played as if the microphone had heard them. None of them says a word of this model.";
+}
+
+function showLinks(links: Record<string, string>): void {
+  const items = Object.entries(links).map(([name, href]) => make("a", { href, target: "_blank", rel: "noopener" }, name));
+  byId("links").replaceChildren(...items);
+  byId("links").hidden = items.length === 0;
 }
 
 async function main(): Promise<void> {
   page.dataset.state = "loading";
+  offerThemes();
   showExamples();
   if (!WebAssembly.validate(SIMD)) {
     showNotice(NO_SIMD);
@@ -298,6 +357,7 @@ async function main(): Promise<void> {
   try {
     settings = JSON.parse(new TextDecoder().decode(await fetchFile("models/index.json"))) as Settings;
     models.offer(settings);
+    showLinks(settings.links);
     await models.choose(settings.default);
     // Only now: while this takes its time, the worker is at work.
     preparing = Sound.prepare(send, (message, isOver) => {

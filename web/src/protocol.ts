@@ -7,7 +7,8 @@ export interface Settings {
   detector: DetectorConfig;
   not_words: string[];
   default: string;
-  models: { name: string; file: string; bytes: number }[];
+  models: { name: string; file: string; bytes: number; listens: boolean }[]; // listens: tuned for it, not for single clips
+  links: Record<string, string>; // of the project, by what they are called
 }
 
 export type Request =
@@ -17,7 +18,8 @@ export type Request =
   | { kind: "stop"; withTail: boolean } // with the silence that lets a last word be found, or at once
   | { kind: "file"; id: number; name: string; file: Blob }
   | { kind: "samples"; id: number; name: string; samples: Float32Array; rate: number } // a file that the page decoded
-  | { kind: "cancel" };
+  | { kind: "cancel" }
+  | { kind: "preview"; id: number; samples: Float32Array }; // at the model's rate; what listening would show of it
 
 /** Sound from the audio thread: mono samples, and when the last of them came, by the wall clock in ms. */
 export interface Batch {
@@ -32,6 +34,7 @@ export type Report =
   | { kind: "note"; message: string } // listening goes on, but
   | { kind: "stopped" }
   | { kind: "decode"; id: number } // this worker cannot read the file: let the page try
+  | { kind: "preview"; id: number; reports: LiveReport[] }
   | FileReport;
 
 /** A model was loaded; `words` are those that can be events, `config` the settings that it carries. */

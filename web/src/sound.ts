@@ -6,6 +6,7 @@ const REASONS: Record<string, string> = {
   NotAllowedError:
     "The microphone was denied. Allow it in the browser’s site settings (beside the address), then press Listen; or play a recording below.",
   NotFoundError: "No microphone was found. Plug one in and press Listen; or play a recording below.",
+  OverconstrainedError: "That microphone is gone. Choose another one, or plug it in again, then press Listen.",
   NotReadableError:
     "The microphone is there but gives no sound: another program may hold it, or the system forbids it. Free it and press Listen; or play a recording below.",
 };
@@ -51,14 +52,15 @@ export class Sound {
     return this.source !== undefined;
   }
 
-  /** Begin with the microphone. Throws KwsError if there is none to be had. */
-  async microphone(): Promise<void> {
+  /** Begin with the microphone of this id, or the default one. Throws KwsError if there is none to be had. */
+  async microphone(deviceId: string): Promise<void> {
     if (!this.context || !navigator.mediaDevices) throw new KwsError(INSECURE);
     this.stop();
     const turn = this.turn;
     let stream: MediaStream;
     try {
-      const plain = { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
+      const which = deviceId ? { deviceId: { exact: deviceId } } : {};
+      const plain = { ...which, echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
       stream = await navigator.mediaDevices.getUserMedia({ audio: plain });
     } catch (error) {
       const name = error instanceof DOMException ? error.name : "";

@@ -1,11 +1,10 @@
 /** Runs a stream artefact with onnxruntime's WebAssembly, hop by hop, as `tiny_kws.artefact.runtime.Stream` does. */
 import * as ort from "onnxruntime-web/wasm";
-import wasmUrl from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import { type Artefact, type Metadata, OPEN, type Value, parseArtefact, verifyChecksum } from "./artefact";
 import { KwsError, messageOf } from "./errors";
+import { wasmBinary } from "./wasm";
 
 ort.env.wasm.numThreads = 1; // one is fastest for networks this small, and needs no cross-origin isolation
-ort.env.wasm.wasmPaths = { wasm: new URL(wasmUrl, import.meta.url).href };
 ort.env.logLevel = "error";
 
 const STATE_WRITTEN = "next_";
@@ -24,6 +23,7 @@ export class StreamModel {
     const artefact = parseArtefact(bytes, where);
     await verifyChecksum(bytes, where);
     const states = statesOf(artefact, where);
+    ort.env.wasm.wasmBinary ??= await wasmBinary();
     let session: ort.InferenceSession;
     try {
       session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });

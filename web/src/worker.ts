@@ -2,7 +2,7 @@
 import { detectorConfig, type DetectorConfig } from "./decoder";
 import { KwsError, messageOf } from "./errors";
 import { decoderOf, Live, Recording, type Setup } from "./listening";
-import type { Batch, FileReport, Report, Request } from "./protocol";
+import type { Batch, FileReport, LiveReport, Report, Request } from "./protocol";
 import { openSound, Undecodable } from "./soundfile";
 import { StreamModel } from "./stream";
 
@@ -143,6 +143,23 @@ async function detectInFile(id: number, name: string, open: () => ReturnType<typ
   }
 }
 
+/** What listening would show of a sound, unless someone begins to listen. */
+async function preview(id: number, samples: Float32Array): Promise<void> {
+  const before = setup;
+  if (!before) return;
+  const { rate, hop } = before.model.metadata;
+  const listening = new Live(before, rate);
+  const reports: LiveReport[] = [];
+  for (let at = 0; at < samples.length; at += hop) {
+    const batch = { samples: samples.subarray(at, at + hop), arrived: Date.now() };
+    const found = await enqueue(async () => (setup?.model === before.model && !live ? (await listening.process(batch)).report : undefined));
+    if (!found) break;
+    reports.push(found);
+    await yieldToOthers();
+  }
+  report({ kind: "preview", id, reports });
+}
+
 self.onmessage = ({ data }: MessageEvent<Request>) => {
   switch (data.kind) {
     case "model":
@@ -162,6 +179,8 @@ self.onmessage = ({ data }: MessageEvent<Request>) => {
       const totalS = data.samples.length / data.rate;
       return detectInFile(data.id, data.name, async () => ({ rate: data.rate, totalS, blocks }));
     }
+    case "preview":
+      return preview(data.id, data.samples);
     case "cancel":
       fileJob++;
   }

@@ -6,23 +6,22 @@ The page runs the models in the browser; this only gives out files.
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
 import itertools
 import json
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..artefact.format import SUFFIXES
-from ..artefact.runtime import StreamModel
+from ..artefact.runtime import StreamModel, read_metadata
 from ..artefact.store import DEFAULT_MODELS, bundled_models, find_model
 from ..config import DetectorConfig
 from ..errors import KwsError, UsageError
@@ -33,7 +32,7 @@ from ..words import NOT_WORDS
 HOST = "127.0.0.1"  # a browser gives the microphone to pages from this computer itself, and no other can reach it
 PORT = 8321
 PORTS_TRIED = 20
-PACKED = ".gz"
+DISTRIBUTION = "tiny-kws"
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -41,7 +40,7 @@ TYPES = {
     ".json": "application/json",
     ".txt": "text/plain; charset=utf-8",
     ".svg": "image/svg+xml",
-    ".wasm": "application/wasm",
+    ".gz": "application/gzip",
     ".onnx": "application/octet-stream",
     ".wav": "audio/wav",
     ".flac": "audio/flac",
@@ -51,20 +50,8 @@ TYPES = {
 """By suffix; what the system believes of them may be anything."""
 
 
-@dataclass(frozen=True)
-class Item:
-    """A file of the page: how to read what is stored of it, and whether that is packed (gzip)."""
-
-    read: Callable[[], bytes]
-    is_packed: bool = False
-
-    def content(self) -> bytes:
-        """The file itself."""
-        return gzip.decompress(self.read()) if self.is_packed else self.read()
-
-
-def page_items(own: Sequence[Path] = ()) -> dict[str, Item]:
-    """All files of the page by their path in it (`models/listener.stream.onnx`), with stream artefacts of one's `own`.
+def page_items(own: Sequence[Path] = ()) -> dict[str, Callable[[], bytes]]:
+    """What reads each file of the page, by its path in it (`models/x.stream.onnx`), with artefacts of one's `own`.
 
     Those are offered before the bundled ones. Raises KwsError if this installation lacks the built page, ModelError if
     one of them is no stream artefact.
@@ -73,14 +60,11 @@ def page_items(own: Sequence[Path] = ()) -> dict[str, Item]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if folder / "index.html" not in files:
         raise KwsError(f"{folder}: holds no built page, expected index.html there; build it with `make web`")
-    items = {}
-    for path in files:
-        name = path.relative_to(folder).as_posix()
-        items[name.removesuffix(PACKED)] = Item(path.read_bytes, name.endswith(PACKED))
+    items = {path.relative_to(folder).as_posix(): path.read_bytes for path in files}
     models = _offered(own)
-    items |= {f"models/{_file_of(name)}": Item(path.read_bytes) for name, path in models.items()}
+    items |= {f"models/{_file_of(name)}": path.read_bytes for name, path in models.items()}
     index = json.dumps(_index(models, len(own) > 0), indent=2, ensure_ascii=False).encode()
-    items["models/index.json"] = Item(lambda: index)
+    items["models/index.json"] = lambda: index
     return items
 
 
@@ -119,9 +103,25 @@ def _index(models: Mapping[str, Path], is_first_default: bool) -> dict[str, Any]
         "not_words": NOT_WORDS,
         "default": next(iter(models)) if is_first_default else DEFAULT_MODELS["stream"],
         "models": [
-            {"name": name, "file": _file_of(name), "bytes": path.stat().st_size} for name, path in models.items()
+            {
+                "name": name,
+                "file": _file_of(name),
+                "bytes": path.stat().st_size,
+                "listens": bool(read_metadata(path).detector),
+            }
+            for name, path in models.items()
         ],
+        "links": _links(),
     }
+
+
+def _links() -> dict[str, str]:
+    """Addresses of the project by what they are called, as the installed package states them."""
+    try:
+        stated = metadata.metadata(DISTRIBUTION).get_all("Project-URL") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    return dict(link.split(", ", 1) for link in stated)
 
 
 def export_page(folder: Path, own: Sequence[Path] = ()) -> None:
@@ -133,10 +133,10 @@ def export_page(folder: Path, own: Sequence[Path] = ()) -> None:
         raise UsageError(f"{folder}: already exists, expected a new folder; name another one")
     items = page_items(own)
     with whole_folder(folder) as beside:
-        for name, item in items.items():
+        for name, read in items.items():
             path = beside / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(item.content())
+            path.write_bytes(read())
 
 
 class PageServer(ThreadingHTTPServer):
@@ -149,7 +149,7 @@ class PageServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, port: int | None = None, own: Sequence[Path] = ()) -> None:
-        self.items: Mapping[str, Item] = page_items(own)
+        self.items: Mapping[str, Callable[[], bytes]] = page_items(own)
         for tried in range(PORT, PORT + PORTS_TRIED) if port is None else [port]:
             try:
                 super().__init__((HOST, tried), _Handler)
@@ -189,13 +189,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, with_body: bool) -> None:
         name = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
-        item = self.server.items.get(name)
-        is_packed = item is not None and item.is_packed and "gzip" in self.headers.get("Accept-Encoding", "")
+        read = self.server.items.get(name)
         try:
-            body = None if item is None else item.read() if is_packed else item.content()
+            body = read() if read else None
         except OSError:  # a model of one's own may be gone by now
             body = None
-        if item is None or body is None:
+        if body is None:
             self._send(HTTPStatus.NOT_FOUND, {"Content-Type": TYPES[".txt"]}, b"Not a file of this page.\n", with_body)
             return
         tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
@@ -206,10 +205,6 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
         }
-        if item.is_packed:
-            headers["Vary"] = "Accept-Encoding"
-        if is_packed:
-            headers["Content-Encoding"] = "gzip"
         if tag in self.headers.get("If-None-Match", ""):
             self._send(HTTPStatus.NOT_MODIFIED, headers, b"", with_body=False)
         else:

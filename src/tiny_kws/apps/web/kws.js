@@ -1,1 +1,1 @@
-import{c as e,d as t,i as n,l as r,n as i,o as a,s as o}from"./artefact.js";import{n as s,r as c,t as l}from"./stream.js";export{o as Decoder,t as KwsError,a as LogMel,c as Resampler,l as Stream,s as StreamModel,e as detectorConfig,r as eventJson,i as parseArtefact,n as sha256};
+import{c as e,f as t,i as n,l as r,n as i,o as a,s as o}from"./artefact.js";import{n as s,r as c,t as l}from"./stream.js";export{o as Decoder,t as KwsError,a as LogMel,c as Resampler,l as Stream,s as StreamModel,e as detectorConfig,r as eventJson,i as parseArtefact,n as sha256};
