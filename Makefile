@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test quick lint types imports wheel page peers check lock examples figures site picture web clean
+.PHONY: demo test quick lint types imports wheel page peers check lock examples figures site picture web library clean
 
 demo: .venv/.plain  ## classify the recordings under examples/ with the bundled model
 	@$(BIN)/tiny-kws classify examples
@@ -66,6 +66,9 @@ page: .venv/.dev  ## build the page anew and compare it with the committed one (
 
 web:  ## check and build the page of `tiny-kws demo` from web/ (needs Node 20 or newer)
 	cd web && npm ci --ignore-scripts && npm run build
+
+library:  ## build the page's detector as an npm package in web/npm (needs Node 20 or newer)
+	cd web && npm ci --ignore-scripts && npm run library
 
 clean:
 	rm -rf .venv

@@ -114,5 +114,5 @@ def test_a_model_that_was_replaced_is_refused(tmp_path: Path) -> None:
     shutil.copy(find_model("small", "clip"), path)
     data = pickle.dumps(Classifier(path))
     shutil.copy(find_model("micro", "clip"), path)
-    with pytest.raises(ModelError, match=r"mine\.onnx: holds another model than when it was pickled"):
+    with pytest.raises(ModelError, match=r"mine\.onnx: holds a different model than when it was pickled"):
         pickle.loads(data)

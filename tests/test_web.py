@@ -1179,13 +1179,22 @@ def test_text_can_be_read(browser: Browser, url: str, recording: Path, scheme: s
         assert page.evaluate(CONTRAST) == []
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1280])
-def test_it_fits_any_width(browser: Browser, url: str, recording: Path, width: int) -> None:
-    """Nothing sticks out to the side, down to the smallest phone."""
-    with opened(browser, url, viewport={"width": width, "height": 800}) as page:
+@pytest.mark.parametrize(
+    ("width", "height"), [(320, 640), (390, 844), (768, 1024), (844, 390), (1280, 800), (1920, 1080)]
+)
+def test_it_fits_any_size(browser: Browser, url: str, recording: Path, width: int, height: int) -> None:
+    """Nothing sticks out to the side or is cut, down to the smallest phone; Listen and the words are in sight."""
+    with opened(browser, url, viewport={"width": width, "height": height}) as page:
+        for selector in ("#listen", "#say"):
+            box = page.locator(selector).bounding_box()
+            assert box["y"] >= 0
+            assert box["y"] + box["height"] <= height
+        assert page.eval_on_selector("#idle", "({ scrollHeight, clientHeight }) => scrollHeight <= clientHeight")
+        page.click("summary")
         page.set_input_files("#file", recording)
         found_in_file(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(CUT) == []
 
 
 LONG_WORDS = {
@@ -1198,7 +1207,8 @@ LONG_WORDS = {
     **{f"kitchen lamp number {i}": "no" for i in range(100)},
 }
 CUT = """() => [
-    ...document.querySelectorAll('#bars li > span, #bars output, .chip, .choice, .controls button, #origin')
+    ...document.querySelectorAll('#bars li > span, #bars output, .chip, .choice, .controls button, #origin, ' +
+    '#say li, .row, dd, header > *')
 ].filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline')
     .map((e) => e.textContent)"""
 OVERLAPPING = """() => [...document.querySelectorAll('#bars li')].flatMap((row) => {

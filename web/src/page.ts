@@ -9,7 +9,7 @@ import { LiveView, log } from "./live";
 import { chosenMicrophone, listMicrophones, offerMicrophones } from "./microphones";
 import { ModelMenu } from "./models";
 import { Preview, previewSound } from "./preview";
-import type { ModelReport, Report, Request, Settings } from "./protocol";
+import type { LiveReport, ModelReport, Report, Request, Settings } from "./protocol";
 import { RecordingView } from "./recording";
 import { Sound } from "./sound";
 import { offerThemes } from "./theme";
@@ -119,6 +119,11 @@ async function showPreview(words: readonly string[]): Promise<void> {
   if (sound?.isOn || byId("idle").hidden) return;
   const samples = await previewSound(examples, words, rate).catch(() => undefined); // without it the page is as good
   if (samples && id === previewId) send({ kind: "preview", id, samples }, [samples.buffer]);
+}
+
+function startPreview(reports: LiveReport[]): void {
+  live.restart(); // what another model's preview left is of another time
+  preview.start(reports);
 }
 
 function endPreview(): void {
@@ -261,7 +266,7 @@ function onReport(report: Report): void {
     case "decode":
       return file?.id === report.id ? void decodeWhole(file) : undefined;
     case "preview":
-      return report.id === previewId ? preview.start(report.reports) : undefined;
+      return report.id === previewId ? startPreview(report.reports) : undefined;
     case "file":
       return file?.id === report.id ? recording.update(report) : undefined;
   }
