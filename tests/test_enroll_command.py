@@ -146,7 +146,7 @@ def test_words_come_together(spoken: Path, model: Path, tmp_path: Path) -> None:
         assert heard(tmp_path / name, spoken / "with.wav") == ["computer"]
         assert heard(tmp_path / name, tmp_path / "window.wav") == ["window"]
     rows = said("info", tmp_path / "both.onnx").splitlines()
-    assert [row.split()[2] for row in rows if row.startswith("expect of")] == ["computer", "window"]
+    assert [row.split()[2] for row in rows if row.startswith("expect for")] == ["computer", "window"]
 
 
 @pytest.mark.slow
@@ -339,7 +339,7 @@ def test_what_is_no_file_is_not_written_over(spoken: Path, there: Path) -> None:
 def test_a_word_is_not_added_twice(spoken: Path, model: Path) -> None:
     """A label that the model has already is refused, and the model stays byte for byte."""
     before = model.read_bytes()
-    refused(2, "hears 'computer' already", "computer", spoken / "computer", "--add", model)
+    refused(2, "already hears 'computer'", "computer", spoken / "computer", "--add", model)
     assert model.read_bytes() == before
 
 

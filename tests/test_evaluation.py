@@ -257,7 +257,7 @@ def test_the_table_of_unknown_puts_words_never_heard_last() -> None:
         "| cat",
         "| dog",
         "| bed (never heard)",
-        "| all heard in training",
+        "| all words heard in training",
         "| all never heard",
     ]
     assert lines[4].startswith("| bed (never heard) | 66.67 % |")
