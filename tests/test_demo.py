@@ -175,7 +175,11 @@ def test_a_model_that_is_none_for_streams_is_refused_before_anything_is_served(t
     clip, unusable, foreign = find_model("small", "clip"), tmp_path / "unusable.onnx", tmp_path / "foreign.onnx"
     changed_artefact(find_model("small", "stream"), unusable, detector={"threshold": 7})
     foreign.write_bytes(b"no model")
-    for path, reason in ((clip, "expected one for streams"), (unusable, "detector settings"), (foreign, "not a tiny-kws")):
+    for path, reason in (
+        (clip, "expected one for streams"),
+        (unusable, "detector settings"),
+        (foreign, "not a tiny-kws"),
+    ):
         with pytest.raises(ModelError, match=reason):
             PageServer(0, [path])
     done = run_cli("demo", "--export", tmp_path / "page", "--model", clip)

@@ -258,7 +258,7 @@ def test_the_table_of_unknown_puts_words_never_heard_last() -> None:
         "| dog",
         "| bed (never heard)",
         "| all words heard in training",
-        "| all never heard",
+        "| all words never heard",
     ]
     assert lines[4].startswith("| bed (never heard) | 66.67 % |")
 

@@ -53,8 +53,8 @@ def noise() -> Sound:
 
 
 PROBLEMS = {
-    "silence": (lambda: np.zeros(SAMPLE_RATE, np.float32), "nothing but silence"),
-    "nothing": (lambda: np.zeros(0, np.float32), "nothing but silence"),
+    "silence": (lambda: np.zeros(SAMPLE_RATE, np.float32), "only silence"),
+    "nothing": (lambda: np.zeros(0, np.float32), "only silence"),
     "noise": (noise, "no word stands out"),
     "clipped": (clipped, "too loud"),
     "quiet": (quiet, "too quiet"),
@@ -130,7 +130,7 @@ def test_a_device_that_goes_is_named(recorder: Recorder, monkeypatch: pytest.Mon
     """A microphone that is unplugged while it is waited for ends the take at once, with its name."""
     monkeypatch.setattr(record, "STALL_S", np.inf)
     recorder._capture.is_alive = False  # type: ignore[misc]
-    with pytest.raises(AudioError, match="fake: gives no sound any more"):
+    with pytest.raises(AudioError, match="fake: has stopped giving sound"):
         recorder.take(lambda: None)
 
 
@@ -203,7 +203,7 @@ def test_takes_are_asked_for_until_they_are_good(speaker: Speaker) -> None:
     """Of six things said the two good ones are kept, the others refused with the reason; then there is a model."""
     status, lines = speaker.answer([None, quiet(), clipped(), twice(), word(), word()], "--record", "2", "--play")
     assert status == 0, lines
-    reasons = ["nothing but silence", "too quiet", "too loud", "2 words with pauses between"]
+    reasons = ["only silence", "too quiet", "too loud", "2 words with pauses between"]
     wanted = [part for reason in reasons for part in ("1 of 2", reason)]
     assert asked(lines) == [*wanted, "1 of 2", "2 of 2", "Recorded 2 takes into window-recordings"]
     assert speaker.kept == ["window-01.wav", "window-02.wav"]
