@@ -226,7 +226,7 @@ def test_overflow_is_told_now_and_then() -> None:
     ]
     listened.give(beep(), frames=round(1.2 * SAMPLE_RATE), overflow=True)
     assert [problem.split(";")[0] for problem in listened.problems[1:]] == [
-        "some sound was lost by the device (overflows: 5)"
+        "the device lost some sound (overflows: 5)"
     ]
 
 
