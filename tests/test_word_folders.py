@@ -117,7 +117,7 @@ def test_other_folders_are_unknown_and_said_so(prepared: PreparedData) -> None:
     """Folders that are not among the words are heard as unknown, and named with what would take them."""
     unknown = {clip.word for clip in prepared.clips if clip.label == UNKNOWN}
     assert unknown == set(OTHERS)
-    told = "not among the words, so heard as unknown; to hear it as a word"
+    told = "not among the words, so labelled unknown; to hear it as a word"
     line = f"banana/: 12 clips, {told}: --words {','.join(WORDS)},banana"
     assert line in prepared.manifest.notes
 
