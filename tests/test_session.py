@@ -221,13 +221,9 @@ def test_overflow_is_told_now_and_then() -> None:
     listened = Listened()
     for _ in range(5):
         assert len(listened.give(beep(), frames=round(1.2 * SAMPLE_RATE), overflow=True)) == 1
-    assert [problem.split(";")[0] for problem in listened.problems] == [
-        "the device lost some sound (overflows: 1)"
-    ]
+    assert [problem.split(";")[0] for problem in listened.problems] == ["the device lost some sound (overflows: 1)"]
     listened.give(beep(), frames=round(1.2 * SAMPLE_RATE), overflow=True)
-    assert [problem.split(";")[0] for problem in listened.problems[1:]] == [
-        "the device lost some sound (overflows: 5)"
-    ]
+    assert [problem.split(";")[0] for problem in listened.problems[1:]] == ["the device lost some sound (overflows: 5)"]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e6])
