@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,6 +57,29 @@ def usage(pid: int) -> tuple[float, int]:
     return on_cpu_ns / 1e9, pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def message(payload: bytes, timestamp: int) -> bytes:
+    """A chunk of 16-bit samples at 16 kHz as Wyoming sends it."""
+    data = {"rate": 16_000, "width": 2, "channels": 1, "timestamp": timestamp}
+    header = {"type": "audio-chunk", "data": data, "payload_length": len(payload)}
+    return json.dumps(header).encode() + b"\n" + payload
+
+
+@contextmanager
+def server(*options: str, core: int | None = None) -> Iterator[tuple[int, int]]:
+    """A server of its own, on one core if that is named: its process and its port."""
+    on_core = [] if core is None else ["/usr/bin/taskset", "-c", str(core)]
+    command = [*on_core, sys.executable, "-m", "tiny_kws", "serve", "--port", "0", *options]
+    with tempfile.NamedTemporaryFile("w+") as log:  # a pipe that nobody reads would stop the server
+        process = subprocess.Popen(command, stderr=log.fileno())  # noqa: S603
+        try:
+            while not (line := Path(log.name).read_text().partition("\n"))[1]:
+                time.sleep(0.1)
+            yield process.pid, int(line[0].split(":")[1])
+        finally:
+            process.terminate()
+            process.wait()
+
+
 class Client:
     """One stream over a socket of its own, as cheap as can be: it is not the clients that are measured."""
 
@@ -73,12 +98,9 @@ class Client:
     def send(self) -> None:
         i, self.n_sent = self.n_sent, self.n_sent + 1
         place = 2 * CHUNK * i % (len(self._data) - 2 * CHUNK)
-        header = (
-            f'{{"type": "audio-chunk", "data": {{"rate": 16000, "width": 2, "channels": 1, "timestamp": {i}}}, '
-            f'"payload_length": {2 * CHUNK}}}\n'
-        )
+        chunk = message(self._data[place : place + 2 * CHUNK], i)
         self._sent[i] = time.monotonic()
-        self.socket.sendall(header.encode() + self._data[place : place + 2 * CHUNK])
+        self.socket.sendall(chunk)
 
     def receive(self) -> list[float]:
         """Seconds from sending a chunk to its event, of the events that came."""
@@ -126,20 +148,12 @@ def crowd(pid: int, port: int, model: str, n: int, seconds: float) -> Row:
 
 
 def measure(model: str, counts: list[int], seconds: float) -> list[Row]:
-    command = [sys.executable, "-m", "tiny_kws", "serve", "--model", model, "--port", "0", "--connections", "100000"]
-    with tempfile.NamedTemporaryFile("w+") as log:  # a pipe that nobody reads would stop the server
-        server = subprocess.Popen(["/usr/bin/taskset", "-c", "0", *command], stderr=log.fileno())  # noqa: S603
-        try:
-            while not (line := Path(log.name).read_text().partition("\n"))[1]:
-                time.sleep(0.1)
-            rows = []
-            for n in counts:
-                rows.append(crowd(server.pid, int(line[0].split(":")[1]), model, n, seconds))
-                print(rows[-1], flush=True)
-            return rows
-        finally:
-            server.terminate()
-            server.wait()
+    with server("--model", model, "--connections", "100000", core=0) as (pid, port):
+        rows = []
+        for n in counts:
+            rows.append(crowd(pid, port, model, n, seconds))
+            print(rows[-1], flush=True)
+        return rows
 
 
 def other_engine(seconds: float) -> float | None:

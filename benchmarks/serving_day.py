@@ -12,23 +12,17 @@ import argparse
 import asyncio
 import json
 import os
-import subprocess
-import sys
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from serving import CHUNK, EXAMPLES, message, server, usage
 
 from tiny_kws import Detector
 from tiny_kws.audio import read_mono
 from tiny_kws.files import write_json
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-CHUNK = 1024
 TAPE_S, N_TAPES = 60, 8
 WAYS = ("tape",) * 12 + ("stall", "garbage", "vanish", "vanish at once")
 MODEL = "micro"
@@ -48,11 +42,6 @@ class Tape:
         self.chunks = [message(pcm[i : i + CHUNK].tobytes(), i) for i in range(0, len(pcm), CHUNK)]
         events = Detector(MODEL).detect(pcm)
         self.expected = [(event.label, round(event.end_s * 16_000 - 1) // CHUNK * CHUNK) for event in events]
-
-
-def message(payload: bytes, time_: int) -> bytes:
-    data = {"rate": 16_000, "width": 2, "channels": 1, "timestamp": time_}
-    return json.dumps({"type": "audio-chunk", "data": data, "payload_length": len(payload)}).encode() + b"\n" + payload
 
 
 async def play(tape: Tape, port: int) -> str:
@@ -103,23 +92,6 @@ async def misbehave(way: str, tape: Tape, port: int) -> str:
     return way
 
 
-@contextmanager
-def server() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """One of its own, and its port."""
-    command = [sys.executable, "-m", "tiny_kws", "serve", "--model", MODEL, "--port", "0", "--connections", "1000"]
-    with tempfile.NamedTemporaryFile("w+") as log, subprocess.Popen(command, stderr=log.fileno()) as process:  # noqa: S603
-        try:
-            while not (line := Path(log.name).read_text().partition("\n"))[1]:
-                time.sleep(0.1)
-            yield process, int(line[0].split(":")[1])
-        finally:
-            process.terminate()
-
-
-def resident_kb(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
-
-
 async def day(pid: int, port: int, hours: float, n_streams: int, out: Path) -> None:
     """All clients at once, until each has played so many hours."""
     tapes = [Tape(seed) for seed in range(N_TAPES)]
@@ -137,7 +109,7 @@ async def day(pid: int, port: int, hours: float, n_streams: int, out: Path) -> N
                 n_played += 1
                 found[await play(tape, port)] += 1
                 if number == 0 and n_played % max(1, n_tapes // 24) == 0:
-                    memory.append(resident_kb(pid))
+                    memory.append(usage(pid)[1] // 1024)
                     print(f"{n_played} of {n_tapes} minutes, {memory[-1]} kB, {dict(found)}", flush=True)
                     of_day = {"hours": n_played * TAPE_S / 3600, "streams": n_streams, "model": MODEL}
                     write_json(out, {"clients": dict(found), "resident_kb": memory, "words_in_a_tape": words, **of_day})
@@ -154,8 +126,8 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--streams", type=int, default=50)
     asked = parser.parse_args()
-    with server() as (process, port):
-        asyncio.run(day(process.pid, port, asked.hours, asked.streams, asked.out))
+    with server("--model", MODEL, "--connections", "1000") as (pid, port):
+        asyncio.run(day(pid, port, asked.hours, asked.streams, asked.out))
 
 
 if __name__ == "__main__":

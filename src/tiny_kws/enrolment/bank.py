@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
-from ..artefact.ends import ends_of
+from ..artefact.ends import NEXT, ends_of
 from ..artefact.runtime import open_session
 from ..audio import Samples
 from ..config import SAMPLE_RATE
@@ -258,4 +258,4 @@ class Trunk:
     def _hear(self, hop: Samples, states: States) -> tuple[npt.NDArray[np.float32], States]:
         """The vector after one hop, and the states for the next."""
         answers = dict(zip(self._outputs, self.session.run(None, {"audio": hop, **states}), strict=True))
-        return answers["embedding"][0], {name: answers[f"next_{name}"] for name in states}
+        return answers["embedding"][0], {name: answers[NEXT + name] for name in states}

@@ -176,8 +176,6 @@ class Decoder:
 
     def _means(self, rows: list[list[float]]) -> list[float]:
         """Of each word over `rows`, summed in their order."""
-        if len(rows) == 1:
-            return rows[0]
         total = rows[0]
         for values in rows[1:]:
             total = list(map(add, total, values))
