@@ -37,6 +37,13 @@ UNKNOWN_WORDS = ("bed", "cat", "dog", "house", "seven", "zero")
 NOISE_SECONDS = 20
 
 
+@pytest.fixture(autouse=True)
+def seeded_torch() -> None:
+    """Each test begins with the same random numbers, whatever ran before it."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
 def word_sound(word: str, seed: int) -> npt.NDArray[np.float32]:
     """One second of a made-up word, (16000,) float32: two tones of its own in a burst, a little noise."""
     rng = np.random.default_rng(seed)
