@@ -17,7 +17,7 @@ import typer
 
 from ..errors import KwsError, UsageError, install_hint
 from ..files import cannot_write, is_full
-from . import clips, data, demo, enrolling, export, listening, serving, sharing, streams, training
+from . import clips, data, demo, enrolling, export, listening, serving, sharing, sorting, streams, training
 from .console import app, complain
 
 EXTRAS = {
@@ -160,6 +160,7 @@ __all__ = [
     "main",
     "serving",
     "sharing",
+    "sorting",
     "streams",
     "training",
 ]

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from ..audio import Samples
     from ..enrolment.advise import Advice
     from ..enrolment.enroll import Report
+    from ..enrolment.improve import Improvement
     from ..enrolment.record import Recorder
     from ..enrolment.say import Say
+    from ..evaluation.tables import Block
 
 TRIES = 5
 """At one take, before recording is given up."""
@@ -65,15 +67,34 @@ def enroll(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Artefact to write (default: WORD.onnx).")] = None,
     false_alarms: Annotated[
-        float,
-        typer.Option("--false-alarms-per-hour", help="False alarms per hour of speech at which the threshold is set."),
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            "--false-alarms-per-hour",
+            help="False alarms per hour of speech at which the threshold is set (default: 0.5, or --improve's).",
+        ),
+    ] = None,
     negatives: Annotated[
         list[Path] | None,
         typer.Option("--negatives", help="More sound in which the word is not said; repeatable."),
     ] = None,
     add: Annotated[
         Path | None, typer.Option("--add", metavar="MODEL", help="Model of `enroll` to add the word to.")
+    ] = None,
+    improve: Annotated[
+        Path | None,
+        typer.Option(
+            "--improve",
+            metavar="MODEL",
+            help="Model of `enroll` to make better with --also and --not; it is replaced if the new one is not worse.",
+        ),
+    ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option("--also", help="File or folder of takes that --improve's model should hear; repeatable."),
+    ] = None,
+    not_: Annotated[
+        list[Path] | None,
+        typer.Option("--not", help="File or folder of sounds that set off --improve's model wrongly; repeatable."),
     ] = None,
     bank: Annotated[Path | None, typer.Option("--bank", help="Bank of speech (default: the package's).")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed for random draws.")] = 0,
@@ -84,7 +105,7 @@ def enroll(
     from ..enrolment.say import Say
 
     sources = [*(files or []), *(recordings or [])]
-    if record is None and not sources and not say:
+    if record is None and not sources and not say and improve is None:
         raise UsageError("found no recordings, expected files or folders of them, --record 10, or --say")
     if not say and (sounds_like or voice_command or voice != "en"):
         raise UsageError(
@@ -92,7 +113,8 @@ def enroll(
         )
     if record is None and (play or device is not None):
         raise UsageError("found --play or --device without --record, expected them with it; add --record 10")
-    asked = check_request(word, add if out is None else out, false_alarms, add, bank)
+    place = add if out is None else out
+    asked = check_request(word, place, false_alarms, add, bank, improve, also or (), not_ or ())
     if record is not None:
         sources += _record(asked.word, record, device, play)
     voices = Say(tuple(sounds_like or ()), voice, tuple(voice_command or ())) if say else None
@@ -104,6 +126,14 @@ def enroll(
         print(json.dumps(asdict(report), indent=2, default=str))
     else:
         print_report(report)
+    if report.path is None and report.improvement:
+        raise KwsError(_kept(report.improvement, str(improve)))
+
+
+def _kept(found: Improvement, model: str) -> str:
+    """Why an old model was not replaced."""
+    reasons = "; it ".join(found.worse)
+    return f"{model}: left as it was, because the new model {reasons}; to have it anyway, name another file with --out"
 
 
 @app.command()
@@ -173,8 +203,26 @@ def print_report(report: Report) -> None:
     table = told_table(report.expected, report.chosen.threshold, voices=not report.takes)
     fires_at = [f"Nearest to it in speech: {', '.join(report.fires_at)}."] if report.fires_at else []
     notes = [f"Note: {note}." for note in report.notes]
-    print_blocks([f"{report.word}: {length}", table, EXPLANATION, *fires_at, *notes])
-    print(f"\nWritten: {printable(str(report.path))}\nTry it:  tiny-kws listen --model {printable(str(report.path))}")
+    improvement = _improvement_blocks(report.improvement) if report.improvement else []
+    print_blocks([f"{report.word}: {length}", table, EXPLANATION, *fires_at, *improvement, *notes])
+    if report.path is not None:
+        _print_path(report.path)
+
+
+def _improvement_blocks(found: Improvement) -> list[Block]:
+    from ..enrolment.told import OLD_AND_NEW, improvement_table
+
+    known = "Note: the old model was improved before; if it was by these recordings, it knew them."
+    return [
+        improvement_table(found),
+        OLD_AND_NEW,
+        *([known] if found.may_know else []),
+        *(f"Note: the new model {worse}." for worse in found.worse),
+    ]
+
+
+def _print_path(path: Path) -> None:
+    print(f"\nWritten: {printable(str(path))}\nTry it:  tiny-kws listen --model {printable(str(path))}")
 
 
 def _print_sounds(word: str, say: Say) -> None:

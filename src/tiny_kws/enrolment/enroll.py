@@ -19,7 +19,8 @@ from ..json_form import to_json
 from ..words import NOT_WORDS
 from .bank import OWN, Bank, Stretch, Trunk, read_bank
 from .head import THRESHOLD, Head, OwnWord
-from .learn import Heard, Teacher, hear, hear_variants, n_bins_for
+from .improve import CLIPS, Improvement, Mistakes, check_not_mixed_up, compare, new_takes, read_clips
+from .learn import Heard, Teacher, hear, hear_clips, hear_variants, n_bins_for
 from .predict import RATES, Evidence, Expected, expected, gather, logit_for
 from .say import Say, spoken
 from .takes import Take, read_takes, sound_files
@@ -42,7 +43,8 @@ FIRED_AT = 10
 """Rows before an event in which the words end that it is of."""
 FIRES_AT = 8
 """Phrases that are told at which a word fires."""
-RATE_LIMITS = (0.01, 100.0)
+RATE, RATE_LIMITS = 0.5, (0.01, 100.0)
+"""False alarms per hour, if no rate is asked for, and the lowest and highest that can be."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Report:
     `takes` counts recorded takes, `spoken` those of synthetic voices; misses are counted on recorded takes if there are
     any. `passed_over` names files that were not used, with the reason. `misfits` are recordings that do not sound like
     the others. `fires_at` lists phrases of other people that set the word off. `notes` are pieces of advice, each one
-    sentence.
+    sentence. `improvement` compares the model with the one that it is to replace; if it is worse, that one stays, and
+    `path` is None.
     """
 
     word: str
@@ -66,6 +69,7 @@ class Report:
     fires_at: tuple[str, ...]
     notes: tuple[str, ...]
     path: Path | None = None
+    improvement: Improvement | None = None
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,18 @@ class Enrolled:
 
 @dataclass(frozen=True)
 class Request:
-    """A word that can be enrolled: the artefact to write, the bank, and the words that are to stay in the artefact."""
+    """A word that can be enrolled: the artefact to write, the bank, and the words that are in the artefact before.
+
+    `mistakes` are those of a model that is to be made better; `keeps_better` is whether it stays if it is not.
+    """
 
     word: str
     path: Path
     bank: Bank
     others: tuple[OwnWord, ...]
     false_alarms_per_hour: float
+    mistakes: Mistakes | None = None
+    keeps_better: bool = False
 
 
 def enroll(
@@ -93,9 +102,12 @@ def enroll(
     out: str | Path | None = None,
     *,
     say: Say | bool = False,
-    false_alarms_per_hour: float = 0.5,
+    false_alarms_per_hour: float | None = None,
     negatives: Sequence[str | Path] = (),
     add_to: str | Path | None = None,
+    improve: str | Path | None = None,
+    also: Sequence[str | Path] = (),
+    not_: Sequence[str | Path] = (),
     bank: str | Path | None = None,
     seed: int = 0,
 ) -> Report:
@@ -105,13 +117,18 @@ def enroll(
     pauses between. With `say`, synthetic voices say the word too, or alone if there are no recordings. `out` is the
     artefact to write (default: WORD.onnx), which is written only at the end. `negatives` are files or folders of sound
     without the word, in addition to the package's bank. With `add_to`, an artefact of `enroll`, the new word is added
-    to the words of that artefact.
+    to the words of that artefact. `false_alarms_per_hour` is 0.5 if it is not given.
+
+    With `improve`, an artefact of `enroll` that hears `word`, the word is made again from its `recordings`, from more
+    of them in `also`, and against the sounds in `not_`, which set it off: files or folders. The report compares both
+    models. The new one replaces the old one unless it is worse in anything, or is written to another `out`. If the
+    rate of false alarms is not given, it is that of the old one.
 
     Raises UsageError for a word or recordings that cannot be used, DataError for a missing or damaged bank, ModelError
     for an artefact to which words cannot be added.
     """
     sources = [recordings] if isinstance(recordings, (str, Path)) else recordings
-    asked = check_request(word, out, false_alarms_per_hour, add_to, bank)
+    asked = check_request(word, out, false_alarms_per_hour, add_to, bank, improve, also, not_)
     return fulfil(asked, sources, (Say() if say is True else say) or None, negatives, seed)
 
 
@@ -123,31 +140,67 @@ def fulfil(
     seed: int = 0,
 ) -> Report:
     """What `enroll` does after checking a request."""
-    made = learn(asked.word, recordings, asked.bank, asked.false_alarms_per_hour, say, negatives, seed)
-    _ship().write_model(asked.path, asked.bank, [*asked.others, made.own_word])
+    if asked.mistakes and not recordings and say is None:
+        raise UsageError(
+            "found no recordings, expected those that the model was made from, or --say; a model does not contain them"
+        )
+    made = learn(asked.word, recordings, asked.bank, asked.false_alarms_per_hour, say, negatives, seed, asked.mistakes)
+    compared = made.report.improvement
+    if compared and compared.worse and asked.keeps_better:
+        return made.report
+    words = {word.word: word for word in (*asked.others, made.own_word)}
+    _ship().write_model(asked.path, asked.bank, list(words.values()))
     return replace(made.report, path=asked.path)
 
 
 def check_request(
     word: str,
     out: str | Path | None = None,
-    false_alarms_per_hour: float = 0.5,
+    false_alarms_per_hour: float | None = None,
     add_to: str | Path | None = None,
     bank: str | Path | None = None,
+    improve: str | Path | None = None,
+    also: Sequence[str | Path] = (),
+    not_: Sequence[str | Path] = (),
 ) -> Request:
     """Check what can be checked before there are recordings, so that nobody records in vain; raises as `enroll`."""
     name = check_word(word)
     low, high = RATE_LIMITS
-    if not low <= false_alarms_per_hour <= high:
+    if false_alarms_per_hour is not None and not low <= false_alarms_per_hour <= high:
         raise UsageError(f"found {false_alarms_per_hour!r} false alarms per hour, expected {low:g} to {high:g}")
+    _check_improvement(improve, add_to, also, not_)
     ship = _ship()
-    path = Path(out) if out is not None else Path(f"{name.replace(' ', '-')}.onnx")
+    path = Path(out or improve or f"{name.replace(' ', '-')}.onnx")
     check_writable(path)
     ground = read_bank(Path(bank) if bank else None)
-    others = ship.read_words(find_model(add_to, "stream"), ground) if add_to else []
-    if name in [other.word for other in others]:
+    source = add_to or improve
+    others = ship.read_words(find_model(source, "stream"), ground) if source else []
+    before = next((other for other in others if other.word == name), None)
+    if before and add_to:
         raise UsageError(f"{add_to}: already hears {name!r}, expected another word; make it again without --add")
-    return Request(name, path, ground, tuple(others), false_alarms_per_hour)
+    if improve is None:
+        return Request(name, path, ground, tuple(others), false_alarms_per_hour or RATE)
+    if before is None:
+        known = ", ".join(other.word for other in others)
+        raise UsageError(f"{improve}: does not hear {name!r}, expected one of its words: {known}")
+    rate = false_alarms_per_hour or float(before.facts.get("false_alarms_per_hour", RATE))
+    mistakes = Mistakes(before, also, not_)
+    return Request(name, path, ground, tuple(others), rate, mistakes, path.resolve() == Path(improve).resolve())
+
+
+def _check_improvement(
+    improve: str | Path | None, add_to: str | Path | None, also: Sequence[str | Path], not_: Sequence[str | Path]
+) -> None:
+    """Raise UsageError where what is to make a model better is not all there."""
+    if improve is None:
+        if also or not_:
+            raise UsageError("found --also or --not without --improve, expected them with it; add --improve MODEL")
+    elif add_to:
+        raise UsageError("found --improve and --add, expected one of them; improve the model and then add a word")
+    elif not (also or not_):
+        raise UsageError("found --improve alone, expected what went wrong: --also, --not, or both")
+    sound_files(also, "recordings of the word", {})
+    sound_files(not_, CLIPS, {})
 
 
 def combine(models: Sequence[str | Path], out: str | Path, bank: str | Path | None = None) -> list[str]:
@@ -187,16 +240,21 @@ def learn(
     say: Say | None = None,
     negatives: Sequence[str | Path] = (),
     seed: int = 0,
+    mistakes: Mistakes | None = None,
 ) -> Enrolled:
     """The head of a word and its report; nothing is written."""
     passed_over: dict[str, str] = {}
     negative_files = sound_files(negatives, "sound without the word", passed_over)
     rng = np.random.default_rng(seed)
     recorded = _recorded(word, recordings, passed_over) if recordings or say is None else []
+    also, clips = _learnt_from(word, mistakes, recorded, passed_over) if mistakes else ([], [])
+    recorded += also
     voiced, silent = spoken(word, say, rng) if say else ([], {})
     trunk = Trunk(bank)
     bank, unheard = _with_negatives(bank, trunk, negative_files)
-    study = study_of(bank, trunk, recorded, voiced, rng)
+    study = study_of(bank, trunk, recorded, voiced, rng, clips)
+    if mistakes:
+        _check_folders(study, len(recorded) or len(voiced), len(also), bank)
     head, evidence = study.head, study.evidence
     logit = logit_for(evidence, false_alarms_per_hour)
     misfits = _misfits(recorded, evidence) if recorded else ()
@@ -205,6 +263,7 @@ def learn(
         for at in sorted({logit_for(evidence, rate) for rate in (*RATES, false_alarms_per_hour)})
     ]
     chosen = next(point for point in points if point.threshold == THRESHOLD)
+    improvement = _compared(mistakes, bank, study, len(recorded), len(also), chosen, logit) if mistakes else None
     report = Report(
         word,
         len(recorded),
@@ -216,31 +275,73 @@ def learn(
         misfits,
         fires_at(bank, evidence),
         tuple(_notes(word, recorded, voiced, chosen, bank)),
+        improvement=improvement,
     )
-    own_word = OwnWord(word, Head(head.weights, head.bias - logit), THRESHOLD, _facts(report, bank, len(head.weights)))
+    facts = _facts(report, bank, len(head.weights), false_alarms_per_hour)
+    own_word = OwnWord(word, Head(head.weights, head.bias - logit), THRESHOLD, facts)
     return Enrolled(own_word, report)
+
+
+def _learnt_from(
+    word: str, mistakes: Mistakes, recorded: Sequence[Take], passed_over: dict[str, str]
+) -> tuple[list[Take], list[Take]]:
+    """New takes, and clips that set the word off."""
+    unused: dict[str, str] = {}
+    found = _recorded(word, mistakes.also, unused) if mistakes.also else []
+    passed_over |= unused
+    also = new_takes(found, recorded, passed_over)
+    if mistakes.also and not also:
+        raise UsageError("found no take in --also that is not among the recordings too, expected new ones; add some")
+    return also, read_clips(mistakes.not_, [*recorded, *also], passed_over)
+
+
+def _check_folders(study: Study, n_asked: int, n_also: int, bank: Bank) -> None:
+    """Raise UsageError if the folders of new takes and of clips seem to be the wrong way round."""
+    takes = study.plain[:n_asked]
+    first = len(takes) - n_also
+    check_not_mixed_up(bank, len(study.head.weights), takes[:first], takes[first:], study.clips)
+
+
+def _compared(
+    mistakes: Mistakes, bank: Bank, study: Study, n_recorded: int, n_also: int, chosen: Expected, logit: float
+) -> Improvement:
+    also = study.plain[n_recorded - n_also : n_recorded]
+    return compare(mistakes, bank, study.evidence, also, study.clips, chosen, logit)
 
 
 @dataclass(frozen=True)
 class Study:
-    """The head of a word, and what heads that knew less of it say of what they did not know."""
+    """The head of a word, and what heads that knew less of it say of what they did not know.
+
+    `plain` are the takes as they were recorded, `clips` the clips, as the trunk hears them.
+    """
 
     head: Head
     evidence: Evidence
+    plain: Sequence[Heard] = ()
+    clips: Sequence[Heard] = ()
 
 
 def study_of(
-    bank: Bank, trunk: Trunk, recorded: Sequence[Take], voiced: Sequence[Take], rng: np.random.Generator
+    bank: Bank,
+    trunk: Trunk,
+    recorded: Sequence[Take],
+    voiced: Sequence[Take],
+    rng: np.random.Generator,
+    clips: Sequence[Take] = (),
 ) -> Study:
-    """Train on recorded takes and on those of voices; misses are of recorded ones, if there are any."""
+    """Train on recorded takes and on those of voices, and against clips; misses are of recorded ones, if any."""
     takes = [*recorded, *voiced]
-    heard = hear(trunk, recorded, voiced, Surroundings(bank.noises, bank.speech), rng)
-    teacher = Teacher(bank, heard, n_bins_for(takes, bank.hop / SAMPLE_RATE), rng)
+    around = Surroundings(bank.noises, bank.speech)
+    heard = hear(trunk, recorded, voiced, around, rng)
+    not_word = hear_clips(trunk, clips, len(takes), around, rng)
+    teacher = Teacher(bank, heard, n_bins_for(takes, bank.hop / SAMPLE_RATE), rng, not_word)
     head = teacher.learn()
     asked = recorded or voiced
     speakers = [f"take {i}" for i in range(len(recorded))] + [take.name for take in voiced]
-    evidence = gather(bank, teacher, heard[: len(takes)], _in_noise(trunk, asked, bank, rng), speakers)
-    return Study(head, replace(evidence, clean=evidence.clean[: len(asked)]))
+    plain, noisy = heard[: len(takes)], _in_noise(trunk, asked, bank, rng)
+    evidence = gather(bank, teacher, plain, noisy, speakers, not_word[: len(clips)])
+    return Study(head, replace(evidence, clean=evidence.clean[: len(asked)]), plain, not_word[: len(clips)])
 
 
 def _recorded(word: str, recordings: Sequence[str | Path], passed_over: dict[str, str]) -> list[Take]:
@@ -346,9 +447,12 @@ def _notes(word: str, takes: Sequence[Take], voiced: Sequence[Take], chosen: Exp
     return notes
 
 
-def _facts(report: Report, bank: Bank, n_bins: int) -> dict[str, object]:
+def _facts(report: Report, bank: Bank, n_bins: int, rate: float) -> dict[str, object]:
     """What stands of a word in its artefact."""
+    improved = {"improved": True} if report.improvement else {}
     return {
+        **improved,
+        "false_alarms_per_hour": rate,
         "word": report.word,
         "takes": report.takes,
         "spoken": report.spoken,

@@ -35,6 +35,10 @@ POSITIVE_WEIGHT = 0.03
 DRAWN, HARD = 10_000, 10_000
 """Windows of the bank that a head is trained on: drawn, and, each round, those nearest to the word."""
 ROUNDS = 3
+CLIP_VARIANTS = 200
+"""Of all clips together that must not be taken for the word, at least; a clip has MOST_VARIANTS at most."""
+CLIP_WEIGHT = 0.03
+"""Of the windows of clips together, against all without the word: a few seconds among hours would not be minded."""
 BINS = (10, 20)
 """Vectors that a head looks at, at least and at most."""
 MARGIN_S = 0.7
@@ -72,6 +76,16 @@ def hear(
     return hear_variants(trunk, jobs)
 
 
+def hear_clips(
+    trunk: Trunk, clips: Sequence[Take], first: int, around: Surroundings, rng: np.random.Generator
+) -> list[Heard]:
+    """Clips that are not the word, numbered from `first` on: each as it is, and then as it might sound another time."""
+    each = _n_variants(CLIP_VARIANTS, clips) - 1
+    jobs = [(first + i, as_it_is(clip)) for i, clip in enumerate(clips)]
+    jobs += [(first + i, varied(clip, around, rng)) for i, clip in enumerate(clips) for _ in range(each)]
+    return hear_variants(trunk, jobs)
+
+
 def _n_variants(together: float, takes: Sequence[Take]) -> int:
     return int(np.clip(math.ceil(together / max(1, len(takes))), 1, MOST_VARIANTS))
 
@@ -106,12 +120,15 @@ class Teacher:
     """Trains heads for one word against a bank.
 
     Examples and windows of the bank are drawn and gathered once. A head that must not know some of them is trained on
-    the same rows, with weights of zero for those.
+    the same rows, with weights of zero for those. `clips` are sounds that must not be taken for the word; their numbers
+    go on from those of the takes.
     """
 
-    def __init__(self, bank: Bank, heard: Sequence[Heard], n_bins: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, bank: Bank, heard: Sequence[Heard], n_bins: int, rng: np.random.Generator, clips: Sequence[Heard] = ()
+    ) -> None:
         self.bank, self.n_bins, self.hop_s = bank, n_bins, bank.hop / SAMPLE_RATE
-        self._heard = list(heard)
+        self._heard, self._clips = list(heard), list(clips)
         self._bank_rows = np.unique(rng.integers(n_bins - 1, len(bank.vectors), DRAWN))
         self._gather()
 
@@ -129,7 +146,7 @@ class Teacher:
         return head
 
     def without(self, takes: Sequence[int], stretches: Sequence[Stretch]) -> Head:
-        """The head that knows neither some takes nor some stretches of the bank."""
+        """The head that knows neither some takes or clips, by number, nor some stretches of the bank."""
         spoken = np.zeros(len(self.bank.vectors), bool)
         for stretch in stretches:
             spoken[stretch.start : stretch.stop] = True
@@ -139,21 +156,29 @@ class Teacher:
     def _gather(self) -> None:
         word = [windows(one.vectors, self._word_at(one), self.n_bins) for one in self._heard]
         no_word = [windows(one.vectors, self._no_word_at(one), self.n_bins) for one in self._heard]
-        takes = np.array([one.take for one in self._heard])
-        self._take_of = np.repeat(np.tile(takes, 2), [len(rows) for rows in (*word, *no_word)])
-        self._n_word = sum(map(len, word))
+        clips = [windows(one.vectors, np.arange(SETTLED, len(one.vectors)), self.n_bins) for one in self._clips]
+        takes = [one.take for one in (*self._heard, *self._heard, *self._clips)]
+        self._take_of = np.repeat(takes, [len(rows) for rows in (*word, *no_word, *clips)])
+        self._n_word, self._n_clips = sum(map(len, word)), sum(map(len, clips))
         of_bank = windows(self.bank.vectors, self._bank_rows, self.n_bins)
-        self._rows = np.concatenate([*word, *no_word, of_bank])
+        self._rows = np.concatenate([*word, *no_word, *clips, of_bank])
 
     def _fit(self, kept: npt.NDArray[np.bool_], start: Head | None = None) -> Head:
         targets = np.zeros(len(self._rows), np.float32)
         targets[: self._n_word] = 1.0
         weights = kept.astype(np.float32)
+        first = len(self._take_of) - self._n_clips
+        weights[first : len(self._take_of)] *= self._clip_weight()
         n_word = float(weights[: self._n_word].sum())
         weights[: self._n_word] *= POSITIVE_WEIGHT * (float(weights.sum()) - n_word) / n_word
         begin = None if start is None else np.append(start.weights.ravel(), start.bias)
         found = fit(self._rows, targets, weights, DECAY, begin)
         return Head(found[:-1].reshape(self.n_bins, -1), float(found[-1]))
+
+    def _clip_weight(self) -> float:
+        """That of each window of clips."""
+        others = len(self._rows) - self._n_word - self._n_clips
+        return CLIP_WEIGHT * others / max(1, self._n_clips)
 
     def _word_at(self, one: Heard) -> npt.NDArray[np.intp]:
         ends = np.arange(1, len(one.vectors) + 1)

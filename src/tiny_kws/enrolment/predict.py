@@ -18,7 +18,7 @@ from ..evaluation.clips import wilson_interval
 from ..evaluation.rates import poisson_interval
 from .bank import ENGLISH, Bank
 from .head import Head, Rows
-from .learn import LAG, Heard, Teacher
+from .learn import LAG, SETTLED, Heard, Teacher
 
 PARTS = 5
 """Into which takes and bank are divided, at most; at least two."""
@@ -90,20 +90,28 @@ class Evidence:
     hours: Mapping[str, float]
     surest: tuple[int, ...] = ()
     """Rows of the bank's English in which the word seems to be said, the surest first."""
+    clips: tuple[float, ...] = ()
+    """The highest logits in clips that must not be taken for the word."""
 
 
 def gather(
-    bank: Bank, teacher: Teacher, plain: Sequence[Heard], noisy: Sequence[Heard], speakers: Sequence[str]
+    bank: Bank,
+    teacher: Teacher,
+    plain: Sequence[Heard],
+    noisy: Sequence[Heard],
+    speakers: Sequence[str],
+    clips: Sequence[Heard] = (),
 ) -> Evidence:
     """Train a head for each part and ask it about what it did not know.
 
     `plain` holds each take as it was recorded, `noisy` takes in noise, `speakers` who said each: those with one name
-    are left out together. With a single speaker there is none to leave out, and only the bank is divided.
+    are left out together. With a single speaker there is none to leave out, and only the bank is divided. Clips that
+    must not be taken for the word, as they were recorded, are divided too.
     """
     numbers = {name: i for i, name in enumerate(dict.fromkeys(speakers))}
-    parts = int(np.clip(len(numbers), 2, PARTS))
+    parts = int(np.clip(max(len(numbers), len(clips)), 2, PARTS))
     part_of = np.array([numbers[name] % parts for name in speakers]) if len(numbers) > 1 else np.full(len(plain), -1)
-    clean = np.full(len(plain), np.nan)
+    clean, fired = np.full(len(plain), np.nan), np.full(len(clips), np.nan)
     in_noise: list[list[float]] = [[] for _ in plain]
     peaks: dict[str, list[Rows]] = {kind: [] for kind in bank.kinds}
     at: list[tuple[float, int]] = []
@@ -111,11 +119,14 @@ def gather(
     for part in range(parts):
         left_out = set(np.flatnonzero(part_of == part).tolist())
         stretches = bank.part(part, parts)
-        head = teacher.without(sorted(left_out), stretches)
+        clips_out = range(part, len(clips), parts)
+        head = teacher.without([*sorted(left_out), *(clips[i].take for i in clips_out)], stretches)
         for one in (one for one in plain if one.take in left_out):
             clean[one.take] = word_score(head.score(one.vectors), one.end, bank.hop)
         for one in (one for one in noisy if one.take in left_out):
             in_noise[one.take].append(word_score(head.score(one.vectors), one.end, bank.hop))
+        for i in clips_out:
+            fired[i] = clip_score(head.score(clips[i].vectors))
         for stretch in stretches:
             scores, rows, counted = false_peaks(head, bank.vectors[stretch.start : stretch.stop], bank.hop)
             if stretch.kind in ENGLISH:
@@ -129,6 +140,7 @@ def gather(
         {kind: np.sort(np.concatenate(found))[::-1] for kind, found in peaks.items() if found},
         hours,
         tuple(row for _, row in sorted(at, reverse=True)[:SUREST]),
+        tuple(fired.tolist()),
     )
 
 
@@ -137,6 +149,11 @@ def word_score(scores: Rows, end: float, hop: int) -> float:
     first = max(0, int(end - EARLY_S * SAMPLE_RATE / hop))
     last = int(end + (LAG[1] + LATE_S) * SAMPLE_RATE / hop) + 1
     return float(scores[first:last].max(initial=-np.inf))
+
+
+def clip_score(scores: Rows) -> float:
+    """The highest logit in a clip, once the trunk's past is the clip's."""
+    return float(scores[SETTLED:].max(initial=-np.inf))
 
 
 def false_peaks(head: Head, vectors: Rows, hop: int) -> tuple[Rows, npt.NDArray[np.intp], float]:
@@ -175,11 +192,10 @@ def logit_for(evidence: Evidence, alarms_per_hour: float) -> float:
 
 def expected(evidence: Evidence, logit: float, chosen: float = 0.0) -> Expected:
     """What is to be expected where an event takes this logit; the model's bias is such that `chosen` becomes 0."""
-    clean = evidence.clean[np.isfinite(evidence.clean)]
     noisy = (evidence.noisy < logit).mean(1) if len(evidence.noisy) else np.zeros(0)
     return Expected(
         round(float(1 / (1 + np.exp(chosen - logit))), 6),
-        _misses(int((clean < logit).sum()), len(clean)),
+        misses_of(evidence.clean, logit),
         _misses(round(float(noisy.sum())), len(noisy)),
         {
             kind: _alarms(int((found >= logit).sum()), evidence.hours[kind])
@@ -187,6 +203,12 @@ def expected(evidence: Evidence, logit: float, chosen: float = 0.0) -> Expected:
             if evidence.hours[kind]
         },
     )
+
+
+def misses_of(logits: npt.NDArray[np.float64], logit: float) -> Misses | None:
+    """Of takes that heads without them were asked about."""
+    known = logits[np.isfinite(logits)]
+    return _misses(int((known < logit).sum()), len(known))
 
 
 def _misses(missed: int, takes: int) -> Misses | None:

@@ -106,11 +106,11 @@ def keep(folder: Path, word: str, audio: Samples) -> Path:
     return path
 
 
-def play(audio: Samples) -> None:
-    """Play a take, to its end. Raises AudioError if there is nothing to play it with."""
+def play(audio: Samples, what: str = "the take", advice: str = "leave out --play") -> None:
+    """Play (samples,), to the end. Raises AudioError if there is nothing to play it with."""
     sd = sounddevice()
     try:
         sd.play(audio, SAMPLE_RATE)
         sd.wait()
     except sd.PortAudioError as error:
-        raise AudioError(f"the take cannot be played ({error}); leave out --play") from error
+        raise AudioError(f"{what} cannot be played ({error}); {advice}") from error

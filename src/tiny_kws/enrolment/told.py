@@ -14,6 +14,7 @@ from .predict import Alarms, Expected, Misses
 
 if TYPE_CHECKING:
     from .advise import Advice
+    from .improve import Improvement
 
 NAMES = {
     READERS: "adults reading books",
@@ -27,6 +28,10 @@ LEAST_HOURS = 0.05
 EXPLANATION = (
     "Misses were counted on takes that were left out when the model for them was made, false alarms per hour on "
     "speakers whom the model had not heard. Brackets hold 95 % intervals."
+)
+OLD_AND_NEW = (
+    "The old model was asked as it is, the new one through models that did not know the recording. What the old one "
+    "misses of other takes, and its false alarms, are what was told when it was made."
 )
 
 
@@ -50,9 +55,14 @@ def told_of(own_words: Sequence[Any]) -> list[Told]:
     return [told for told in found if told.expected]
 
 
+def point_of(told: Told) -> Expected:
+    """What is told at the word's threshold, or else at the first one."""
+    return next((point for point in told.expected if point.threshold == told.threshold), told.expected[0])
+
+
 def told_line(told: Told) -> str:
     """What to expect of a word at the threshold that it has, or at the first one told of."""
-    point = next((point for point in told.expected if point.threshold == told.threshold), told.expected[0])
+    point = point_of(told)
     missed = f"missed {_misses(point.misses)}, at 10 dB SNR {_misses(point.misses_in_noise)}"
     alarms = ", ".join(f"{NAMES.get(kind, kind)} {_alarms(alarms)}" for kind, alarms in _rated(point))
     return f"{made_of(told.takes, told.spoken)}; {missed}; false alarms per hour: {alarms or 'not known'}"
@@ -73,6 +83,25 @@ def told_table(points: Sequence[Expected], chosen: float, *, voices: bool = Fals
                 *(_alarms(point.alarms[kind]) for kind in kinds),
             )
             for point in points
+        ],
+    )
+
+
+def improvement_table(found: Improvement) -> Table:
+    """An old model beside a new one, a row for each figure; of recordings that there are none of, none."""
+    rows = [
+        (f"of {count.of} {what}", str(count.before), str(count.after))
+        for count, what in ((found.also, "takes of --also, heard"), (found.not_, "sounds of --not, set off by"))
+        if count.of
+    ]
+    before, after = found.misses
+    rates = [f"{point.alarms_per_hour:.2f}" if point else "not known" for point in (found.told, found.expected)]
+    return Table(
+        ("", "old model", "new model"),
+        [
+            *rows,
+            *([("other takes, missed", _misses(before), _misses(after))] if after else []),
+            ("false alarms per hour of English", *rates),
         ],
     )
 
