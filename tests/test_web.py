@@ -1198,7 +1198,8 @@ def test_it_fits_any_size(browser: Browser, url: str, recording: Path, width: in
             box = page.locator(selector).bounding_box()
             assert box["y"] >= 0
             assert box["y"] + box["height"] <= height
-        assert page.eval_on_selector("#idle", "({ scrollHeight, clientHeight }) => scrollHeight <= clientHeight")
+        for selector in ("#idle", "#bars"):
+            assert page.eval_on_selector(selector, "({ scrollHeight, clientHeight }) => scrollHeight <= clientHeight")
         page.click("summary")
         page.set_input_files("#file", recording)
         found_in_file(page)
