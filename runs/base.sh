@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# `base`, from download to a number: by the recipe as it was this reached 96.80 % of the validation clips, the published
-# weights, which it does not make again, have 97.07 % (models/README.md says why).
+# Trains `base`, from the download to its accuracy. When this was run, it reached 96.80 % on the validation clips. It does not
+# make the published weights again, which have 97.07 % (models/README.md says why).
 #
-# On a CPU fifty minutes: one core of an AMD EPYC with bfloat16, beside other work (docs/LOG.md, "Windows: the sizes trained
-# in earnest"); without bfloat16 half as much again. Options go to `train`: runs/base.sh --resume
+# It takes fifty minutes on one core of an AMD EPYC with bfloat16, beside other work (docs/LOG.md, "Windows: the sizes trained
+# in earnest"), and half as long again without bfloat16. Options are passed on to `train`: runs/base.sh --resume
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs/data.sh

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# `ds-cnn`, the reference, from download to its published number: 95.24 % of the validation clips.
+# Trains `ds-cnn`, the reference, from the download to its published accuracy: 95.24 % on the validation clips.
 #
-# On a CPU an hour and twenty minutes: two cores of an Intel Xeon with AMX, beside other work (docs/LOG.md, "The reference,
-# trained"). Makes the published weights again, but for rounding. Options go to `train`: runs/ds-cnn.sh --resume
+# It takes an hour and twenty minutes on two cores of an Intel Xeon with AMX, beside other work (docs/LOG.md, "The reference,
+# trained"). It makes the published weights again, except for rounding. Options are passed on to `train`: runs/ds-cnn.sh --resume
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs/data.sh

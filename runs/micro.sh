@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# `micro`, from download to a number: with the `base` before as teacher this reached 94.97 % of the validation clips, the
-# published weights, which it does not make again, have 95.27 % (models/README.md says why).
+# Trains `micro`, from the download to its accuracy. With an earlier `base` as teacher it reached 94.97 % on the validation
+# clips. It does not make the published weights again, which have 95.27 % (models/README.md says why).
 #
-# On a CPU half an hour: one core of an AMD EPYC with bfloat16 passes 575 of the 20,291 keywords a second (the history of
-# that training). The teacher is the published `base`; with TEACHER=runs/base/best.pt it is the one of runs/base.sh. Options
-# go to `train`: runs/micro.sh --resume
+# It takes half an hour: one core of an AMD EPYC with bfloat16 trains on 575 of the 20,291 keywords per second (from the
+# history of that training). The teacher is the published `base`, or with TEACHER=runs/base/best.pt that of runs/base.sh.
+# Options are passed on to `train`: runs/micro.sh --resume
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs/data.sh

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# `small`, from download to a number: three trainings of as many epochs in all reached 96.20 % of the validation clips, the
-# published weights, which this does not make again, have 96.68 % (models/README.md says why).
+# Trains `small`, from the download to its accuracy. Three trainings with as many epochs in total reached 96.20 % on the
+# validation clips. This does not make the published weights again, which have 96.68 % (models/README.md says why).
 #
-# On a CPU three quarters of an hour: one core of an AMD EPYC with bfloat16 passes 470 of the 20,291 keywords a second (the
-# history of such a training). The teacher is the published `base`; with TEACHER=runs/base/best.pt it is the one of
-# runs/base.sh. Options go to `train`: runs/small.sh --resume
+# It takes three quarters of an hour: one core of an AMD EPYC with bfloat16 trains on 470 of the 20,291 keywords per second
+# (from the history of such a training). The teacher is the published `base`, or with TEACHER=runs/base/best.pt that of
+# runs/base.sh. Options are passed on to `train`: runs/small.sh --resume
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs/data.sh

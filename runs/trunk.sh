@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The trunk and the bank of own words, from speech to the figures of docs/own-words.md (models/trunk/history.json).
+# Makes the trunk and the bank for own words, from speech to the figures in docs/own-words.md (models/trunk/history.json).
 #
-# On two cores with bfloat16 an epoch takes 70 seconds, the whole of it three quarters of an hour. DATA holds, each with a manifest.csv, the
-# running speech of scripts/make_bank.py (speech_libri, speech_cv, speech, speech_world), words said alone (clips), noise,
-# rooms, and wake_words to measure with. What goes in is licensed CC0, CC BY, MIT or Apache-2.0. Needs espeak-ng, flite,
+# On two cores with bfloat16 an epoch takes 70 seconds, and everything three quarters of an hour. DATA has folders, each with
+# a manifest.csv: the running speech of scripts/make_bank.py (speech_libri, speech_cv, speech, speech_world), words said alone
+# (clips), noise, rooms, and wake_words to measure with. All of it is licensed CC0, CC BY, MIT or Apache-2.0. Needs espeak-ng, flite,
 # pip install '.[say]' and, for the alignment, pip install pocketsphinx==5.1.1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ for folder in speech_libri speech_cv speech; do
   [ -e "$data/$folder/alignments.jsonl" ] || python scripts/align_speech.py "$data/$folder"
 done
 [ -e "$data/clips/alignments.jsonl" ] || python scripts/align_speech.py "$data/clips" --clips
-# A third of the speakers is kept to measure with, and of the others some for the bank alone (running_speech.is_unheard).
+# A third of the speakers is kept to measure with; some of the others are only in the bank (running_speech.is_unheard).
 learnt=("$data/speech:12" "$data/speech_cv:2" "$data/speech_libri:12" "$data/clips:012")
 if [ ! -e "$data/voices/alignments.jsonl" ]; then
   python scripts/speak_words.py "$data/voices" "${learnt[@]}"
@@ -22,6 +22,6 @@ python scripts/train_trunk.py runs/trunk "${learnt[@]}" "$data/voices:012" \
   --noise "$data/noise" --rooms "$data/rooms" --out runs/trunk/trunk.pt
 python scripts/make_bank.py runs/trunk/trunk.pt "$data" runs/trunk/own-words.bank
 python benchmarks/own_words.py "$data" runs/trunk/own-words.json --bank runs/trunk/own-words.bank
-# The ten commands on the same trunk.
+# Makes the model for the ten commands on the same trunk.
 python scripts/make_commands.py "$data/speech_commands_v0.02" runs/trunk/commands.stream.onnx --bank runs/trunk/own-words.bank
 tiny-kws info runs/trunk/commands.stream.onnx

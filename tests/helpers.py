@@ -118,6 +118,18 @@ def write_sound(path: Path, seconds: float = 1.0, seed: int = 0, rate: int = SAM
     return path
 
 
+def silent_film(path: Path) -> Path:
+    """Write a film of one second without a soundtrack; its suffix says of which kind."""
+    av = pytest.importorskip("av", reason="the extra media is not installed")
+    with av.open(str(path), "w") as film:
+        track = film.add_stream("libvpx-vp9" if path.suffix == ".webm" else "mpeg4", rate=5)
+        track.width = track.height = 32
+        for _ in range(5):
+            film.mux(track.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        film.mux(track.encode())
+    return path
+
+
 def wav_bytes(seed: int = 0) -> bytes:
     """One second of seeded noise as the bytes of a WAV."""
     file = io.BytesIO()

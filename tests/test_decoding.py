@@ -21,7 +21,7 @@ from tiny_kws import containers, decoding, media
 from tiny_kws.audio import read_mono, stream_mono
 from tiny_kws.errors import AudioError
 
-from .helpers import run_cli, write_sound
+from .helpers import run_cli, silent_film, write_sound
 
 RATE = 16_000
 KINDS = {"m4a": ("ipod", "aac"), "mp4": ("mp4", "aac"), "aac": ("adts", "aac"), "webm": ("webm", "libopus")}
@@ -196,8 +196,14 @@ class TestOtherDecoders:
         for damaged in (bytes(content), bytes(content[: int(place * len(content))])):
             assert "damaged after" in error_of(io.BytesIO(damaged))
 
-    def test_no_soundtrack(self, tmp_path: Path) -> None:
-        """A film without sound, or half a file, holds no sound."""
+    @pytest.mark.parametrize("suffix", ["mp4", "webm", "mov"])
+    def test_no_soundtrack(self, tmp_path: Path, suffix: str) -> None:
+        """A film without sound is named, and what it lacks."""
+        path = silent_film(tmp_path / f"a.{suffix}")
+        assert f"{path}: found no sound in it (no soundtrack), expected" in error_of(path)
+
+    def test_half_a_file(self, tmp_path: Path) -> None:
+        """Half an M4A, whose table of contents stands at its end, holds no sound."""
         path = media_file(tmp_path / "a.m4a", "ipod", "aac", tone(1, 48_000))
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])

@@ -92,7 +92,7 @@ def assert_heard(answer: dict[str, Any], project: Path) -> None:
     assert answer["words"] == [label for label in detector.model.metadata.labels if label not in NOT_WORDS]
     for found in (answer["found"], answer["again"]):
         assert [(event["label"], event["start_s"], event["end_s"]) for event in found] == expected
-    assert answer["refusal"].startswith("cut.onnx: is no ONNX file or was cut short")
+    assert answer["refusal"].startswith("cut.onnx: is not an ONNX file or was cut short")
 
 
 def test_the_package_hears_in_node(project: Path) -> None:

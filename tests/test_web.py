@@ -33,7 +33,7 @@ from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.listening.decoder import Decoder, Detection
 from tiny_kws.words import NOT_WORDS, is_word
 
-from .helpers import changed_artefact, write_sound
+from .helpers import changed_artefact, silent_film, write_sound
 from .stream_models import noise_model, relabelled
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
@@ -564,7 +564,7 @@ def test_a_file_of_two_hours_is_taken(page: Page, recording: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("notes.txt", b"not a sound at all, but words " * 50, "is no sound"),
+        ("notes.txt", b"not a sound at all, but words " * 50, "found no sound in it"),
         ("empty.wav", b"", "is empty"),
         ("samples.wav", None, "holds no samples"),
     ],
@@ -582,6 +582,15 @@ def test_a_file_that_is_no_sound_is_explained(
     assert f"{name}: {said}" in notice(page)
     page.set_input_files("#file", recording)
     found_in_file(page)
+
+
+@pytest.mark.parametrize("container", ["mp4", "webm", "mov"])
+def test_a_film_without_sound_is_explained(page: Page, tmp_path: Path, container: str) -> None:
+    """A film that has no soundtrack is named, and what it lacks."""
+    path = silent_film(tmp_path / f"silent film.{container}")
+    drop(page, path)
+    assert f"{path.name}: found no sound in it (no soundtrack)" in notice(page)
+    assert "Could not be read" in page.inner_text("#recording-state")
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.8, "no words in 0:00"), (3, "no words in 0:03")])
@@ -877,14 +886,14 @@ def test_a_model_that_does_not_parse_is_told(page: Page, recording: Path, tmp_pa
     stream = find_model(None, "stream").read_bytes()
     middle = len(stream) // 2
     wrong = {
-        "garbage.onnx": (b"\x07garbage" * 100, "is no ONNX file"),
-        "cut.onnx": (stream[:middle], "is no ONNX file or was cut short"),
+        "garbage.onnx": (b"\x07garbage" * 100, "is not an ONNX file"),
+        "cut.onnx": (stream[:middle], "is not an ONNX file or was cut short"),
         "altered.onnx": (
             stream[:middle] + bytes([stream[middle] ^ 1]) + stream[middle + 1 :],
             "was altered or damaged",
         ),
-        "clip.onnx": (find_model(None, "clip").read_bytes(), "is a clip model"),
-        "empty.onnx": (b"", "holds no tiny-kws metadata"),
+        "clip.onnx": (find_model(None, "clip").read_bytes(), "is a clip artefact"),
+        "empty.onnx": (b"", "has no tiny-kws metadata"),
     }
     for name, (content, said) in wrong.items():
         (tmp_path / name).write_bytes(content)
@@ -1189,7 +1198,8 @@ def test_it_fits_any_size(browser: Browser, url: str, recording: Path, width: in
             box = page.locator(selector).bounding_box()
             assert box["y"] >= 0
             assert box["y"] + box["height"] <= height
-        assert page.eval_on_selector("#idle", "({ scrollHeight, clientHeight }) => scrollHeight <= clientHeight")
+        for selector in ("#idle", "#bars"):
+            assert page.eval_on_selector(selector, "({ scrollHeight, clientHeight }) => scrollHeight <= clientHeight")
         page.click("summary")
         page.set_input_files("#file", recording)
         found_in_file(page)

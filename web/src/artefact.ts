@@ -68,7 +68,7 @@ export function parseArtefact(bytes: Uint8Array, where: string): Artefact {
     }
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
-    throw new KwsError(`${where}: is no ONNX file or was cut short, expected a file of \`tiny-kws export --stream\`.`);
+    throw new KwsError(`${where}: is not an ONNX file or was cut short, expected a file written by \`tiny-kws export --stream\`.`);
   }
   return { bytes, metadata: parseMetadata(properties.get(METADATA_KEY), where), inputs, outputs };
 }
@@ -78,31 +78,31 @@ export async function verifyChecksum(bytes: Uint8Array, where: string): Promise<
   const text = new TextDecoder("latin1").decode(bytes);
   const found = [...text.matchAll(/"artefact_sha256": ?"([0-9a-f]{64})"/g)];
   if (found.length !== 1) {
-    throw new KwsError(`${where}: holds no checksum of its own, expected a file of \`tiny-kws export --stream\`.`);
+    throw new KwsError(`${where}: is not a tiny-kws artefact (it has no checksum), expected a file written by \`tiny-kws export --stream\`.`);
   }
   const end = found[0].index + found[0][0].length - 1;
   const summed = bytes.slice();
   summed.fill("0".charCodeAt(0), end - 64, end);
   if ((await sha256(summed)) !== found[0][1]) {
-    throw new KwsError(`${where}: was altered or damaged (its SHA-256 does not fit), fetch or export it again.`);
+    throw new KwsError(`${where}: was altered or damaged (its SHA-256 does not match), download or export it again.`);
   }
 }
 
 function parseMetadata(text: string | undefined, where: string): Metadata {
   if (text === undefined) {
-    throw new KwsError(`${where}: holds no tiny-kws metadata, expected a file of \`tiny-kws export --stream\`.`);
+    throw new KwsError(`${where}: has no tiny-kws metadata, expected a file written by \`tiny-kws export --stream\`.`);
   }
   let found: Metadata & { format?: number };
   try {
     found = JSON.parse(text) as typeof found;
   } catch {
-    throw new KwsError(`${where}: its metadata are no JSON, export it again.`);
+    throw new KwsError(`${where}: its metadata is not a JSON object, export it again.`);
   }
   if (found?.format !== FORMAT) {
-    throw new KwsError(`${where}: has format version ${found?.format}, expected ${FORMAT}; use a newer tiny-kws.`);
+    throw new KwsError(`${where}: has format version ${found?.format}, expected ${FORMAT}; install a newer tiny-kws.`);
   }
   if (found.kind !== "stream") {
-    throw new KwsError(`${where}: is a ${found.kind} model, expected one for streams (\`tiny-kws export --stream\`).`);
+    throw new KwsError(`${where}: is a ${found.kind} artefact, expected one for streams (\`tiny-kws export --stream\`).`);
   }
   const areNames = Array.isArray(found.labels) && found.labels.every((label) => typeof label === "string");
   if (!areNames || found.labels.length === 0 || new Set(found.labels).size < found.labels.length) {
@@ -111,7 +111,7 @@ function parseMetadata(text: string | undefined, where: string): Metadata {
   const lengths = [found.rate, found.hop, found.window];
   if (!lengths.every((x) => Number.isInteger(x) && x > 0) || found.hop > found.window) {
     throw new KwsError(
-      `${where}: has a rate, hop and window of ${lengths.join(", ")}, expected whole numbers, the hop no longer than the window; export it again.`,
+      `${where}: has a rate, hop and window of ${lengths.join(", ")}; expected whole numbers above 0, and a hop no longer than the window; export it again.`,
     );
   }
   return found;

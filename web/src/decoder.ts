@@ -3,6 +3,7 @@ import { KwsError } from "./errors";
 
 /** Of a window: from a word's start to when its probability rises. */
 const ONSET_SHARE = 1 / 3;
+const SHARE = "a number above 0, at most 1"; // what a threshold must be
 
 /** How probabilities become events; thresholds are probabilities. */
 export interface DetectorConfig {
@@ -68,20 +69,20 @@ export function detectorConfig(
     throw new KwsError(`${where}: holds unusable detector settings (${what}), export it again.`);
   };
   for (const [name, value] of Object.entries(config)) {
-    if (!Object.hasOwn(defaults, name)) refuse(`${name} is none of ${Object.keys(defaults).join(", ")}`);
+    if (!Object.hasOwn(defaults, name)) refuse(`found ${name}, expected one of ${Object.keys(defaults).join(", ")}`);
     if (name === "thresholds" || name === "words") continue;
-    if (typeof value !== "number" || !(value >= 0 && value < Infinity)) refuse(`${name} is ${value}`);
+    if (typeof value !== "number" || !(value >= 0 && value < Infinity)) refuse(`${name} is ${value}, expected a number from 0`);
   }
-  if (typeof config.thresholds !== "object" || !config.thresholds) refuse(`thresholds are ${config.thresholds}`);
+  if (typeof config.thresholds !== "object" || !config.thresholds) refuse(`thresholds are ${config.thresholds}, expected numbers by label`);
   for (const [label, value] of Object.entries(config.thresholds)) {
-    if (!words.includes(label)) refuse(`a threshold for ${label}`);
-    if (!(value > 0 && value <= 1)) refuse(`the threshold for ${label} is ${value}`);
+    if (!words.includes(label)) refuse(`found a threshold for ${label}, expected one of ${words.join(", ")}`);
+    if (!(value > 0 && value <= 1)) refuse(`the threshold for ${label} is ${value}, expected ${SHARE}`);
   }
-  if (!Array.isArray(config.words)) refuse(`words are ${config.words}`);
+  if (!Array.isArray(config.words)) refuse(`words are ${config.words}, expected a list of them`);
   const strange = config.words.find((word) => !words.includes(word));
-  if (strange !== undefined) refuse(`the word ${strange}`);
+  if (strange !== undefined) refuse(`found the word ${strange} to listen for, expected one or more of ${words.join(", ")}`);
   for (const name of ["threshold", "release"] as const) {
-    if (!(config[name] > 0 && config[name] <= 1)) refuse(`${name} is ${config[name]}, expected over 0, up to 1`);
+    if (!(config[name] > 0 && config[name] <= 1)) refuse(`${name} is ${config[name]}, expected ${SHARE}`);
   }
   if (config.rise_ms > 0 && config.rise_ms < config.min_duration_ms) {
     refuse(`rise_ms is ${config.rise_ms}, expected 0 or no less than min_duration_ms, ${config.min_duration_ms}`);

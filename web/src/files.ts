@@ -18,7 +18,7 @@ async function fetchOnce(path: string): Promise<ArrayBuffer> {
   const answer = await fetch(new URL(path, document.baseURI)).catch(() => undefined);
   if (!answer?.ok) {
     const found = answer ? `status ${answer.status}` : "no answer";
-    throw new KwsError(`${decodeURIComponent(path)}: could not be fetched (${found}); is the server still running? Reload, or choose another.`);
+    throw new KwsError(`${decodeURIComponent(path)}: could not be fetched (${found}). Is the server still running? Reload the page, or choose another.`);
   }
   return answer.arrayBuffer();
 }

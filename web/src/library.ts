@@ -10,9 +10,9 @@ export type { Detection, DetectorConfig };
 export interface Options {
   /** Sample rate of the sound in Hz; by default that of the model. */
   rate?: number;
-  /** What the average probability of a word must reach, from 0 to 1, in place of the model's own thresholds. */
+  /** The average probability from which a word counts, from 0 to 1; replaces the model's own thresholds. */
   threshold?: number;
-  /** How messages call the model. */
+  /** What error messages call the model. */
   name?: string;
 }
 
@@ -24,7 +24,7 @@ export class Detector {
 
   private constructor(
     private readonly model: StreamModel,
-    /** The settings by which probabilities become events. */
+    /** The settings that decide which probabilities become events. */
     readonly config: DetectorConfig,
     private readonly rate: number,
   ) {
@@ -37,7 +37,7 @@ export class Detector {
   /**
    * Load a stream artefact: the bytes of a file made by `tiny-kws export --stream` or `tiny-kws enroll`.
    *
-   * Throws KwsError if they are none, or the settings make no sense.
+   * Throws KwsError if the bytes are not a stream artefact, or if its settings make no sense.
    */
   static async load(artefact: Uint8Array<ArrayBuffer>, options: Options = {}): Promise<Detector> {
     const { threshold, name = "the model" } = options;
@@ -53,12 +53,12 @@ export class Detector {
     return this.decoder.words;
   }
 
-  /** The events that the next samples, mono and from -1 to 1, bring about; chunks may have any length. */
+  /** Take the next samples, mono and from -1 to 1, in chunks of any length; returns the words heard in them. */
   async process(audio: Float32Array): Promise<Detection[]> {
     return this.eventsIn(this.resampler?.process(audio) ?? audio);
   }
 
-  /** The events at the end of a recording, once silence follows it; then begin anew. */
+  /** End a recording: returns the words at its very end, as if silence followed it, and starts over. */
   async finish(): Promise<Detection[]> {
     const rest = this.resampler ? await this.eventsIn(this.resampler.finish()) : [];
     const tail = await this.eventsIn(new Float32Array(tailSamples(this.model.metadata, this.config)));
@@ -66,7 +66,7 @@ export class Detector {
     return [...rest, ...tail];
   }
 
-  /** Back to the start of a stream. */
+  /** Go back to the start of a stream. */
   reset(): void {
     const { rate } = this.model.metadata;
     this.resampler = this.rate === rate ? undefined : new Resampler(this.rate, rate);
@@ -74,7 +74,7 @@ export class Detector {
     this.decoder.reset();
   }
 
-  /** Give the model's memory back; it cannot be used afterwards. */
+  /** Free the model's memory; the detector cannot be used afterwards. */
   async release(): Promise<void> {
     await this.model.release();
   }

@@ -102,7 +102,7 @@ export class Live {
     this.isSilent = this.power.sum === 0;
     if (!this.isSilent || this.samples < SILENT_S * this.setup.model.metadata.rate) return undefined;
     this.isSilent = false;
-    return `${SILENT_S} s of nothing but digital silence: is the microphone muted, or switched off in the system's settings?`;
+    return `${SILENT_S} s of digital silence: is the microphone muted, or access to it denied in the system’s settings?`;
   }
 
   private report(rows: Float32Array[], events: Detection[], arrived: number): LiveReport {

@@ -104,6 +104,6 @@ export class ModelMenu {
 async function readModel(file: File): Promise<ArrayBuffer> {
   checkSize(file.size, file.name);
   return file.arrayBuffer().catch(() => {
-    throw new KwsError(`${file.name}: cannot be read, expected a file of \`tiny-kws export --stream\`; choose it again.`);
+    throw new KwsError(`${file.name}: cannot be read, expected a file written by \`tiny-kws export --stream\`; choose it again.`);
   });
 }

@@ -95,7 +95,7 @@ async function keepForLater(): Promise<void> {
   try {
     await navigator.serviceWorker.register("sw.js");
     await navigator.serviceWorker.ready;
-    byId("offline").textContent = "It is kept in this browser and opens without a network.";
+    byId("offline").textContent = "It is stored in this browser and opens without a network, too.";
     page.dataset.offline = "ready";
   } catch {
     // Over plain http, or where storage is refused, it works as long as it is open.
@@ -202,7 +202,7 @@ const tabs = new BroadcastChannel("tiny-kws");
 tabs.onmessage = () => {
   if (!sound?.isOn) return;
   stop();
-  showNotice("Another tab began to listen, so this one stopped. Press Listen to go on here.");
+  showNotice("Another tab started to listen, so this one stopped. Press Listen to go on here.");
 };
 
 function detectInFile(of: File): void {
@@ -219,7 +219,7 @@ function takeFile(of: File): void {
   } else if (models.current) {
     detectInFile(of);
   } else {
-    showNotice(`${of.name}: no model is loaded to find words in it; choose one first.`);
+    showNotice(`${of.name}: no model is loaded, expected one to find words with; choose one above.`);
   }
 }
 
@@ -227,11 +227,11 @@ function takeFile(of: File): void {
 async function decodeWhole({ id, of }: { id: number; of: File }): Promise<void> {
   try {
     if (of.size > MAX_WHOLE_BYTES) {
-      throw new KwsError(`${of.name}: is too long (${Math.round(of.size / 1e6)} MB) for a kind of file that this browser must decode as a whole; convert it to WAV, or use \`tiny-kws detect\`.`);
+      throw new KwsError(`${of.name}: has ${Math.round(of.size / 1e6)} MB, expected at most ${MAX_WHOLE_BYTES / 1e6} MB in a format that this browser can only decode as a whole; convert it to WAV, or use \`tiny-kws detect\`.`);
     }
     const bytes = await of.arrayBuffer();
     const sounds = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes).catch(() => {
-      throw new KwsError(`${of.name}: is no sound that this browser can read, expected WAV, MP3, FLAC, OGG or M4A; convert it, or choose another file.`);
+      throw new KwsError(`${of.name}: found no sound in it that this browser can read, expected a WAV, MP3, FLAC, OGG or M4A file; convert it, or choose another.`);
     });
     const samples = new Float32Array(sounds.length);
     for (let channel = 0; channel < sounds.numberOfChannels; channel++) {
@@ -245,7 +245,7 @@ async function decodeWhole({ id, of }: { id: number; of: File }): Promise<void> 
 
 function fileFailed(message: string): void {
   file = undefined;
-  recording.end("Not heard to its end.");
+  recording.end("Could not be read to its end.");
   showNotice(message);
 }
 
@@ -335,8 +335,8 @@ function markExamples(words: readonly string[]): void {
     else style.removeProperty("--word");
   });
   byId("examples-note").textContent = marked.includes(true)
-    ? "Computer voices, played as if the microphone had heard them. The grey ones contain none of the words."
-    : "Computer voices, played as if the microphone had heard them. None of them says a word of this model.";
+    ? "Computer voices, played as if the microphone had heard them. The recordings in grey contain none of the words."
+    : "Computer voices, played as if the microphone had heard them. None of them contains a word of this model.";
 }
 
 function showLinks(links: Record<string, string>): void {
@@ -351,7 +351,7 @@ async function main(): Promise<void> {
   showExamples();
   if (!WebAssembly.validate(SIMD)) {
     showNotice(NO_SIMD);
-    byId("listen-text").textContent = "Not here";
+    byId("listen-text").textContent = "Not supported";
     page.dataset.state = "failed";
     return;
   }

@@ -85,7 +85,7 @@ export class RecordingView {
     const words = events.length === 1 ? "1 word" : `${events.length || "no"} words`;
     const speed = `${Math.round((1000 * seconds) / Math.max(1, tookMs))} times faster than real time`;
     byId("recording-state").textContent = isDone
-      ? `${words} in ${clock(total)}, found ${speed}`
+      ? `${words} in ${clock(total)}, ${speed}`
       : `${words} in ${clock(seconds)} of ${clock(total)}, ${speed}`;
     if (isDone) {
       byId("recording").dataset.state = "done";

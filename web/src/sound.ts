@@ -4,14 +4,14 @@ import type { Request } from "./protocol";
 
 const REASONS: Record<string, string> = {
   NotAllowedError:
-    "The microphone was denied. Allow it in the browser’s site settings (beside the address), then press Listen; or play a recording below.",
-  NotFoundError: "No microphone was found. Plug one in and press Listen; or play a recording below.",
-  OverconstrainedError: "That microphone is gone. Choose another one, or plug it in again, then press Listen.",
+    "Access to the microphone was denied. Allow it in the browser’s site settings (beside the address) and press Listen, or play a recording below.",
+  NotFoundError: "No microphone was found. Plug one in and press Listen, or play a recording below.",
+  OverconstrainedError: "That microphone is no longer connected. Choose another one, or plug it in again, then press Listen.",
   NotReadableError:
-    "The microphone is there but gives no sound: another program may hold it, or the system forbids it. Free it and press Listen; or play a recording below.",
+    "The microphone is there but gives no sound: another program may be using it, or the system may be blocking it. Free it and press Listen, or play a recording below.",
 };
 const INSECURE =
-  "Browsers give microphone and audio thread only to pages from https or from this computer itself. Open the page as http://127.0.0.1 or over https; sound files can be dropped below all the same.";
+  "Browsers only let a page listen or play if it comes over https or from this computer. Open it as http://127.0.0.1 or over https. You can still drop sound files below.";
 
 export class Sound {
   private node: AudioWorkletNode | undefined;
@@ -42,7 +42,7 @@ export class Sound {
     sound.node.connect(context.destination); // it gives silence, but what leads nowhere is not run
     context.onstatechange = () => {
       if (sound.source && context.state !== "running" && context.state !== "closed") {
-        onTrouble("The system has paused the sound (a call, another program?). Press Listen to go on.", true);
+        onTrouble("The system paused the sound, perhaps for a call or another program. Press Listen to go on.", true);
       }
     };
     return sound;
@@ -64,15 +64,15 @@ export class Sound {
       stream = await navigator.mediaDevices.getUserMedia({ audio: plain });
     } catch (error) {
       const name = error instanceof DOMException ? error.name : "";
-      throw new KwsError(REASONS[name] ?? `The microphone cannot be opened (${messageOf(error)}). Play a recording below.`);
+      throw new KwsError(REASONS[name] ?? `The microphone cannot be opened (${messageOf(error)}). You can play a recording below.`);
     }
     if (turn !== this.turn) return stream.getTracks().forEach((track) => track.stop());
     await this.context.resume();
     this.tracks = stream.getTracks();
     for (const track of this.tracks) {
       track.onended = () =>
-        this.onTrouble("The microphone is gone: unplugged, or its permission withdrawn. Plug it in and press Listen.", true);
-      track.onmute = () => this.onTrouble("The system has muted the microphone, or another page took it. Unmute it there.", false);
+        this.onTrouble("The microphone is gone: it was unplugged, or access to it was withdrawn. Plug it in or allow it, then press Listen.", true);
+      track.onmute = () => this.onTrouble("The system muted the microphone, or another page is using it. Unmute it, or close that page.", false);
     }
     this.begin(this.context.createMediaStreamSource(stream));
   }

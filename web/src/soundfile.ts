@@ -25,13 +25,17 @@ export interface SoundFile {
   blocks: AsyncIterable<Float32Array>;
 }
 
-/** Open a sound file. Throws KwsError if it is empty, Undecodable if it is of no kind that can be read as a stream. */
+/** Open a sound file. Throws KwsError if it is empty or has no soundtrack, Undecodable if it is of no kind that can be read as a stream. */
 export async function openSound(file: Blob, name: string): Promise<SoundFile> {
-  if (file.size === 0) throw new KwsError(`${name}: is empty (0 bytes), expected a sound file; fetch or record it again.`);
+  if (file.size === 0) throw new KwsError(`${name}: is empty (0 bytes), expected a sound file; download or record it again.`);
   const input = new Input({
     source: new BlobSource(file),
     formats: [WAVE, MP3, FLAC, OGG, MP4, QTFF, WEBM, MATROSKA, ADTS],
   });
+  const tracks = await input.getAudioTracks().catch(() => undefined);
+  if (tracks?.length === 0) {
+    throw new KwsError(`${name}: found no sound in it (no soundtrack), expected a recording or a film with sound; choose another file.`);
+  }
   const track = await input.getPrimaryAudioTrack().catch(() => null);
   if (!track || !(await track.canDecode().catch(() => false))) throw new Undecodable(name);
   const totalS = await track.getDurationFromMetadata().catch(() => null);

@@ -29,7 +29,7 @@ export class StreamModel {
       session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
     } catch (error) {
       const reason = messageOf(error).replace(/\s+/g, " ").slice(0, 160);
-      throw new KwsError(`${where}: onnxruntime cannot load it (${reason}).`);
+      throw new KwsError(`${where}: onnxruntime cannot load it (${reason}); export it again.`);
     }
     return new StreamModel(artefact.metadata, session, states);
   }
@@ -107,7 +107,7 @@ function statesOf({ metadata, inputs, outputs }: Artefact, where: string): (Valu
     .map(({ name, shape: [batch, ...sizes] }) => {
       const state = { name, shape: [batch === OPEN ? 1 : batch, ...sizes] };
       if (!written.has(STATE_WRITTEN + state.name) || state.shape.some((n) => n < 1)) {
-        throw new KwsError(`${where}: wants ${state.name} (${state.shape}) and never gives its next value, export it again.`);
+        throw new KwsError(`${where}: its graph takes ${state.name} of shape (${state.shape}) and does not give its next value; export it again.`);
       }
       return { ...state, written: STATE_WRITTEN + state.name };
     });

@@ -13,6 +13,6 @@ export async function wasmBinary(): Promise<ArrayBuffer> {
 async function read(url: URL): Promise<Uint8Array<ArrayBuffer>> {
   if (url.protocol === "file:") return (await import("node:fs/promises")).readFile(url); // Node fetches no files
   const answer = await fetch(url).catch(() => undefined);
-  if (!answer?.ok) throw new KwsError(`${url.pathname}: could not be fetched (${answer ? `status ${answer.status}` : "no answer"}); reload.`);
+  if (!answer?.ok) throw new KwsError(`${url.pathname}: could not be fetched (${answer ? `status ${answer.status}` : "no answer"}); reload the page.`);
   return new Uint8Array(await answer.arrayBuffer());
 }

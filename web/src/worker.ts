@@ -83,7 +83,7 @@ function start(rate: number, port: MessagePort): void {
     if (live !== listening) return port.close();
     const seconds = data.samples.length / rate;
     if (waitingS + seconds > MAX_WAITING_S) {
-      return report({ kind: "note", message: "Some sound was lost: this device is too busy to keep up; close what else runs." });
+      return report({ kind: "note", message: "Some sound was lost because this device is too busy. Close other programs or tabs." });
     }
     waitingS += seconds;
     void enqueue(async () => {
@@ -108,7 +108,7 @@ async function detectInFile(id: number, name: string, open: () => ReturnType<typ
   recording = undefined;
   try {
     const { rate, totalS, blocks } = await open();
-    if (!setup) throw new KwsError(`${name}: no model is loaded to find words in it; choose one above.`);
+    if (!setup) throw new KwsError(`${name}: no model is loaded, expected one to find words with; choose one above.`);
     const of = new Recording(setup, rate);
     const started = performance.now();
     const reportProgress = (isDone: boolean): void => {
@@ -132,13 +132,13 @@ async function detectInFile(id: number, name: string, open: () => ReturnType<typ
         if (job !== fileJob) return;
       }
     }
-    if (of.samples === 0) throw new KwsError(`${name}: holds no samples, expected some sound; fetch or record it again.`);
+    if (of.samples === 0) throw new KwsError(`${name}: holds no samples, expected some sound; download or record it again.`);
     await enqueue(() => of.finish());
     if (job === fileJob) reportProgress(true);
   } catch (error) {
     if (job !== fileJob) return;
     if (error instanceof Undecodable) return report({ kind: "decode", id });
-    const message = error instanceof KwsError ? error.message : `${name}: is damaged (${messageOf(error)}), fetch or record it again.`;
+    const message = error instanceof KwsError ? error.message : `${name}: is damaged (${messageOf(error)}), expected a complete sound file; download or record it again.`;
     report({ kind: "failed", what: "file", name, message });
   }
 }

@@ -8,13 +8,13 @@ from ..errors import KwsError
 
 HERE = Path(__file__).parent
 EXAMPLES_FOLDER = HERE / "web" / "examples"
-"""Recordings to try, of the repository's `examples/`."""
+"""Recordings to try, from the repository's `examples/`."""
 
 
 def space_folder() -> Path:
-    """What a Hugging Face Space holds: the repository's `apps/space`, which also lies in the wheel.
+    """The files of a Hugging Face Space: the repository's `apps/space`, which is also in the wheel.
 
-    Raises KwsError if it is in neither place.
+    Raises KwsError if they are in neither place.
     """
     installed, checkout = HERE / "space_files", HERE.parents[2] / "apps" / "space"
     found = next((folder for folder in (installed, checkout) if folder.is_dir()), None)

@@ -1,4 +1,4 @@
-"""A log-mel for the eye, in numpy alone. It feeds no network: artefacts take samples and hold their own front end."""
+"""A log-mel to look at, in numpy alone. No network uses it: artefacts take samples and have their own front end."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The page that listens in a browser: its files, with the bundled models, over HTTP or in a folder.
+"""The page that listens in a browser: serves its files and the bundled models over HTTP, or writes them to a folder.
 
-The page runs the models in the browser; this only gives out files.
+The page runs the models in the browser; this only serves files.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ TYPES = {
     ".ogg": "audio/ogg",
     ".mp3": "audio/mpeg",
 }
-"""By suffix; what the system believes of them may be anything."""
+"""Content types by suffix; the system's own table cannot be relied on."""
 
 
 def page_items(own: Sequence[Path] = ()) -> dict[str, Callable[[], bytes]]:
-    """What reads each file of the page, by its path in it (`models/x.stream.onnx`), with artefacts of one's `own`.
+    """Functions that read each file of the page, by its path (`models/x.stream.onnx`), with your `own` artefacts.
 
-    Those are offered before the bundled ones. Raises KwsError if this installation lacks the built page, ModelError if
-    one of them is no stream artefact.
+    Your own come before the bundled ones. Raises KwsError if the built page is missing from this installation,
+    ModelError if one of them is not a stream artefact.
     """
     folder = Path(str(resources.files(__package__) / "web"))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -69,9 +69,9 @@ def page_items(own: Sequence[Path] = ()) -> dict[str, Callable[[], bytes]]:
 
 
 def _offered(own: Sequence[Path]) -> dict[str, Path]:
-    """The artefacts that the page offers by their names in it, those of one's own first.
+    """The artefacts that the page offers, by their names on it, your own first.
 
-    A bundled model keeps its name; one's own is called as its file is, with a number behind it if that name is taken.
+    A bundled model keeps its name; your own is named after its file, with a number added if that name is taken.
     """
     bundled = {find_model(name, "stream"): name for name in bundled_models("stream")}
     taken = {name.casefold() for name in bundled.values()}
@@ -97,7 +97,7 @@ def _file_of(name: str) -> str:
 
 
 def _index(models: Mapping[str, Path], is_first_default: bool) -> dict[str, Any]:
-    """What the page has to know beside the models: the package's defaults, each of which stands in one place alone."""
+    """What the page needs besides the models: the package's defaults, each of which is defined in one place only."""
     return {
         "detector": asdict(DetectorConfig()),
         "not_words": NOT_WORDS,
@@ -116,7 +116,7 @@ def _index(models: Mapping[str, Path], is_first_default: bool) -> dict[str, Any]
 
 
 def _links() -> dict[str, str]:
-    """Addresses of the project by what they are called, as the installed package states them."""
+    """The project's links by name, as the installed package states them."""
     try:
         stated = metadata.metadata(DISTRIBUTION).get_all("Project-URL") or []
     except metadata.PackageNotFoundError:
@@ -140,9 +140,9 @@ def export_page(folder: Path, own: Sequence[Path] = ()) -> None:
 
 
 class PageServer(ThreadingHTTPServer):
-    """Gives out the page's files, and nothing else, on this computer alone.
+    """Serves the page's files, and nothing else, to this computer only.
 
-    `port` None takes the first free one from PORT on, 0 any free one. Raises UsageError if the port is taken, and as
+    `port` None means the first free one from PORT on, 0 any free one. Raises UsageError if the port is in use, and as
     `page_items` does.
     """
 
@@ -162,7 +162,7 @@ class PageServer(ThreadingHTTPServer):
         raise UsageError(f"found {found} in use or forbidden, expected a free one; name another with --port")
 
     def server_bind(self) -> None:
-        """Bind, without asking a name server what this computer is called."""
+        """Bind without asking a name server for this computer's name."""
         if os.name == "posix":  # elsewhere this would share a port that is taken
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
@@ -171,7 +171,7 @@ class PageServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The page's address."""
         return f"http://{HOST}:{self.server_port}/"
 
 

@@ -1,6 +1,6 @@
-"""The app of a Hugging Face Space, in Gradio: a recording in; its words, its log-mel and its detections out.
+"""The app of a Hugging Face Space, in Gradio: takes a recording and shows its words, its log-mel and its events.
 
-The runtime is the artefact. Recordings go to the machine that runs the app, nowhere else, and are deleted there.
+It runs the artefacts. Recordings go only to the machine that runs the app, and are deleted there.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_FILE_BYTES = 2**30
 EXAMPLES = ("yes.wav", "right.ogg", "stop.mp3", "up.flac", "other_music.wav")
 COLUMNS = ("word", "start (s)", "end (s)", "confidence")
 SPOKEN = ("yes", "left", "other_window", "go", "down", "other_seven", "no", "off")
-"""What the longer example is put together from."""
+"""The recordings that the longer example is put together from."""
 
 Notify = Callable[[str], None]
 
@@ -55,7 +55,7 @@ class Model:
 
     @property
     def span(self) -> str:
-        """How much of a recording its clip network judges, as one says it: second, or 1.5 seconds."""
+        """How much of a recording the clip network judges, in words: `second` or `1.5 seconds`."""
         seconds = self.classifier.window / SAMPLE_RATE
         return "second" if seconds == 1 else f"{seconds:g} seconds"
 
@@ -69,7 +69,7 @@ class Model:
 class Analysis:
     """What is in a recording: the likeliest labels of one second, the words in all of it, pictures (PNG).
 
-    That second is the one that `Classifier.choose_window` chooses; `span` is how long it is, if it is none.
+    `Classifier.choose_window` chooses that second; `span` is its length, if it is not a second.
     """
 
     top: dict[str, float]
@@ -99,9 +99,9 @@ def load_models(folder: Path | None = None) -> dict[str, Model]:
 def analyse(
     recording: Path, model: Model, threshold: float, folder: Path, notify: Notify, progress: Notify
 ) -> Analysis:
-    """All there is to say of a recording; pictures go to `folder`.
+    """Everything there is to say about a recording; pictures go to `folder`.
 
-    `notify` is called with what the visitor should know, `progress` with how far it is.
+    `notify` is called with messages for the visitor, `progress` with how far the work is.
     Raises AudioError if the recording cannot be read.
     """
     detector = Detector(model.listener, replace(config_of(model.listener), threshold=threshold, thresholds={}))
@@ -126,7 +126,7 @@ def analyse(
 
 
 def first_hour(blocks: Iterable[Samples], notify: Notify = lambda message: None) -> Iterator[Samples]:
-    """The blocks of a recording up to MAX_S; `notify` is told if there are more."""
+    """The blocks of a recording up to MAX_S; `notify` is called if there are more."""
     left = MAX_S * SAMPLE_RATE
     for block in blocks:
         if len(block) > left:
@@ -138,7 +138,7 @@ def first_hour(blocks: Iterable[Samples], notify: Notify = lambda message: None)
 
 
 def part_of(blocks: Iterable[Samples], start_s: float, end_s: float) -> Samples:
-    """The samples of a recording that comes in blocks between two seconds of it."""
+    """The samples between two times of a recording that comes in blocks."""
     first, last, position, kept = round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE), 0, []
     for block in blocks:
         kept.append(block[max(0, first - position) : max(0, last - position)])
@@ -149,7 +149,7 @@ def part_of(blocks: Iterable[Samples], start_s: float, end_s: float) -> Samples:
 
 
 def build(folder: Path | None = None) -> Any:
-    """The app, over the artefacts in `folder` or those that come with the package; not started yet.
+    """The app, not started yet, with the artefacts in `folder` or those that come with the package.
 
     Raises ModelError as loading them does.
     """
@@ -204,10 +204,10 @@ def build(folder: Path | None = None) -> Any:
 def launch(
     host: str = "127.0.0.1", port: int | None = None, open_browser: bool = False, folder: Path | None = None
 ) -> tuple[Any, str]:
-    """Start `build(folder)` in threads of its own; the app, to be closed, and its address.
+    """Start `build(folder)` in threads of its own; returns the app, to be closed, and its address.
 
-    `port` is the first free one from 7860 by default. Nothing but this computer is asked for anything.
-    Raises KwsError if the port is taken.
+    `port` is the first free one from 7860 by default. No other computer is contacted. Raises KwsError if the port is in
+    use.
     """
     app = build(folder)
     gradio = _import_gradio()
@@ -233,7 +233,7 @@ def launch(
 
 
 def _event_handlers(gradio: Any, models: dict[str, Model]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """What hears a recording and gives the values of all outputs; the second gives empty ones if there is none."""
+    """Functions that return the values of all outputs: for a recording, and empty ones if there is none."""
     shown_how: dict[str, Any] = {"duration": None, "print_exception": False}
     waiting = gradio.Progress()
 
@@ -276,7 +276,7 @@ def _rows(heard: Analysis) -> list[list[Any]]:
 
 
 def _summary(heard: Analysis) -> str:
-    """The words that were found first: the second that is classified may be between them."""
+    """The words that were found, which come first, because the second that is classified may lie between them."""
     label, probability = next(iter(heard.top.items()))
     classified = f"in the {heard.span} from {heard.start_s:.2f} s: {label} ({probability:.2f})"
     words = [event.label for event in heard.events]

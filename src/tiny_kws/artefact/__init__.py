@@ -1,1 +1,1 @@
-"""The artefact: one ONNX file from samples to words, with all there is to know about it inside; and what runs it."""
+"""The artefact: one ONNX file that turns samples into words and describes itself; and the code that runs it."""

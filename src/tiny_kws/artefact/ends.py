@@ -1,4 +1,4 @@
-"""What a graph takes and gives, held against its metadata when it is opened: nothing can go wrong when it is fed."""
+"""Compares a graph's inputs and outputs with its metadata when it is opened, so that nothing fails when it runs."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from ..errors import ModelError
 from .format import Metadata
 
 Shape = tuple[Any, ...]
-"""Sizes; in the place of one that is not settled stands a name or None."""
+"""Sizes; a size that is not fixed is a name or None."""
 NEXT = "next_"
-"""Before the name of a stream's state, the name of its next value."""
+"""The prefix that, before the name of a stream's state, names its next value."""
 
 
 @dataclass(frozen=True)
 class Ends:
-    """Shapes of a graph's inputs and outputs by name; what is not float32 has none."""
+    """Shapes of a graph's inputs and outputs by name; an input or output that is not float32 has no shape."""
 
     inputs: Mapping[str, Shape]
     outputs: Mapping[str, Shape]
 
     @property
     def states(self) -> dict[str, Shape]:
-        """What a stream hands on from hop to hop, by the names of the inputs."""
+        """The states that a stream passes on from hop to hop, by the names of their inputs."""
         return {name.removeprefix(NEXT): shape for name, shape in self.outputs.items() if name.startswith(NEXT)}
 
     @property
     def has_batch(self) -> bool:
-        """Whether the first axis of a stream's graph is open: then many streams go on in one run."""
+        """Whether the first axis of a stream's graph is open, so that many streams can advance in one run."""
         return not isinstance(self.inputs["audio"][0], int)
 
     def of_batch(self, shape: Shape, size: int) -> Shape:
-        """A shape of a stream's graph for so many streams."""
+        """A shape of a stream's graph for this many streams."""
         return (size, *shape[1:]) if self.has_batch else shape
 
 
 def ends_of(session: Any) -> Ends:
-    """Those of an onnxruntime session."""
+    """Read them from an onnxruntime session."""
     inputs, outputs = (
         {value.name: tuple(value.shape) if value.type == "tensor(float)" else () for value in values}
         for values in (session.get_inputs(), session.get_outputs())
@@ -48,7 +48,7 @@ def ends_of(session: Any) -> Ends:
 
 
 def check_ends(ends: Ends, metadata: Metadata, where: str) -> None:
-    """Raise ModelError, naming `where`, if a clip's or a stream's graph is unlike its metadata."""
+    """Raise ModelError, naming `where`, if the graph of a clip or stream artefact does not match its metadata."""
     is_stream = metadata.kind == "stream"
     length, why = (metadata.hop, "hop") if is_stream else (metadata.window, "window")
     states = ends.states if is_stream else {}
@@ -79,7 +79,7 @@ def _check_shape(where: str, deed: str, shape: Shape | None, is_stream: bool, si
 
 
 def _check_is_settled(shapes: Mapping[str, Shape], has_batch: bool, where: str) -> None:
-    """Raise ModelError unless all sizes but that of the batch are numbers: memory for a stream is set aside once."""
+    """Raise ModelError unless all sizes but the batch's are numbers, because a stream's memory is allocated once."""
     for name, shape in shapes.items():
         open_axes = [i for i, size in enumerate(shape) if not isinstance(size, int)]
         if not shape or open_axes != ([0] if has_batch else []):
@@ -91,7 +91,7 @@ def _check_is_settled(shapes: Mapping[str, Shape], has_batch: bool, where: str) 
 
 @contextmanager
 def explained(where: str, deed: str) -> Iterator[None]:
-    """Say, as a ModelError that names `where`, why onnxruntime cannot do a `deed` to a model: load it, run it."""
+    """Raise a ModelError that says why onnxruntime cannot do `deed` (load, run) with the model at `where`."""
     try:
         yield
     except Exception as error:  # onnxruntime's errors share no base class but Exception

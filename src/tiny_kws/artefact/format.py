@@ -1,8 +1,8 @@
-"""The artefact: an ONNX file whose metadata, one JSON value, says all there is to know about the model.
+"""The artefact: an ONNX file whose metadata, one JSON value, describes the model completely.
 
-The value also holds a checksum: the SHA-256 of the file's own bytes, taken with that sum's digits set to zero. By it a
-file that was cut, damaged or never ours is refused before it runs. Anyone can make it, so it says nothing of who made
-the file.
+The value also holds a checksum: the SHA-256 of the file's own bytes, taken with the checksum's digits set to zero. It
+lets us refuse a file that was cut, damaged or made by something else before it runs. Anyone can compute it, so it does
+not show who made the file.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ METADATA_KEY = "tiny_kws"
 SUFFIXES = {"clip": ".onnx", "stream": ".stream.onnx"}
 MAX_BYTES = 64 * 2**20  # far above any keyword model, far below what would fill a memory
 NO_CHECKSUM = "0" * 64
-"""What stands in the place of an artefact's checksum while it is taken."""
+"""The placeholder for an artefact's checksum while it is computed."""
 _CHECKSUM = re.compile(rb'"artefact_sha256": ?"([0-9a-f]{64})"')
 
 
 @dataclass(frozen=True)
 class Stats:
-    """By what log-mel features are normalised."""
+    """The mean and standard deviation by which log-mel features are normalised."""
 
     mean: float
     std: float
@@ -38,10 +38,10 @@ class Stats:
 
 @dataclass(frozen=True)
 class Validation:
-    """How a model did on the validation split, with 95 % intervals."""
+    """How well a model did on the validation split, with 95 % intervals."""
 
     clips: int = 0
-    """0 if only the checkpoint says how accurate it was, and nothing else is known."""
+    """0 if only the accuracy is known, from the checkpoint."""
     clips_name: str = ""
     clips_sha256: str = ""
     accuracy: float = math.nan
@@ -50,13 +50,13 @@ class Validation:
     macro_f1_interval: tuple[float, float] = (0.0, 1.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """What stands in the file."""
+        """The values as the file has them."""
         return asdict(self) if self.clips else {"accuracy": self.accuracy}
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an artefact says of itself. Lengths in samples at `rate` Hz."""
+    """What an artefact says about itself. Lengths in samples at `rate` Hz."""
 
     name: str
     architecture: str
@@ -71,9 +71,9 @@ class Metadata:
     precision: str = "float32"
     rate: int = SAMPLE_RATE
     window: int = SAMPLE_RATE
-    """Samples that an answer to a clip rests on."""
+    """Samples that the answer to a clip is based on."""
     hop: int = 0
-    """Samples of a chunk of the stream; 0 for a clip artefact."""
+    """Samples in a chunk of the stream; 0 for a clip artefact."""
     look_back: int = 0
     """Samples before the window that an answer of a stream also depends on; 0 for a clip artefact."""
     detector: dict[str, Any] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Metadata:
     validation: Validation | None = None
     """None if not measured."""
     data: dict[str, Any] = field(default_factory=dict)
-    """What the training wrote of its data, as it stands in the checkpoint."""
+    """What the training recorded about its data, as in the checkpoint."""
     own_words: list[dict[str, Any]] = field(default_factory=list)
     """For a model of `tiny-kws enroll`: what each word was made from, and its expected error rates."""
     licence: str = ""
@@ -95,20 +95,20 @@ class Metadata:
 
     @property
     def source(self) -> str:
-        """Where the training data come from; empty if that is not stated."""
+        """Where the training data comes from; empty if that is not stated."""
         return str(self.data.get("source") or "")
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Words that were kept from the training."""
+        """Words that were left out of the training."""
         return tuple(map(str, self.data.get("left_out") or ()))
 
     def to_dict(self) -> dict[str, Any]:
-        """What stands in the file, as plain values."""
+        """The values as the file has them, as plain types."""
         return {**asdict(self), "validation": self.validation.to_dict() if self.validation else {}}
 
     def to_json(self) -> str:
-        """As it stands in the file."""
+        """The JSON as the file has it."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
 
@@ -167,7 +167,7 @@ def parse_metadata(values: Mapping[str, str], where: str) -> Metadata:
 
 
 def _check(metadata: Metadata, where: str) -> None:
-    """Raise ModelError for metadata that this version cannot run a model by."""
+    """Raise ModelError for metadata with which this version cannot run a model."""
     if metadata.rate != SAMPLE_RATE:
         raise ModelError(f"{where}: is for audio of {metadata.rate} Hz, expected {SAMPLE_RATE} Hz")
     shortest, longest = WINDOW_LIMITS
@@ -195,9 +195,9 @@ _IN_JSON: dict[Any, Any] = {str: str, int: int, float: (int, float), list: list,
 
 
 def _from_json(kind: type[Known], raw: Any) -> Known:
-    """A dataclass from a JSON object; keys that a newer version may have added are passed over.
+    """A dataclass from a JSON object; keys that a newer version may have added are ignored.
 
-    Raises TypeError for what is missing or of another type.
+    Raises TypeError for a value that is missing or of another type.
     """
     if not isinstance(raw, Mapping):
         raise TypeError(f"found {raw!r:.40}, expected an object")

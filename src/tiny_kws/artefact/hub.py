@@ -1,8 +1,8 @@
-"""Models on the Hugging Face Hub, named hf://USER/NAME, @REVISION and /FILE behind it: pinned, fetched, checked.
+"""Models on the Hugging Face Hub, named hf://USER/NAME[@REVISION][/FILE]: pins, fetches and checks them.
 
 A revision becomes the hash of its commit before anything is fetched. Every file is checked against the SHA-256 in the
-repository's SHA256SUMS and the one that the Hub tells; an artefact also carries its own. Tokens are the business of
-huggingface_hub, which the extra `hub` brings.
+repository's SHA256SUMS and the one that the Hub gives; an artefact also carries its own. huggingface_hub, which the
+extra `hub` installs, deals with tokens.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 @dataclass(frozen=True)
 class HubName:
-    """What a name says: the repository, a revision of it (a commit, a branch, a tag) and a file in it, or empty."""
+    """The parts of a name: repository, revision (commit, branch or tag) and file, the last two possibly empty."""
 
     repo: str
     revision: str = ""
     file: str = ""
 
     def __str__(self) -> str:
-        """As it is written."""
+        """The name as it is written."""
         revision, file = (f"{mark}{part}" if part else "" for mark, part in (("@", self.revision), ("/", self.file)))
         return f"{PREFIX}{self.repo}{revision}{file}"
 
@@ -61,7 +61,7 @@ def parse_name(name: str) -> HubName:
 
 
 def pin(name: str) -> str:
-    """The name with its revision made the hash of the commit, by which the same files are found for ever.
+    """The name with the commit's hash as its revision, so that it always finds the same files.
 
     Raises KwsError as `fetch` does.
     """
@@ -70,11 +70,11 @@ def pin(name: str) -> str:
 
 
 def fetch(name: str, *kinds: str) -> Path:
-    """The file of a model, fetched into huggingface_hub's cache if it is not there; its folder is named by its commit.
+    """Fetch a model's file into huggingface_hub's cache, unless it is there; its folder is named by the commit.
 
-    It is the one that the name names, or else the artefact of the first of `kinds` that there is: clip, stream or
-    checkpoint. Of a repository that holds but a checkpoint an artefact is made, which needs torch.
-    Raises KwsError for a malformed name, an unknown or private repository, no network, nothing suitable, wrong sums.
+    It is the file in the name, or else the artefact of the first of `kinds` that exists: clip, stream or checkpoint. If
+    a repository has only a checkpoint, an artefact is made from it, which needs torch. Raises KwsError for a malformed
+    name, an unknown or private repository, no network, nothing suitable, wrong sums.
     """
     wanted = parse_name(name)
     commit, sums = _list(wanted)
@@ -87,7 +87,7 @@ def fetch(name: str, *kinds: str) -> Path:
 
 
 def import_hub() -> Any:
-    """huggingface_hub. Raises KwsError if it is not installed."""
+    """Import huggingface_hub. Raises KwsError if it is not installed."""
     try:
         import huggingface_hub  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -97,7 +97,7 @@ def import_hub() -> Any:
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Say in one line, beginning with `what`, what went wrong between here and the Hub (KwsError)."""
+    """Raise a KwsError that says in one line, beginning with `what`, what went wrong between here and the Hub."""
     import_hub()
     from huggingface_hub import errors  # noqa: PLC0415
 
@@ -127,12 +127,12 @@ def hub_errors(what: str) -> Iterator[None]:
 
 
 def sums_text(sums: dict[str, str]) -> str:
-    """What SHA256SUMS holds, in the form of coreutils."""
+    """The text of SHA256SUMS, in the form of coreutils."""
     return "".join(f"{digest}  {file}\n" for file, digest in sorted(sums.items()))
 
 
 def parse_sums(text: str) -> dict[str, str] | None:
-    """What such a text lists: the sum of each file; None if it is no such text."""
+    """The checksum of each file that such a text lists; None if it is not such a text."""
     matches = [_SUM_LINE.fullmatch(line) for line in text.splitlines()]
     return {match[2]: match[1] for match in matches if match} if all(matches) else None
 
@@ -142,7 +142,7 @@ def _unreachable(what: str) -> str:
 
 
 def _list(wanted: HubName) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """The commit, and the SHA-256 sums of each file in it that are known; without network if all of it is here."""
+    """The commit, and the known SHA-256 sums of each file in it; needs no network if everything is cached."""
     if _COMMIT.fullmatch(wanted.revision) and (sums := _sums_in_cache(wanted)):
         return wanted.revision, sums
     try:
@@ -183,7 +183,7 @@ def _read_sums(path: Path, wanted: HubName) -> dict[str, str]:
 
 
 def _choose(wanted: HubName, files: dict[str, Any], kinds: tuple[str, ...]) -> str:
-    """The file of the first kind that there is one of; an artefact by the repository's name goes before others."""
+    """The file of the first kind that exists; an artefact named like the repository comes before others."""
     for kind in kinds:
         found = [file for file in files if _is_of(kind, file)]
         named = [file for file in found if file == f"{wanted.repo.partition('/')[2]}{SUFFIXES.get(kind)}"]
@@ -207,7 +207,7 @@ def _is_of(kind: str, file: str) -> bool:
 
 
 def _fetch(pinned: HubName, sums: tuple[str, ...]) -> Path:
-    """A file of a commit, whose SHA-256 is all of `sums`; one whose is not leaves the cache."""
+    """Fetch a commit's file and compare its SHA-256 with all of `sums`; if it differs, remove it from the cache."""
     path = _in_cache(pinned, pinned.file)
     if path is None:
         with hub_errors(str(pinned)):

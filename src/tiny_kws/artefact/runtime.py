@@ -1,4 +1,4 @@
-"""Artefact in, answers out: the only room that runs a model, on numpy and onnxruntime alone."""
+"""Runs artefacts, and is the only module that does; needs only numpy and onnxruntime."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ class _Model:
         return self.metadata.window
 
     def _try(self) -> None:
-        """Run the graph once. What is wrong inside it shows now."""
+        """Run the graph once, so that a fault inside it shows now."""
         raise NotImplementedError
 
 
 def _load_again(kind: type[_Model], name: str, threads: int, checksum: str) -> _Model:
-    """A model that was pickled. Raises ModelError if its file now holds another, and as loading it does."""
+    """Load a pickled model. Raises ModelError if its file has changed, and as loading it does."""
     model = kind(name, threads)
     if model.metadata.artefact_sha256 != checksum:
         raise ModelError(
@@ -256,7 +256,7 @@ class Stream:
         self._turn = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """What the next answers depend on."""
+        """The state that the next answers depend on."""
         return {
             "model": self.model,
             "hop": self._hop[0, : self._filled],
@@ -265,7 +265,7 @@ class Stream:
         }
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        """Go on from there, with arrays of its own: those that come may be read-only memory that processes share."""
+        """Continue from a state, in arrays of its own: those given may be read-only memory shared by processes."""
         self.__init__(kept["model"])  # type: ignore[misc]
         self._filled = len(kept["hop"])
         self._hop[0, : self._filled] = kept["hop"]
@@ -396,9 +396,9 @@ def _name(audio: Any) -> str:
 def _decode_ahead(
     audios: Iterable[Any], decode: Callable[[Event, Any], Window]
 ) -> Iterator[tuple[str, Callable[[], Window]]]:
-    """Decode in threads, a bounded number ahead; in order, what gives each window or raises what went wrong.
+    """Decode in threads, a bounded number ahead; yields, in order, functions that return the window or raise the error.
 
-    `decode` is told by an event, as long as a recording may be, when nobody waits for it any more.
+    An event tells `decode` when nobody waits for it any more, because a recording may be long.
     """
     pending: deque[tuple[str, Callable[[], Window]]] = deque()
     stopped = Event()
@@ -417,7 +417,7 @@ def _decode_ahead(
 
 
 def _may_wait(audio: Any) -> bool:
-    """Whether reading may wait for whoever writes: a thread that does cannot be interrupted, and ends only with it."""
+    """Whether reading may wait for a writer, because a thread that waits cannot be interrupted."""
     if not isinstance(audio, (str, os.PathLike)):
         return is_source(audio)
     try:

@@ -1,4 +1,4 @@
-"""Names to files: bundled models, paths, and what lies on the Hub."""
+"""Finds the file of a model: a bundled one, a path, or one on the Hub."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def find_model(name_or_path: str | Path | None, *kinds: str) -> Path:
 
 
 def lasting_name(path: Path, kind: str) -> str:
-    """What `find_model` finds a model's file by from any folder, and in another installation if it is bundled."""
+    """A name by which `find_model` finds a file from any folder and, if it is bundled, in another installation."""
     is_bundled = path.resolve().parent == Path(str(_assets())).resolve()
     return path.name.removesuffix(SUFFIXES[kind]) if is_bundled else str(path.resolve())
 

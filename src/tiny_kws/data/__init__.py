@@ -1,1 +1,1 @@
-"""Recordings: where they lie, how they are read, divided and prepared. Needs no torch."""
+"""Recordings: finds, reads, divides and prepares them. Needs no torch."""

@@ -1,4 +1,4 @@
-"""The official Speech Commands archives: fetched, verified and unpacked; a broken run goes on where it stopped."""
+"""Downloads, verifies and unpacks the official Speech Commands archives; a broken run continues where it stopped."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .speech_commands import TEST_FOLDER, WORDS_FOLDER
 Progress = Callable[[str, int, int], None]
 BLOCK_BYTES = 2**16
 TIMEOUT_S = 30.0
-"""How long a server may say nothing."""
+"""How long a server may take to send something."""
 BACK_OFF_S = (1.0, 2.0, 4.0, 8.0)
 """Waits before each further attempt after a broken connection."""
 PASSING_STATUS = (408, 429, 500, 502, 503, 504)
-"""HTTP answers that may be different a little later."""
+"""HTTP statuses after which it is worth asking again."""
 DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, KeyError)
 """What reading a damaged tar.gz raises: KeyError is a hard link to nothing, ValueError a name no system takes."""
 
@@ -64,7 +64,7 @@ ARCHIVES = (
 
 
 class _LostError(Exception):
-    """The connection broke, or the answer was of no use; asking again may help."""
+    """The connection broke, or the answer was useless; asking again may help."""
 
 
 def download(
@@ -72,11 +72,11 @@ def download(
     archives: tuple[Archive, ...] = ARCHIVES,
     progress: Progress = lambda name, done, total: None,
 ) -> list[Path]:
-    """Fetch and unpack `archives` into folders below `destination`, and name those folders.
+    """Fetch `archives`, unpack them into folders below `destination`, and return these folders.
 
-    A folder that is already there is taken as done. `progress(name, done, total)` counts bytes of the archive, first
-    under the archive's name while it is fetched, then under the folder's while it is unpacked. What was fetched by a
-    run that broke off is kept in `NAME.partial`, and the next run goes on from there.
+    A folder that already exists counts as done. `progress(name, done, total)` counts bytes of the archive, first under
+    the archive's name while it is fetched, then under the folder's while it is unpacked. If a run breaks off, what it
+    fetched is kept in `NAME.partial`, and the next run continues from there.
 
     Raises DataError if an archive cannot be fetched or is not the official one, UsageError if another run is writing
     to `destination`, and KwsError if that cannot be written.
@@ -108,7 +108,7 @@ def _obtain(archive: Archive, destination: Path, progress: Progress) -> Path:
 
 
 def _fetch(archive: Archive, partial: Path, progress: Progress) -> None:
-    """Bring `partial` to its full size, going on from what is there."""
+    """Bring `partial` to its full size, continuing from what is there."""
     for wait_s in (0.0, *BACK_OFF_S):
         time.sleep(wait_s)
         try:
@@ -126,7 +126,7 @@ def _fetch(archive: Archive, partial: Path, progress: Progress) -> None:
 
 
 def _receive(archive: Archive, partial: Path, progress: Progress) -> None:
-    """Ask once for the bytes that `partial` lacks and write what comes. Raises _LostError if it is not all of them."""
+    """Ask once for the bytes missing from `partial` and write them. Raises _LostError if not all of them come."""
     have = _size_of(partial)
     if have == archive.size:
         return
@@ -147,7 +147,7 @@ def _receive(archive: Archive, partial: Path, progress: Progress) -> None:
 
 
 def _ask(url: str, start: int, partial: Path) -> http.client.HTTPResponse:
-    """Send the request for the bytes from `start` on. Raises DataError where asking again will not help."""
+    """Send the request for the bytes from `start` on. Raises DataError if asking again will not help."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})  # noqa: S310 - our own URL
     try:
         response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310 - our own URL
@@ -166,7 +166,7 @@ def _ask(url: str, start: int, partial: Path) -> http.client.HTTPResponse:
 
 
 def _first_byte(response: http.client.HTTPResponse, archive: Archive, asked: int, partial: Path) -> int:
-    """Where in the archive the body starts: at `asked`, or at 0 if the server knows no ranges.
+    """Where in the archive the body starts: at `asked`, or at 0 if the server does not support ranges.
 
     Raises DataError if the server has a file of another size.
     """
@@ -199,7 +199,7 @@ def _blocks(response: http.client.HTTPResponse, wanted: int) -> Iterator[bytes]:
 
 
 def _verify(file: Path, archive: Archive) -> None:
-    """Raise DataError, and remove `file`, unless it is `archive` to the bit."""
+    """Raise DataError, and remove `file`, unless it is identical to `archive`."""
     found, expected = f"{_size_of(file)} bytes", f"{archive.size} bytes"
     if found == expected:
         found, expected = (f"SHA-256 {digest[:12]}..." for digest in (sha256_of(file), archive.sha256))
@@ -211,7 +211,7 @@ def _verify(file: Path, archive: Archive) -> None:
 
 
 def _unpack(file: Path, folder: Path, progress: Progress) -> None:
-    """Unpack `file` into the new `folder`, whole or not at all. Raises DataError if it is damaged or would escape."""
+    """Unpack `file` into the new `folder`, or leave nothing. Raises DataError if it is damaged or would escape."""
     for left_by_killed_run in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(left_by_killed_run, ignore_errors=True)
     size = _size_of(file)

@@ -1,4 +1,4 @@
-"""Which speakers, noises and rooms are kept apart from training: a third of each, the same for whoever asks."""
+"""Decides which speakers, noises and rooms are kept out of training: always the same third of each."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ PARTS = 3
 
 
 def part_of(name: str) -> int:
-    """The third, 0 to 2, that a group of recordings falls in by its name: a speaker, a noise's source, a room.
+    """The third, 0 to 2, of a group of recordings, by its name: a speaker, a noise's source, a room.
 
-    Part 0 is kept for development measurements. By SHA-256, so that it depends on nothing but the name.
+    Part 0 is kept for development measurements. It is computed by SHA-256, so that it depends only on the name.
 
     >>> [part_of(name) for name in ("genesis 6 studio live room", "surrey room a", "00001")]
     [0, 1, 2]

@@ -1,4 +1,4 @@
-"""What `manifest.json` of prepared data holds: where the clips come from, how they were drawn, how many there are."""
+"""The content of `manifest.json`: where prepared clips come from, how they were drawn, how many there are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..training_config import PrepareConfig
 
 FORMAT = 3
 OF_TRAINING = ("source", "licence", "prepare", "clips", "clips_sha256", "sources")
-"""What a checkpoint says of the data that it was trained on."""
+"""What a checkpoint says about the data that it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Bill:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A recording of another source in a file of several: where it is from, its group, and its length in samples."""
+    """A recording of another source, in a file with several: where it is from, its group, and its length in samples."""
 
     file: str
     group: str
@@ -39,7 +39,7 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Missing:
-    """How many clips an archive lacks by split: of the official one, and of those that its own lists name."""
+    """How many clips are missing from an archive, by split: compared with the official one, and with its own lists."""
 
     clips: Mapping[str, int] = field(default_factory=dict)
     listed: Mapping[str, int] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that is known of prepared data beside its clips. Counts are by split; `clips` counts labels within it.
+    """Everything known about prepared data besides its clips. Counts are by split; `clips` counts labels within it.
 
     `division` says by what the clips were divided into splits, `notes` are to be told whoever prepares,
     `unreadable` names what was left out as damaged, `window` is the length of a clip in samples.
@@ -81,9 +81,9 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:
-        """The manifest that a text holds, which was found in `where`.
+        """Parse the text of a manifest that was found in `where`.
 
-        Raises DataError if it is of another format, and ValueError, saying what was found, if it is no manifest.
+        Raises DataError if it has another format, and ValueError, saying what was found, if it is not a manifest.
         """
         values = json.loads(text)
         if isinstance(values, dict) and values.get("format") != FORMAT:
@@ -93,6 +93,6 @@ class Manifest:
         return from_json(cls, values)
 
     def of_training(self) -> dict[str, Any]:
-        """What a checkpoint says of the data that it was trained on, as plain values."""
+        """What a checkpoint says about the data that it was trained on, as plain values."""
         values = to_json(self)
         return {key: values[key] for key in OF_TRAINING}

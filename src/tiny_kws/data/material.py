@@ -1,4 +1,4 @@
-"""What streams are made of: clips, running speech, noises and rooms in folders, and draws from them without repeats."""
+"""The material for streams: folders of clips, running speech, noises and rooms, and draws from them without repeats."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .word_folders import SPLITS, composed, list_recordings
 
 CLIP_SPLITS = (*SPLITS, "all")
 HOMOPHONES = {"no": ("know",), "right": ("write", "rite")}
-"""What sounds like a keyword is left out of running speech as the keyword is."""
+"""Words that sound like a keyword, which are left out of running speech too."""
 LETTERS = r"[^\W\d_]+"
 """A word in a transcript, in any script."""
 Thing = TypeVar("Thing")
@@ -40,7 +40,7 @@ class Sound:
 
 @dataclass
 class Material:
-    """The files that may be used, and what became of them: names in `used`, errors in `unreadable`."""
+    """The files that may be used; `used` collects the names of those that were, `unreadable` the errors."""
 
     clips: list[Sound] = field(default_factory=list)
     speech: list[Sound] = field(default_factory=list)
@@ -90,7 +90,7 @@ def list_clips(folder: Path, split: str) -> list[Sound]:
 
 
 def list_speech(folder: Path, keywords: Iterable[str], part: int | None, trusted: bool) -> list[Sound]:
-    """Sentences that hold none of `keywords`, by the transcripts: the column `label` of the folder's manifest.csv.
+    """Sentences without `keywords`, according to the transcripts in the column `label` of the folder's manifest.csv.
 
     The speaker is that of the manifest, or else the first folder below or the file's name. Sentences without a
     transcript are left out unless `trusted`. Raises DataError if none is left.
@@ -114,7 +114,7 @@ def list_speech(folder: Path, keywords: Iterable[str], part: int | None, trusted
 
 
 def list_noises(folder: Path, part: int | None) -> list[Sound]:
-    """Every noise below `folder`, by the recording that it was cut from. Raises DataError if none is left.
+    """Every noise below `folder`, grouped by the recording that it was cut from. Raises DataError if none is left.
 
     `text` is its kind: the manifest's label, or else the folder that it lies in.
     """
@@ -143,7 +143,7 @@ def list_rooms(folder: Path, part: int | None) -> list[Sound]:
 
 
 def holds_word(text: str, words: Iterable[str]) -> bool:
-    """Whether `text` holds one of `words`, an obvious inflexion of it, or what sounds like it.
+    """Whether `text` contains one of `words`, an obvious inflexion of it, or a word that sounds like it.
 
     A phrase, or a word of other letters than a to z, is looked for as it is spelt, also within other words: many
     scripts put no space between them.
@@ -172,7 +172,7 @@ def _inflexions(word: str) -> frozenset[str]:
 
 
 def deal_clips(clips: Sequence[Sound], n_groups: int, rng: np.random.Generator) -> list[list[Sound]]:
-    """Clips in groups of about one size, all of a speaker in one."""
+    """Clips in groups of about the same size; all clips of a speaker are in one group."""
     by_speaker = _by_group(clips)
     groups: list[list[Sound]] = [[] for _ in range(n_groups)]
     for speaker in sorted(shuffled(sorted(by_speaker), rng), key=lambda name: -len(by_speaker[name])):
@@ -183,7 +183,7 @@ def deal_clips(clips: Sequence[Sound], n_groups: int, rng: np.random.Generator) 
 def draw_clips(
     groups: Sequence[Sequence[Sound]], words: Sequence[str], rng: np.random.Generator
 ) -> Iterator[tuple[int, Sound]]:
-    """All clips of `words` as (group, clip): of the groups in turn, the speaker and the word drawn the least so far."""
+    """All clips of `words` as (group, clip): groups take turns, the speaker and word drawn least come first."""
     left = [shuffled([clip for clip in group if clip.text in words], rng) for group in groups]
     used: Counter[tuple[str, str]] = Counter()
     turn = [int(i) for i in rng.permutation(len(groups))]
@@ -197,7 +197,7 @@ def draw_clips(
 
 
 class SpeechDeck:
-    """Hands out sentences, none twice, and each speaker to one recording as long as there are fresh ones."""
+    """Hands out sentences, none twice, with each speaker in one recording only as long as there are unused speakers."""
 
     def __init__(self, sentences: Sequence[Sound], rng: np.random.Generator) -> None:
         by_speaker = _by_group(sentences)
@@ -241,7 +241,7 @@ def _of_part(sounds: list[Sound], part: int | None, folder: Path) -> list[Sound]
 
 
 def _read_manifest(folder: Path) -> dict[str, dict[str, str]]:
-    """The rows of a folder's manifest.csv by their file; none if there is no manifest."""
+    """The rows of a folder's manifest.csv by their file; empty if there is no manifest."""
     path = folder / "manifest.csv"
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Sound put together: where a word is in its clip, how loud it is, a room around it, noise under it."""
+"""Tools to mix sound: levels, rooms, speeds, fades."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def room_response(audio: Samples) -> Samples:
 
 
 def made_room(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A room response from statistics, (8000,) with energy 1: direct sound, then noise that decays exponentially.
+    """A synthetic room response, (8000,) with energy 1: direct sound, then noise that decays exponentially.
 
     Reverberation time 0.12 to 0.9 s, direct-to-reverberant ratio -6 to 10 dB, high frequencies dampened by a draw.
     After Polack 1988.
@@ -61,7 +61,7 @@ def made_room(rng: np.random.Generator) -> npt.NDArray[np.float32]:
 
 
 def in_room(audio: Samples, response: Samples) -> Samples:
-    """(samples,) as a room's `response` makes them sound, as long as they are."""
+    """(samples,) as heard in a room with this `response`, of the same length."""
     length = 1 << (len(audio) + len(response) - 1).bit_length()
     product = np.fft.rfft(audio, length) * np.fft.rfft(response, length)
     wet: Samples = np.fft.irfft(product, length)[: len(audio)].astype(np.float32)
@@ -94,7 +94,7 @@ def faint_noise(n_samples: int, rng: np.random.Generator) -> Samples:
 
 
 def add_at(track: Samples, sound: Samples, at: int) -> None:
-    """Add `sound` to `track`, in place, from sample `at` on; what lies outside is dropped."""
+    """Add `sound` to `track`, in place, from sample `at` on; anything outside is dropped."""
     start, stop = max(0, at), min(len(track), at + len(sound))
     if stop > start:
         track[start:stop] += sound[start - at : stop - at]

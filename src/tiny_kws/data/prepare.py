@@ -1,4 +1,4 @@
-"""Recordings to prepared data, in three steps: read what there is, draw the task from it, write it down."""
+"""Makes prepared data from recordings in three steps: read what there is, draw the task, write it."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ LONGEST_S = 600  # of a clip of one's own words: what is longer is no clip of a 
 MADE_NOISE_S = 60
 MADE_NOISE = "made_up_noise"
 BACKWARDS = "#backwards"
-"""Behind the name of a clip that is played so, to stand for other words where there are none."""
+"""Added to the name of a clip that is played backwards, in place of other words if there are none."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a task is drawn from: clips of its words and others, background noise, and what other sources bring.
+    """The material for a task: clips of its words and others, background noise, and recordings from other sources.
 
     `own` counts the training clips by licence, `named` is how the recordings are cited, `notes` are to be told.
     """
@@ -81,7 +81,7 @@ class Material:
     missing: Missing
     notes: tuple[str, ...]
     is_own: bool
-    """Whether these are clips of one's own words, which may be of any length, and not Speech Commands."""
+    """Whether these are clips of own words, which may have any length, and not Speech Commands."""
 
     @property
     def folder(self) -> Path:
@@ -108,11 +108,11 @@ def prepare(
     Without `words` it is the twelve-class task of Speech Commands (Warden 2018), whose official layout `source` or a
     folder below it has. With `words`, `source` is any folder of word folders (see `word_folders`), and `speakers` a
     table of who speaks. `progress(done, total)` counts clips. Unknown and silence are seeded draws. An incomplete
-    archive is accepted: what it lacks stands in the manifest under `missing`, unreadable clips under `unreadable`.
+    archive is accepted: the manifest lists missing clips under `missing` and unreadable ones under `unreadable`.
     `sources` (default: the package's own file) names what lies beside the words' folder to train against; what is not
     there is left out, and stands under `sources`.
-    Raises DataError, and leaves nothing, if there are no such words or too few clips of one, and UsageError for words
-    or a window that cannot be.
+    Raises DataError, and leaves nothing behind, if a word is missing or has too few clips, and UsageError for invalid
+    words or an invalid window.
     """
     config = config or PrepareConfig()
     window = _window_of(config)
@@ -171,7 +171,7 @@ def _read_speech_commands(source: Path, sources: Sources) -> Material:
 
 
 def _explain_other_folder(source: Path) -> None:
-    """Say what to type where a folder holds words, but not those of Speech Commands."""
+    """Say what to type if a folder has words, but not those of Speech Commands."""
     found = [word for word, path in word_folders(source).items() if clips_in(path)] if source.is_dir() else []
     if found:
         raise DataError(
@@ -181,7 +181,7 @@ def _explain_other_folder(source: Path) -> None:
 
 
 def _read_words(source: Path, words: Sequence[str], speakers: Path | None, sources: Sources) -> Material:
-    """Words of one's own, and the other folders as other words."""
+    """Your own words, with the other folders as other words."""
     folder = speech_commands.words_folder(source)
     if not folder.is_dir():
         raise DataError(f"{folder}: not found, expected a folder of word folders; check the path")
@@ -218,10 +218,10 @@ def _read_words(source: Path, words: Sequence[str], speakers: Path | None, sourc
 
 
 def _own_sources(folder: Path, sources: Sources) -> Sources:
-    """The sources for words of one's own, with their folder in place of Speech Commands.
+    """The sources for your own words, with their folder in place of Speech Commands.
 
-    What lies beside such a folder may be called as a source is, `words` or `noise`, and be none: without a manifest,
-    or as the very folder of the words, it is left out.
+    A folder beside it may happen to have the name of a source, `words` or `noise`. It is left out if it has no
+    manifest, or if it is the folder of the words itself.
     """
     root, name = _named(folder, ".."), folder.resolve().name
     mine = Source(name, name, "keywords", "whoever recorded them")
@@ -257,7 +257,7 @@ def _draw_split(material: Material, split: str, config: PrepareConfig) -> list[C
 
 
 def _others(material: Material, split: str) -> list[WordClip]:
-    """The clips of other words in a split, or, where there are none at all, those of the words played backwards."""
+    """The clips of other words in a split or, if there are none at all, the words played backwards."""
     clips = material.recordings.splits[split]
     if any(word not in material.words for word in material.recordings.words):
         return [clip for clip in clips if clip.word not in material.words]
@@ -265,7 +265,7 @@ def _others(material: Material, split: str) -> list[WordClip]:
 
 
 def _share(count: int, share: float | None) -> int:
-    """A share of a count, but one at least of any."""
+    """A share of a count, but at least one unless the count is 0."""
     return max(min(1, count), round(count * share)) if share else 0
 
 
@@ -287,7 +287,7 @@ def _write(
     window: int,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Write all files of prepared data into `folder`. Raises DataError if of a word too little can be read."""
+    """Write all files of prepared data into `folder`. Raises DataError if too few clips of a word can be read."""
     unreadable: list[str] = []
     kept: list[Clip] = []
     spans: list[tuple[int, int]] = []
@@ -318,7 +318,7 @@ def _write(
 
 
 def _check_readable(material: Material, kept: Sequence[Clip], unreadable: Sequence[str]) -> None:
-    """Raise DataError if of a word of one's own no clip can be read to train or to validate on."""
+    """Raise DataError if one of your own words has no readable clip to train or to validate on."""
     if not material.is_own:
         return
     for word in material.words:
@@ -332,7 +332,7 @@ def _check_readable(material: Material, kept: Sequence[Clip], unreadable: Sequen
 
 
 def _write_material(folder: Path, kind: str, found: Sequence[Recording], unreadable: list[str]) -> list[Excerpt]:
-    """Write recordings end to end to the file of `kind`, note the unreadable, and say what each is and how long."""
+    """Write recordings end to end to the file of `kind`; returns what each is and its length."""
     sounds, excerpts = [], []
     for recording in found:
         try:
@@ -384,8 +384,8 @@ def _write_words(
 def _fitted(audio: Samples, window: int, is_own: bool, file: str) -> Samples:
     """A clip as a row of `window` samples: followed by silence, or cut.
 
-    Of clips of one's own that are longer, the window around the word is taken, or else the loudest; of others, which
-    are cut as they should be, the beginning. Raises AudioError for clips of one's own that can be of no word.
+    If a clip of your own words is longer, the window around the word is taken, or else the loudest; other clips, which
+    are already cut, keep their beginning. Raises AudioError for a clip of your own that cannot contain a word.
     """
     n_least = SHORTEST_MS * SAMPLE_RATE // 1000
     if is_own and not n_least <= len(audio) <= LONGEST_S * SAMPLE_RATE:
@@ -461,7 +461,7 @@ def _npy_header(n_rows: int, window: int) -> bytes:
 
 
 def _named(words: Path, file: str) -> Path:
-    """A file as it is named from the words' folder: where that is a link, `..` is beside the link."""
+    """A file's path relative to the words' folder; if that is a link, `..` is the folder with the link."""
     return Path(os.path.normpath(words / file))
 
 

@@ -4,7 +4,7 @@ It holds `bank.npy` (every clip, int16), `clips.csv` (a line for each row of the
 in each row), `noise.npy` (background noise for training, int16) and `manifest.json` (labels, window, counts, sources).
 Beside the task's own clips the bank holds those of the split `extra`: other words that the task did not draw, and those
 of other sources. `other_noise.npy`, `other_rooms.npy` and `other_speech.npy` (int16, end to end) are of other sources,
-listed in the manifest; `credits.csv` says whom weights trained on all this are owed to.
+listed in the manifest; `credits.csv` says whom to credit for weights trained on all this.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEFT_OUT = "left out"
 MATERIAL = ("noise", "rooms", "speech")
 """Recordings of other sources, by their use; each in a file of its own."""
 NO_SPAN = (-1, -1)
-"""The span in a row without a word."""
+"""The span of a row without a word."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class PreparedData:
     def material(self, kind: str) -> list[Pcm]:
         """Recordings of other sources, each (samples,) int16, memory-mapped; of the kind noise, rooms or speech.
 
-        Raises DataError if they do not lie there as the manifest says.
+        Raises DataError if they are not there as the manifest says.
         """
         try:
             lengths = [excerpt.samples for excerpt in self.manifest.material[kind]]
@@ -90,9 +90,9 @@ class PreparedData:
         return rows
 
     def without(self, words: Collection[str]) -> PreparedData:
-        """The same data, but training hears none of `words`: those of its clips are of the split `left out`.
+        """The same data, but without `words` in training: these clips are put into the split `left out`.
 
-        Raises UsageError for keywords, and for words that training does not hear anyway.
+        Raises UsageError for keywords, and for words that are not in the training anyway.
         """
         splits = ("training", EXTRA)
         heard = {clip.word for clip in self.clips if clip.split in splits and clip.label == UNKNOWN}
@@ -156,7 +156,7 @@ def to_float(pcm: Pcm) -> Samples:
 
 
 def clips_digest(names: Iterable[str]) -> str:
-    """SHA-256 over a list of clips in order, one name a line, so that two evaluations can be told to be of the same."""
+    """SHA-256 over a list of clips in order, one name per line, to check that two evaluations used the same clips."""
     return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Prepared data as WebDataset tar shards, for data that is larger than memory or has to travel.
+"""Prepared data as WebDataset tar shards, for data that is larger than memory or has to be moved.
 
 Each sample is a `.wav` and a `.json` of one name, as WebDataset has it, so that its loaders read these shards; the
 samples of a split lie in its shards in a seeded random order. This project's own training reads recordings where they
@@ -28,10 +28,10 @@ WAV_HEADER = 44
 
 
 class ShardBank:
-    """The bank of prepared data, (clips, window) int16, read from shards when it is asked for.
+    """The bank of prepared data, (clips, window) int16, read from shards when it is needed.
 
-    Takes a row number or an array of them, as the array that it stands for. Raises DataError for a shard that is
-    missing or not as long as when it was written.
+    Takes a row number or an array of them, like an array. Raises DataError for a shard that is missing or not as long
+    as when it was written.
     """
 
     dtype = np.dtype(np.int16)

@@ -21,11 +21,11 @@ else:
     import tomli as tomllib
 
 SOURCES = Path(__file__).with_name("sources.toml")
-"""The file that the published networks were trained by."""
+"""The file with which the published networks were trained."""
 USES = ("keywords", "other words", "words", "noise", "rooms", "speech")
 """The task's own recordings; words of which keywords are left out; words of which keywords are taken as such."""
 RESTRICTIONS = ("-SA", "-NC", "-ND", "ShareAlike", "NonCommercial", "NoDerivatives")
-"""What in a licence keeps a recording from weights that are free for any use."""
+"""Parts of a licence that rule a recording out for weights that are free for any use."""
 COLUMNS = {"other words": {"word"}, "words": {"word"}, "rooms": {"label"}, "speech": {"label", "speaker"}}
 """What the manifest of a source for each use must say beside file and licence."""
 HELD_OUT = 0
@@ -45,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """All sources, and how the licences begin that weights may be trained on; none given: on any."""
+    """All sources, and the beginnings of the licences that weights may be trained on; if empty, any licence."""
 
     sources: tuple[Source, ...]
     licences: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class Recording:
 
 
 def read_sources(path: Path = SOURCES) -> Sources:
-    """The sources that a file names. Raises DataError if it is none, or names a use that there is not."""
+    """The sources that a file names. Raises DataError if it is not such a file, or names an unknown use."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         sources = tuple(Source(**entry) for entry in content.pop("source"))
@@ -157,7 +157,7 @@ def list_source(root: Path, source: Source, sources: Sources, words: Collection[
 
 
 def credits_csv(sources: Sources, found: Mapping[str, Sequence[Recording]], own: Mapping[str, int]) -> bytes:
-    """Whom to credit for weights trained on what `gather` found: source, licence, attribution, how many recordings."""
+    """Whom to credit for weights trained on what `gather` found: source, licence, attribution, number of recordings."""
     counts = Counter((r.source, r.licence, r.attribution) for recordings in found.values() for r in recordings)
     for source in sources.of_use("keywords"):
         counts.update({(source.name, licence, source.attribution): count for licence, count in own.items()})

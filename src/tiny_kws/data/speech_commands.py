@@ -70,7 +70,7 @@ SOURCE_LICENCE = "CC BY 4.0"
 
 
 def words_folder(source: Path) -> Path:
-    """The folder of the archive's name below `source` where that alone has the lists, else `source` itself."""
+    """The folder with the archive's name below `source` if only that one has the lists, else `source` itself."""
     below = source / WORDS_FOLDER
     return below if has_lists(below) and not has_lists(source) else source
 
@@ -97,9 +97,9 @@ def is_speech_commands(source: Path) -> bool:
 
 @dataclass(frozen=True)
 class Archive:
-    """The archive as it lies on a disk: the words of the task, all clips by split, and what is missing.
+    """The archive on disk: the words of the task, all clips by split, and what is missing.
 
-    `strange` counts the clips in folders of further words, which are none of the archive's.
+    `strange` counts the clips of words that are not in the archive.
     """
 
     words: tuple[str, ...]
@@ -109,7 +109,7 @@ class Archive:
 
 
 def read_archive(source: Path) -> Archive:
-    """What lies in the words' folder or the one above it. Raises DataError if the layout or the clips are not there."""
+    """Read the words' folder or the one above it. Raises DataError if the layout or the clips are not there."""
     folder = find_words_folder(source)
     recordings = list_recordings(folder)
     counts = {word: len(clips_in(path)) for word, path in word_folders(folder).items()}
@@ -144,7 +144,7 @@ def missing_clips(recordings: Recordings) -> Missing:
 
 
 def task_words(folder: Path) -> tuple[str, ...]:
-    """The ten words of the task where `folder`, or the one below it, has a folder of each; else none."""
+    """The ten words of the task if `folder`, or the one below it, has a folder for each; else none."""
     sources = (folder, folder / WORDS_FOLDER)
     return KEYWORDS if any(all((source / word).is_dir() for word in KEYWORDS) for source in sources) else ()
 

@@ -24,7 +24,7 @@ from ..words import SILENCE, UNKNOWN
 SPLITS = ("training", "validation", "testing")
 LISTED_SPLITS = ("validation", "testing")
 NEEDED = ("training", "validation")
-"""Splits that each word has to be in."""
+"""Splits in which every word must have clips."""
 SHARES = {"training": 0.8, "validation": 0.1, "testing": 0.1}
 """Shares of the speakers, or of the clips if the speakers are unknown, before every word has some in each split."""
 
@@ -39,7 +39,7 @@ BY_CLIPS = "clip by clip, because nothing says who speaks"
 
 @dataclass(frozen=True)
 class WordClip:
-    """A clip of a word. `file` is its path in the folder; `speaker` is empty where nothing tells who speaks."""
+    """A clip of a word. `file` is its path in the folder; `speaker` is empty if unknown."""
 
     word: str
     speaker: str
@@ -48,7 +48,7 @@ class WordClip:
 
 @dataclass(frozen=True)
 class Recordings:
-    """The clips of a folder by split, how they were divided, and what there is to say of them."""
+    """The clips of a folder by split, how they were divided, and remarks about them."""
 
     folder: Path
     splits: Mapping[str, Sequence[WordClip]]
@@ -62,7 +62,7 @@ class Recordings:
 
 
 def parse_words(text: str) -> tuple[str, ...]:
-    """The words of a list by commas, composed. Raises UsageError for none, for labels that are taken, and for twins.
+    """The words of a comma-separated list, composed. Raises UsageError for none, reserved labels and duplicates.
 
     >>> parse_words("computer, lumie\\u0300re")
     ('computer', 'lumière')
@@ -75,7 +75,7 @@ def parse_words(text: str) -> tuple[str, ...]:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Raise UsageError for words that name no folder, are labels of another meaning, or differ in case alone."""
+    """Raise UsageError for words that cannot be folder names, are reserved labels, or differ only in case."""
     for word in words:
         if word.casefold() in (SILENCE, UNKNOWN):
             raise UsageError(f"found the word {word!r}, which is a label for other sound; rename its folder")
@@ -92,12 +92,12 @@ def composed(text: str) -> str:
 
 
 def has_lists(folder: Path) -> bool:
-    """Whether both lists of the Speech Commands layout lie in a folder."""
+    """Whether a folder has both lists of the Speech Commands layout."""
     return all((folder / f"{split}_list.txt").is_file() for split in LISTED_SPLITS)
 
 
 def word_folders(folder: Path) -> dict[str, Path]:
-    """The folders of words below `folder`, by their words. Raises DataError if it is none, or two are of one word."""
+    """The folders of words below `folder`, by word. Raises DataError if there is no such folder, or two for a word."""
     try:
         found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))
     except OSError as error:
@@ -112,7 +112,7 @@ def word_folders(folder: Path) -> dict[str, Path]:
 
 
 def _twins(names: Iterable[str]) -> list[str]:
-    """The first names that are one but for case and form; none if there are none."""
+    """The first names that differ only in case and Unicode form, if any."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[composed(name).casefold()].append(name)
@@ -120,7 +120,7 @@ def _twins(names: Iterable[str]) -> list[str]:
 
 
 def clips_in(folder: Path) -> list[Path]:
-    """The sound files below a word's folder, sorted; hidden ones are none."""
+    """The sound files below a word's folder, sorted, without hidden files."""
     return sorted(path for path in folder.rglob("*") if is_sound_name(path.name) and path.is_file())
 
 
@@ -162,7 +162,7 @@ def list_recordings(folder: Path, words: Sequence[str] = (), speakers: Path | No
 
 
 def _check_one_word(folder: Path, clips: Sequence[WordClip], words: Sequence[str]) -> None:
-    """Raise DataError if one of `words` has a recording, byte for byte, that another word has too."""
+    """Raise DataError if a recording of one of `words` is identical to a recording of another word."""
     if not words:
         return
     sizes = {clip.file: (folder / clip.file).stat().st_size for clip in clips}
@@ -181,7 +181,7 @@ def _check_one_word(folder: Path, clips: Sequence[WordClip], words: Sequence[str
 
 
 def _different(word: str, files: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The files but those that hold the same bytes as one before, and what is to be said of these."""
+    """The files without duplicates of earlier ones, and a remark about the duplicates."""
     by_size = Counter(path.stat().st_size for path in files)
     kept: dict[bytes, Path] = {}
     for path in files:
@@ -193,7 +193,7 @@ def _different(word: str, files: Sequence[Path]) -> tuple[list[Path], list[str]]
 
 
 def speaker_of(file: str) -> str:
-    """The speaker that a file's name tells, or nothing.
+    """The speaker in a file's name, or nothing.
 
     >>> speaker_of("yes/0a7c2a8d_nohash_0.wav"), speaker_of("yes/take 1.wav")
     ('0a7c2a8d', '')
@@ -288,7 +288,7 @@ def _by_hash(folder: Path, clips: list[WordClip], words: Sequence[str], notes: l
 
 
 def split_by_hash(group: str) -> str:
-    """The split that a speaker or a file falls in by its name alone, in the shares of SHARES.
+    """The split of a speaker or a file, by its name alone, in the proportions of SHARES.
 
     >>> [split_by_hash(name) for name in ("anna", "ben", "zoe")]
     ['training', 'training', 'training']
@@ -302,7 +302,7 @@ def split_by_hash(group: str) -> str:
 
 
 def _move_groups(groups: Mapping[str, Sequence[WordClip]], split_of: dict[str, str]) -> None:
-    """Move groups until each word is in training and in validation, or no move of a group brings that nearer."""
+    """Move groups until each word is in training and in validation, or no move improves that."""
     words_of = {group: {clip.word for clip in members} for group, members in groups.items()}
     groups_of: dict[str, list[str]] = defaultdict(list)
     for group in sorted(groups, key=lambda group: hashlib.sha256(composed(group).encode()).digest()):
@@ -311,7 +311,7 @@ def _move_groups(groups: Mapping[str, Sequence[WordClip]], split_of: dict[str, s
     heard = Counter((word, split_of[group]) for group, words in words_of.items() for word in words)
 
     def gain(group: str, to: str) -> int:
-        """How many more words are then where they have to be, or fewer."""
+        """By how much a move changes the number of words that are in every split they must be in."""
         left, words = split_of[group], words_of[group]
         lost = sum(heard[word, left] == 1 for word in words) if left in NEEDED else 0
         return sum(heard[word, to] == 0 for word in words) - lost

@@ -1,1 +1,1 @@
-"""Measurement: what a model gets right on clips, with intervals, and figures of it."""
+"""Measurement: how often a model is right on clips and in streams, with intervals, tables and figures."""

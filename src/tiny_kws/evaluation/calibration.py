@@ -1,4 +1,4 @@
-"""Thresholds for someone's own room: moved from the model's only as far as the room and spoken examples give reason.
+"""Thresholds for your own room: moved from the model's only as far as the room and spoken examples justify.
 
 Ten minutes in which nothing was reported still allow 22 false alarms per hour (the exact Poisson interval), so a room
 alone never shows that a threshold may be lowered. A label keeps the model's threshold unless it fired in the room, or
@@ -37,17 +37,17 @@ from .streams import (
 )
 
 MIN_EXAMPLES = 3
-"""The fewest examples of a label for its threshold to follow them."""
+"""The fewest examples of a label that can move its threshold."""
 
 LARGEST_STEP = 1.0
-"""How far, in logit, examples may lower a threshold: on development streams so far down false alarms doubled."""
+"""How far, in logit, examples may lower a threshold; on development streams, false alarms doubled at this distance."""
 
 RULE = RULES["tiny-kws"]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A label's threshold, and why it is so."""
+    """A label's threshold, and the reason for it."""
 
     threshold: float
     reason: str
@@ -55,7 +55,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What room and examples say of one label; `thresholds` (n,) rise and hold the model's own, `start`."""
+    """What room and examples say about one label; `thresholds` (n,) rise and include the model's own, `start`."""
 
     thresholds: Sequence[float]
     room_alarms: Sequence[int]
@@ -67,7 +67,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class LabelExpectation:
-    """A label's threshold beside the model's, why it is so, and how many of its examples are missed."""
+    """A label's threshold and the model's, the reason, and how many of its examples are missed."""
 
     threshold: float
     model_threshold: float
@@ -97,9 +97,9 @@ class Expectation:
 def read_examples(
     path: Path, model: StreamModel | Classifier, config: DetectorConfig, on_error: Callable[[KwsError], None]
 ) -> list[Posteriors]:
-    """Spoken examples, each file run from its start: a folder LABEL/*.wav with a word a file, or a JSON-lines manifest.
+    """Spoken examples, each file run from its start: a folder LABEL/*.wav, one word per file, or a JSON-lines manifest.
 
-    Examples of words that `config` does not listen for are passed over. `on_error` is told of files and folders that
+    Examples of words that `config` does not listen for are skipped. `on_error` is called for files and folders that
     cannot be used. Raises DataError if there are none at all.
     """
     if path.is_dir():
@@ -153,7 +153,7 @@ def calibrate(
     config: DetectorConfig,
     rate_per_hour: float = 1.0,
 ) -> tuple[DetectorConfig, Expectation]:
-    """Settings with a threshold for each word that is listened for, and what to expect of them.
+    """Settings with a threshold for each word that is listened for, and the error rates to expect.
 
     `room` holds no keywords; `config` is what the model carries, with the words that count.
     Raises DataError without any sound of the room.
@@ -251,7 +251,7 @@ def _with_thresholds(config: DetectorConfig, choices: dict[str, Choice]) -> Dete
 def _left_out_misses(
     evidence: dict[str, Evidence], settings: DetectorConfig, examples: Sequence[Posteriors], allowed: float
 ) -> dict[str, list[bool]]:
-    """Whether each example is missed when its label's threshold is chosen from the others."""
+    """For each example, whether it is missed if its label's threshold is chosen on the others."""
     missed: dict[str, list[bool]] = {label: [] for label in evidence}
     for one in examples:
         words = [word for word in one.recording.words if word.label in evidence]

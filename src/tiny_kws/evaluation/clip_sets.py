@@ -1,4 +1,4 @@
-"""Clips to measure on: a split of prepared data, a folder of test clips."""
+"""Clips to measure on: a split of prepared data, or a folder of test clips."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def split_clips(data: PreparedData, split: str) -> ClipSet:
 
 
 def _name_of(data: PreparedData) -> str:
-    """What the recordings are called: Speech Commands, or their folder."""
+    """The name of the recordings: Speech Commands, or their folder's."""
     manifest = data.manifest
     return "Speech Commands v0.02" if manifest.source == SOURCE else manifest.folder
 
 
 def folder_clips(folder: Path, labels: Collection[str], window: int) -> tuple[ClipSet, list[str]]:
-    """A folder laid out as the official test archive, to measure on, and what is to be said of unreadable clips in it.
+    """A folder laid out as the official test archive, to measure on, and remarks about unreadable clips in it.
 
-    Of a clip longer than `window` samples the loudest part counts, for every model the same. Raises DataError if
-    a label has no clips, or none can be read.
+    If a clip is longer than `window` samples, its loudest part counts, the same for every model. Raises DataError if a
+    label has no clips, or none can be read.
     """
     windows: list[Samples] = []
     found, names, unreadable = [], [], []
@@ -62,7 +62,7 @@ def folder_clips(folder: Path, labels: Collection[str], window: int) -> tuple[Cl
 
 
 def _name_of_test(folder: Path, n_clips: int) -> str:
-    """What test clips are called: the official set only if there are as many, or else how many of it there are."""
+    """The name of test clips: the official set only if they are complete, or else how many of them there are."""
     if n_clips == OFFICIAL_TEST_CLIPS:
         return "the official test set"
     if folder.name == TEST_FOLDER:

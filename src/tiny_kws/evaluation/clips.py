@@ -78,7 +78,7 @@ class ClipSet:
 def evaluate(
     predictor: Predictor, clips: ClipSet, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> ClipMetrics:
-    """All figures of `predictor` on `clips`, but for its latency.
+    """All figures of `predictor` on `clips`, except its latency.
 
     Raises ModelError if the clips have labels that the model does not know, or another length.
     """
@@ -100,7 +100,7 @@ def check_clips(predictor: Predictor, clips: ClipSet) -> None:
 
 
 def metrics_of(predictor: Predictor, clips: ClipSet, probabilities: Array) -> ClipMetrics:
-    """All figures of `predictor` from its `probabilities` (clips, labels) on `clips`, but for its latency."""
+    """All figures of `predictor` from its `probabilities` (clips, labels) on `clips`, except its latency."""
     targets = np.array([predictor.labels.index(label) for label in clips.labels])
     answers = [predictor.labels[i] for i in probabilities.argmax(1)]
     return ClipMetrics(
@@ -148,7 +148,7 @@ def measure(probabilities: Array, targets: Array, labels: Sequence[str]) -> Clip
 
 
 def recall_of_unknown(answers: Sequence[str], clips: ClipSet, left_out: Sequence[str] = ()) -> UnknownRecall | None:
-    """How much of `unknown` is recognised as such, by word; words in `left_out`, which no training heard, also apart.
+    """How much of `unknown` is recognised as such, by word, and apart for `left_out`, the words not trained on.
 
     `answers` has a label for each clip. None if the clips' words are not known, or none is unknown.
     """
@@ -247,7 +247,7 @@ def processor_name() -> str:
 
 
 def batched(rows: Iterable[Array], size: int = BATCH_CLIPS) -> Iterator[Array]:
-    """Stack single clips (samples,) to batches (up to `size`, samples)."""
+    """Stack single clips (samples,) into batches (up to `size`, samples)."""
     held: list[Array] = []
     for row in rows:
         held.append(row)
@@ -282,5 +282,5 @@ def _macro_f1_interval(confusion: Array) -> Interval:
 
 
 def rounded(value: float) -> float:
-    """As figures stand in files."""
+    """Round a figure for a file."""
     return round(float(value), 6)

@@ -1,4 +1,4 @@
-"""Two models clip by clip: what each evaluation heard, kept in a file, and whether chance explains the difference."""
+"""Compares two models clip by clip: keeps their answers in files, and tests whether chance explains the difference."""
 
 from __future__ import annotations
 
@@ -82,8 +82,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The names of two models, and what came of each condition. Of several conditions some have a p of under 0.05 by
-    chance: each is a test of its own."""
+    """The names of two models, and the comparison in each condition.
+
+    Each condition is a test of its own, so among several some have a p below 0.05 by chance.
+    """
 
     a: str
     b: str
@@ -91,7 +93,7 @@ class Comparison:
 
 
 def compare(a: Path, b: Path) -> Comparison:
-    """Two evaluations' folders against each other, condition by condition.
+    """Compare the folders of two evaluations, condition by condition.
 
     Raises DataError if a folder holds no evaluation, or they are not of the same clips under the same conditions.
     """
@@ -120,7 +122,7 @@ def _pair(a: Sequence[Prediction], b: Sequence[Prediction]) -> Pair:
 def mcnemar(only_a: int, only_b: int) -> float:
     """Two-sided p of McNemar's exact test (McNemar 1947) from the clips that one model alone has right.
 
-    If both were as good, each such clip would fall to either by the toss of a coin: a binomial test with 1/2.
+    If both were equally good, a coin toss would decide which has such a clip right: a binomial test with 1/2.
 
     >>> mcnemar(1, 6), mcnemar(3, 3)
     (0.125, 1.0)
@@ -146,7 +148,7 @@ class _Draws:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What of an evaluation's metrics tells whether another is like it."""
+    """The parts of an evaluation's metrics that must be equal for a comparison."""
 
     model: _Model
     data: ClipFacts

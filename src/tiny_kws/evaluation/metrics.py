@@ -1,4 +1,4 @@
-"""What was measured, as `metrics.json` holds it: of a model on clips, and in streams of sound."""
+"""The content of `metrics.json`: what was measured of a model on clips and in streams."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ClipFacts:
 
 @dataclass(frozen=True)
 class LabelScores:
-    """Scores of one label; `support` is the number of its clips."""
+    """The scores of one label; `support` is the number of its clips."""
 
     precision: float
     recall: float
@@ -105,7 +105,7 @@ class Robustness:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Those of a detector."""
+    """The thresholds of a detector."""
 
     threshold: float
     thresholds: dict[str, float]
@@ -122,7 +122,7 @@ class CalledShare:
 
 @dataclass(frozen=True)
 class CalledKeywords:
-    """What of sound without keywords was called one; `groups` are speakers, or sources of noise."""
+    """How much sound without keywords was taken for one; `groups` are speakers, or sources of noise."""
 
     recordings: int
     too_short: int
@@ -134,7 +134,7 @@ class CalledKeywords:
 
 @dataclass(frozen=True)
 class KeywordFree:
-    """Sound without keywords, as far as there was any."""
+    """Sound without keywords, if there was any."""
 
     speech: CalledKeywords | None = None
     noise: CalledKeywords | None = None
@@ -183,7 +183,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class AudioFacts:
-    """What figures rest on: recordings, hours of speech and of noise, keywords, speakers of keywords."""
+    """What the figures are based on: recordings, hours of speech and of noise, keywords, their speakers."""
 
     recordings: int
     hours: float
@@ -195,7 +195,7 @@ class AudioFacts:
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """How many false alarms came, and how many an hour; None of no sound."""
+    """The number of false alarms, and the rate per hour; None without sound."""
 
     false_alarms: int
     false_alarms_per_hour: float | None
@@ -326,7 +326,7 @@ class StreamScores:
 
 @dataclass(frozen=True)
 class Artefact:
-    """Which artefact was measured.
+    """The artefact that was measured.
 
     `measured_sha256` is of the file that was measured, where `sha256` is of one written later that answers the same.
     """

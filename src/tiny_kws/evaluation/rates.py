@@ -38,10 +38,10 @@ Array = npt.NDArray[Any]
 
 RATES_PER_HOUR = (0.1, 0.5, 1.0, 2.0, 10.0)
 REPORTED_RATE = 1.0
-"""The false alarms per hour at which labels, confusions and latency are told apart."""
+"""The rate of false alarms per hour at which labels, confusions and latency are reported."""
 
 MOST_PER_HOUR = 1000.0
-"""False alarms an hour beyond which the curve is not followed."""
+"""The false alarms per hour beyond which the curve ends."""
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -49,7 +49,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class _Ways:
-    """How thresholds are chosen: for each way the recordings to choose on, and those to count on.
+    """How thresholds are chosen: for each way, the recordings to choose on and those to count on.
 
     `in_sample` says that these are the same.
     """
@@ -97,7 +97,7 @@ def evaluate_streams(
 
 
 def audio_facts(heard: Sequence[Posteriors]) -> AudioFacts:
-    """What the figures rest on: recordings, hours of speech and of noise, keywords, speakers of keywords."""
+    """What the figures are based on: recordings, hours of speech and of noise, keywords, their speakers."""
     speech_s = sum(one.recording.speech_s for one in heard)
     total_s = sum(one.seconds for one in heard)
     words = [word for one in heard for word in one.recording.words]
@@ -239,7 +239,7 @@ def count(scores: Sequence[Score], heard: Sequence[Posteriors]) -> Counts:
 
 
 def false_alarms(count: int, hours: float) -> FalseAlarms:
-    """So many false alarms in so many hours, as a rate with its interval."""
+    """The rate of this many false alarms in this many hours, with its interval."""
     if hours <= 0:
         return FalseAlarms(count, None, None)
     low, high = poisson_interval(count)
@@ -251,7 +251,7 @@ def _hours(heard: Sequence[Posteriors]) -> float:
 
 
 def _chosen(points: Sequence[Point], heard: Sequence[Posteriors], ways: _Ways, rate: float) -> list[Point | None]:
-    """The point that each way chooses; None where no threshold gives the rate."""
+    """The point that each way chooses; None if no threshold gives the rate."""
     chosen: list[Point | None] = []
     for choosing, _ in ways.pairs:
         alarms = [sum(len(point.scores[i].false_alarms) for i in choosing) for point in points]
@@ -326,7 +326,7 @@ def _confusions(scores: Sequence[Score]) -> tuple[Confusion, ...]:
 
 
 def _is_in_speech(event: Detection, stretches: Sequence[Stretch], rule: Rule) -> bool:
-    """Whether an event lies where speech could have brought it about."""
+    """Whether speech could have caused an event, by its time."""
     return any(s.label != SILENCE and s.start_s <= event.end_s <= s.end_s + rule.after_s for s in stretches)
 
 

@@ -1,4 +1,4 @@
-"""Clips in noise and in rooms, and sound without keywords: what a model makes of what it was not trained on.
+"""Measures a model on clips in noise and in rooms, and on sound without keywords, none of which it was trained on.
 
 Every clip has its noise, the place in it and its room by the SHA-256 of a seed and the clip's name alone, so that all
 models hear the same and can be compared clip by clip.
@@ -33,10 +33,10 @@ Thing = TypeVar("Thing")
 
 CLEAN, ROOM = "clean", "room"
 HELD_OUT = 0
-"""The third of noises, rooms and speakers that no training uses, see `held_out.part_of`."""
+"""The third of noises, rooms and speakers that is not used for training, see `held_out.part_of`."""
 
 TYPICAL_WORD_DB = -21.0
-"""Active level of the median word of the validation split, dB of full scale: what noise in clips of silence goes by."""
+"""Active level of the median word of the validation split, dB of full scale; sets the noise in clips of silence."""
 
 LEAST_DB = -12.0  # of a noise under a word, below its mean: gaps are not made loud
 SOUNDING_DB = 60.0  # a noise begins and ends where it is at most so far below its loudest
@@ -45,7 +45,7 @@ THRESHOLDS = (0.5, 0.8, 0.9)
 
 
 class Noise:
-    """A noise to lay under clips of `window` samples: (samples,), with nothing but sound at its ends."""
+    """A noise to mix under clips of `window` samples: (samples,), without silence at its ends."""
 
     def __init__(self, audio: Samples, window: int = CLIP_SAMPLES) -> None:
         if len(audio) < window:
@@ -83,9 +83,9 @@ class Surroundings:
 def list_material(
     noise: Path | None, rooms: Path | None, speech: Path | None, labels: Sequence[str], held_out: bool
 ) -> Material:
-    """What there is to measure in: noises, room responses, and sentences without the keywords of `labels`.
+    """The material to measure in: noises, room responses, and sentences without the keywords of `labels`.
 
-    With `held_out` only the third of each that no training uses. Raises DataError if a folder holds none of it.
+    With `held_out`, only the third of each that is not used for training. Raises DataError if a folder has none of it.
     """
     part = HELD_OUT if held_out else None
     keywords = [label for label in labels if is_word(label)]
@@ -113,7 +113,7 @@ def _read(
     kind_of: Callable[[Sound], str],
     made_of: Callable[[Samples], Thing | None],
 ) -> tuple[dict[str, list[Thing]], str]:
-    """What is made of sounds, by kind, and a sum over it; empty if there are no sounds."""
+    """What is made of sounds, by kind, and a checksum over it; empty if there are no sounds."""
     found: dict[str, list[Thing]] = {}
     digest = hashlib.sha256()
     for sound in sounds:
@@ -143,7 +143,7 @@ def _response(audio: Samples) -> Samples | None:
 def drawn(things: Mapping[str, Sequence[Thing]], name: str, seed: int) -> tuple[str, int, float]:
     """Kind, number among those of that kind, and a place from 0 to under 1 for the clip `name`.
 
-    Kinds are drawn alike, then the things of a kind.
+    All kinds are equally likely, and then all things of a kind.
 
     >>> drawn({"rain": [1, 2], "wind": [3]}, "yes/0a7c2a8d_nohash_0.wav", 0)[:2]
     ('wind', 0)
@@ -158,8 +158,8 @@ def drawn(things: Mapping[str, Sequence[Thing]], name: str, seed: int) -> tuple[
 def in_noise(clips: ClipSet, noises: Mapping[str, Sequence[Noise]], snr_db: float, seed: int) -> ClipSet:
     """The same clips, each with its noise at an SNR: active level of the clip to mean noise while the word is said.
 
-    Where no word is found the noise is measured over the whole clip. Clips of silence get it at the level it would have
-    under a typical word. What a clip holds of noise itself does not count. The sum is clipped to [-1, 1].
+    If no word is found, the noise is measured over the whole clip. Clips of silence get noise at the level that it
+    would have under a typical word. Noise in the clip itself does not count. The sum is clipped to [-1, 1].
     """
 
     def batches() -> Iterator[Array]:
@@ -257,14 +257,14 @@ def _by_kind(things: Mapping[str, Sequence[Thing]], names: Sequence[str], seed: 
 
 
 def _counting(progress: Progress, before: int, total: int) -> Progress:
-    """The progress of a part of a job, `before` of whose `total` is done."""
+    """Reports the progress of a part of a job, of which `before` of `total` is done already."""
     return lambda done, _: progress(before + done, total)
 
 
 def evaluate_keyword_free(
     predictor: Predictor, material: Material, progress: Progress = lambda done, total: None
 ) -> KeywordFree:
-    """What of the `speech` and the `noise` of `material` is called a keyword, as `called_keywords`."""
+    """How much of the `speech` and the `noise` of `material` is taken for a keyword, as in `called_keywords`."""
     speech, noises = material.speech, material.noises
     total = len(speech) + len(noises)
     after_speech = _counting(progress, len(speech), total)
@@ -276,7 +276,7 @@ def evaluate_keyword_free(
 
 @dataclass(frozen=True)
 class _Windows:
-    """The windows of a recording of `group`: how many, and how many of them are called a keyword, by limit."""
+    """The windows of a recording of `group`: how many, and how many of them are taken for a keyword, by limit."""
 
     group: str
     count: int
@@ -286,7 +286,7 @@ class _Windows:
 def called_keywords(
     predictor: Predictor, material: Material, sounds: Sequence[Sound], progress: Progress = lambda done, total: None
 ) -> CalledKeywords:
-    """How many windows of sound without keywords, one every 100 ms, are called a keyword.
+    """How many windows of sound without keywords, one every 100 ms, are taken for a keyword.
 
     A window, as long as the model's clips, counts at a threshold if its likeliest label is a keyword of a probability
     above it; `detector` is what the model carries for listening. Windows lie within a recording whole, shorter ones are

@@ -1,4 +1,4 @@
-"""Speed: what an answer costs, of several models in one run, their turns interleaved so that noise meets all alike."""
+"""Speed: what an answer costs, for several models that take turns, so that disturbances affect all alike."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ REPEATS = 200
 BATCH_CLIPS = 32
 STREAM_SECONDS = 4
 WINDOW_STEP_S = 0.1
-"""How often a window is classified where a network does not stream."""
+"""How often a window is classified if a network does not stream."""
 
 PLAIN_PYTORCH = "plain PyTorch"
-"""The contender that the others are held against."""
+"""The contender that the others are compared with."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What a model costs; None where it was not measured or does not apply."""
+    """What a model costs; None if it was not measured or does not apply."""
 
     name: str
     file_bytes: int | None = None
@@ -50,7 +50,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Turns:
-    """How often each was timed."""
+    """The number of times that each was timed."""
 
     clip: int
     batch: int
@@ -59,7 +59,7 @@ class Turns:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What several models cost on one processor."""
+    """What several models cost on the same processor."""
 
     processor: str
     threads: int
@@ -71,7 +71,7 @@ class Benchmark:
 class Contender:
     """Something to be timed. `clip` classifies audio (batch, window), `stream` goes through audio (samples,).
 
-    `known` is what is known of it before.
+    `known` is what is already known about it.
     """
 
     known: Timing
@@ -100,7 +100,7 @@ def artefact_contender(path: Path) -> Contender:
 
 
 def sliding(clip: Callable[[Array], Any], window: int = CLIP_SAMPLES) -> Callable[[Array], None]:
-    """A stream out of a clip classifier: the last `window` samples, every WINDOW_STEP_S."""
+    """A stream from a clip classifier: the last `window` samples, every WINDOW_STEP_S."""
     step = round(WINDOW_STEP_S * SAMPLE_RATE)
 
     def run(audio: Array) -> None:

@@ -1,4 +1,4 @@
-"""Events in long recordings against the words that are in them: manifest, posteriors, scores, sweep of thresholds."""
+"""Compares events in long recordings with the words in them: manifest, posteriors, scores, sweep of thresholds."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ class Recording:
 
 @dataclass(frozen=True)
 class Posteriors:
-    """What a model made of a recording of `seconds`: probabilities (rows, labels), one row every `hop_s`.
+    """A model's answers for a recording of `seconds`: probabilities (rows, labels), one row every `hop_s`.
 
     The rows go on over the silence that a detector hears after the end. `cpu_s` is what model and decoder took,
-    `window_s` the sound that a row rests on.
+    `window_s` the sound that a row is based on.
     """
 
     recording: Recording
@@ -208,8 +208,8 @@ def posteriors_of(
 ) -> list[Posteriors]:
     """Run a model over recordings, each streamed from its start; of `config` only `hop_ms` changes the result.
 
-    `on_error` is told of recordings that cannot be read or are shorter than their labels, which are then left out;
-    without it they raise (AudioError, DataError).
+    `on_error` is called for recordings that cannot be read or are shorter than their labels, which are then left out;
+    without it, an AudioError or DataError is raised.
     """
     detector = Detector(model, config)
     heard = []

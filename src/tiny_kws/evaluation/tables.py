@@ -127,7 +127,7 @@ def _kind_row(kind: str, row: Sequence[Accuracy]) -> tuple[str, ...]:
 
 
 def windows_table(found: KeywordFree) -> list[Block]:
-    """How many windows without keywords are called one, by threshold."""
+    """How many windows without keywords are taken for one, by threshold."""
     rows: list[tuple[str, ...]] = []
     if found.speech:
         rows += _window_rows("speech without keywords", "speakers", found.speech)
@@ -152,7 +152,7 @@ def by_accuracy(by_noise: Mapping[str, Mapping[str, Accuracy]]) -> list[tuple[st
 
 
 def condition_name(name: str) -> str:
-    """How a condition is called in tables and figures."""
+    """The name of a condition in tables and figures."""
     if name.startswith("snr"):
         return f"{name.removeprefix('snr')} dB"
     return {"room": "in rooms"}.get(name, name)
@@ -171,7 +171,7 @@ def comparison_table(comparison: Comparison) -> list[Block]:
 
 
 def streams_table(metrics: StreamMetrics) -> list[Block]:
-    """An evaluation in streams: what it rests on, misses by rate of false alarms, and a table by label."""
+    """An evaluation in streams: what it is based on, misses by rate of false alarms, and a table by label."""
     scores = metrics.scores
     facts, held_out = scores.audio, scores.held_out
     blocks: list[Block] = [

@@ -43,7 +43,7 @@ class Peaks:
         return self._bins[: -(-self._n_rows // self.width)]
 
     def add(self, rows: npt.NDArray[np.floating]) -> None:
-        """Go on with `rows`, (n, columns)."""
+        """Add `rows`, (n, columns)."""
         if len(rows) == 0:
             return
         while (self._n_rows + len(rows) - 1) // self.width >= 2 * PLOT_BINS:
@@ -67,7 +67,7 @@ class DetectionPlot:
         self._duration_s = 0.0
 
     def add(self, block: npt.NDArray[np.float32], averages: npt.NDArray[np.float64]) -> None:
-        """Go on with a block of sound, (samples,) at 16 kHz, and the smoothed probabilities (hops, words) over it."""
+        """Add a block of sound, (samples,) at 16 kHz, and the smoothed probabilities (hops, words) over it."""
         self._wave.add(np.stack([block, -block], 1))
         self._averages.add(averages)
         self._duration_s += len(block) / SAMPLE_RATE

@@ -1,1 +1,1 @@
-"""Checkpoint to artefact: what a network is, written in the formats that run it. Needs torch."""
+"""Turns a checkpoint into an artefact: writes a network in the formats that run it. Needs torch."""

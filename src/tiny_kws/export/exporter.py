@@ -1,4 +1,4 @@
-"""Checkpoint to artefact: build it, compare its answers with the checkpoint's, and write it if they agree."""
+"""Turns a checkpoint into an artefact: builds it, compares the answers of both, and writes it if they agree."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from ..training.networks import CausalCNN, count_macs, count_parameters
 from .onnx_models import clip_graph, quantized, stream_graph
 
 TOLERANCE = 1e-4
-"""Largest difference of a probability, artefact against checkpoint, that a float32 export may show."""
+"""The largest difference of a probability between checkpoint and artefact that is allowed for a float32 export."""
 INT8_TOLERANCE = 0.003
-"""Largest loss of accuracy against the checkpoint that an int8 export may show."""
+"""The largest loss of accuracy against the checkpoint that is allowed for an int8 export."""
 CALIBRATION_CLIPS = 512
 SYNTHETIC_CLIPS = 64
 Array = npt.NDArray[Any]
@@ -37,7 +37,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Parity:
-    """Artefact against checkpoint on the same clips; what needs their labels is None where they have none."""
+    """An artefact and its checkpoint on the same clips; figures that need labels are None without labels."""
 
     clips: str
     n_clips: int
@@ -53,14 +53,14 @@ class Parity:
 
     @property
     def loss(self) -> float:
-        """Accuracy lost against the checkpoint; 0 where it is not known."""
+        """Accuracy lost against the checkpoint; 0 if unknown."""
         if self.validation is None or self.checkpoint_accuracy is None:
             return 0.0
         return self.checkpoint_accuracy - self.validation.accuracy
 
 
 class Exporter:
-    """Writes artefacts of one checkpoint, each only if it answers as the checkpoint does.
+    """Writes artefacts of one checkpoint, each only if its answers agree with the checkpoint's.
 
     They are compared on `clips`, whose accuracy goes into the metadata, or on seeded synthetic sound if there are none.
     `licence` is the weights', `detector` holds the settings for listening that the artefacts are to carry.
@@ -111,8 +111,8 @@ class Exporter:
     def int8(self, out: Path, calibration: Array) -> Parity:
         """The clip artefact with the network in int8, per channel, calibrated on audio (clips, window).
 
-        The front end stays in float, its mel filters stored in half precision. What it may lose is accuracy,
-        INT8_TOLERANCE of it, or KwsError is raised; without clips nothing can be said of that (UsageError).
+        The front end stays in float, its mel filters stored in half precision. Raises KwsError if it loses more
+        accuracy than INT8_TOLERANCE, and UsageError without clips, because then the loss cannot be measured.
         """
         if self.clips is None:
             raise UsageError("int8 needs recordings to calibrate and to measure on; give --data PREPARED")
@@ -134,7 +134,7 @@ class Exporter:
         return Parity(name, len(found), difference, reference.accuracy, validation)
 
     def metadata(self, out: Path, parity: Parity, **of_its_kind: Any) -> Metadata:
-        """What the artefact at `out` says of itself; `of_its_kind` are fields of Metadata that its kind sets."""
+        """The metadata of the artefact at `out`; `of_its_kind` are fields of Metadata that its kind sets."""
         measured = {"licence": self.licence, "detector": self.detector, "validation": parity.validation}
         return describe(self.checkpoint, base_name(out), **measured, **of_its_kind)
 
@@ -172,7 +172,7 @@ def check_window(checkpoint: Checkpoint, audio: Array) -> None:
 
 
 def require_closeness(parity: Parity, out: Path) -> None:
-    """Raise KwsError if a float32 artefact is not to be written, for its answers are not the checkpoint's."""
+    """Raise KwsError if the answers of a float32 artefact differ too much from the checkpoint's."""
     if not parity.largest_difference <= TOLERANCE:
         raise KwsError(
             f"{out}: not written, because its probabilities differ from the checkpoint's by "
@@ -182,7 +182,7 @@ def require_closeness(parity: Parity, out: Path) -> None:
 
 
 def require_accuracy(parity: Parity, out: Path) -> None:
-    """Raise KwsError if an artefact is not to be written, for it is less accurate than the checkpoint."""
+    """Raise KwsError if an artefact is too much less accurate than the checkpoint."""
     if not parity.loss <= INT8_TOLERANCE:
         raise KwsError(
             f"{out}: not written, because it loses {100 * parity.loss:.2f} points of accuracy on {parity.clips}, "
@@ -226,7 +226,7 @@ def _answers_of_clips(model: onnx.ModelProto, audio: Array, out: Path) -> Array:
 
 
 def _answers_of_streams(artefact: bytes, audio: Array, name: str) -> Array:
-    """The probabilities (clips, hops, classes) of a stream artefact, run as a user runs it."""
+    """The probabilities (clips, hops, classes) of a stream artefact, run the way a user runs it."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / name
         write_bytes(path, artefact)
@@ -239,7 +239,7 @@ def _answers_of_streams(artefact: bytes, audio: Array, name: str) -> Array:
 
 
 def _validation(clips: ClipSet, probabilities: Array, labels: tuple[str, ...]) -> Validation:
-    """How probabilities (clips, classes) or (clips, hops, classes), of which the last hop counts, fit the labels."""
+    """The accuracy of probabilities (clips, classes), or (clips, hops, classes), of which the last hop counts."""
     last = probabilities if probabilities.ndim == 2 else probabilities[:, -1]
     scores = measure(last, np.array([labels.index(label) for label in clips.labels]), labels)
     return Validation(

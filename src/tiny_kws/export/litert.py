@@ -66,8 +66,8 @@ class _FromFeatures(nn.Module):
 def export_litert(exporter: Exporter, out: Path, calibration: Array) -> Iterator[tuple[Path, Parity]]:
     """Write NAME.tflite in float32, NAME.int8.tflite, int8 from input to output, and NAME.h, its bytes as a C array.
 
-    `out` is NAME.tflite. Int8 ranges are taken from audio (clips, window). Gives each model that is written.
-    Raises KwsError if a model parts from the checkpoint by more than it may, UsageError for audio of another length.
+    `out` is NAME.tflite. Int8 ranges are taken from audio (clips, window). Gives each model that is written. Raises
+    KwsError if a model differs too much from the checkpoint, UsageError for audio of another length.
     """
     checkpoint = exporter.checkpoint
     check_window(checkpoint, calibration)
@@ -124,14 +124,14 @@ def with_metadata(model: bytes, properties: dict[str, Any]) -> bytes:
 
 
 def require_litert() -> None:
-    """Raise ModuleNotFoundError if what this room needs is not installed."""
+    """Raise ModuleNotFoundError if a package that this needs is not installed."""
     for name in ("litert_torch", "ai_edge_quantizer", "ai_edge_litert"):
         if find_spec(name) is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def read_metadata(path: Path) -> Metadata:
-    """What a LiteRT model of ours says of itself. Raises ModelError if it is not ours."""
+    """The metadata of a LiteRT model of ours. Raises ModelError if it is not ours."""
     try:
         properties = read_properties(path.read_bytes())
     except (OSError, ValueError, TypeError, AttributeError, struct.error) as error:
@@ -142,7 +142,7 @@ def read_metadata(path: Path) -> Metadata:
 
 
 def read_properties(model: bytes) -> dict[str, Any]:
-    """What `with_metadata` put into a model; empty if it did not."""
+    """The metadata that `with_metadata` put into a model; empty if there is none."""
     from ai_edge_litert.tools import flatbuffer_utils as flat  # noqa: PLC0415
 
     parsed = flat.read_model_from_bytearray(bytearray(model))
@@ -277,7 +277,7 @@ def _interpreter(model: bytes) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The converter's reports of itself, in Python and below it, are of no use to its user."""
+    """Silence the converter, whose reports, in Python and below it, are of no use to the user."""
     saved = [os.dup(1), os.dup(2)]
     level = logging.root.level
     try:

@@ -1,4 +1,4 @@
-"""From a torch network to an ONNX graph: a small emitter, so that the artefact holds few and plain operators.
+"""Turns a torch network into an ONNX graph: a small emitter, so that the artefact has few and simple operators.
 
 The front end's Fourier transform of N = p * q samples is done in two small matrix products (Cooley and Tukey 1965):
 with n = q a + b and k = k1 + p k2, the kernel W_N^(nk) is W_p^(a k1) * W_N^(b k1) * W_q^(b k2). The first two factors
@@ -26,7 +26,7 @@ from ..training.features import mel_filterbank
 OPSET = 20
 IR_VERSION = 9
 BATCH = "batch"
-"""Name of the axis of clips, or of streams that go on together."""
+"""Name of the axis of clips, or of streams that run together."""
 FRONT_END = "front_end"
 """Names of the front end's nodes begin with this, so that quantisation can leave them in float."""
 Array = npt.NDArray[Any]
@@ -205,7 +205,7 @@ class StreamPast:
         return joined  # type: ignore[no-any-return]
 
     def finish(self) -> None:
-        """Put the next states together."""
+        """Compose the next states."""
         assert self._asked == len(self.plan)
         axes = {reach.state: reach.axis for reach in self.plan}
         for state, members in self._members.items():

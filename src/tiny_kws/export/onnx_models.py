@@ -35,7 +35,7 @@ from .onnx_graph import (
 MAX_STATE_BYTES = 2**17
 """The most state that a stream may carry: twice that of `base` with a window of a second."""
 HALVED_FROM = 1000
-"""Numbers of a weight from which on a trunk stores it in float16."""
+"""The size from which on a trunk stores a weight in float16."""
 Array = npt.NDArray[Any]
 
 
@@ -70,7 +70,7 @@ def clip_graph(checkpoint: Checkpoint, half_filters: bool = False) -> onnx.Model
 
 
 def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
-    """The same over a chunk of `hop` samples of each of a batch of streams, and the states the chunks before it left.
+    """The same for one step: a chunk of `hop` samples for each of a batch of streams, and the states before it.
 
     Raises UsageError if the network does not stream, or in chunks of another length only.
     """

@@ -1,1 +1,1 @@
-"""Sound that goes on to events: probabilities decoded, devices heard, actions started."""
+"""From continuous sound to events: decoding probabilities, listening to devices, starting actions."""

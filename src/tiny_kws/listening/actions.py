@@ -1,4 +1,4 @@
-"""What a heard word sets off: commands that are started, recordings that are kept."""
+"""What happens when a word is heard: commands are started, recordings are kept."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ from ..words import label_of
 from .decoder import Detection
 
 MAX_RUNNING = 32
-"""Commands at once: those that hang must not pile up."""
+"""The most commands that run at the same time, so that commands that hang do not pile up."""
 OnProblem = Callable[[str], None]
 
 
 class Commands:
-    """Commands that words start, without a shell; nobody waits for them.
+    """Starts a command when a word is heard, without a shell and without waiting for it.
 
-    `rules` are texts `LABEL=COMMAND`, split as a shell would, of which a label may have several. A command finds the
-    event in the environment: TINY_KWS_LABEL, TINY_KWS_CONFIDENCE, and TINY_KWS_TIME in UTC. What it prints goes to
-    `stderr`, its standard output too: that of this process is for events alone.
-    `on_problem` is told, in one line, of one that cannot be started or fails.
-    Raises UsageError for a rule that is none, or a label that is not among `words`.
+    `rules` are texts `LABEL=COMMAND`, split as a shell would; a label may have several. A command finds the event in
+    the environment: TINY_KWS_LABEL, TINY_KWS_CONFIDENCE, and TINY_KWS_TIME in UTC. Everything it prints goes to
+    `stderr`, because the standard output of this process is for events only. `on_problem` is called with one line if a
+    command cannot be started or fails. Raises UsageError for a malformed rule, or a label that is not among `words`.
     """
 
     def __init__(
@@ -70,11 +69,11 @@ class Commands:
 
     @property
     def n_running(self) -> int:
-        """Commands that had not ended when last seen to."""
+        """The commands that were still running at the last check."""
         return len(self._running)
 
     def reap(self) -> None:
-        """See to those that have ended; never waits."""
+        """Collect the commands that have ended; never waits."""
         for name, process in self._running:
             if process.poll():
                 self._on_problem(f"{name} failed with status {process.returncode}")
@@ -84,8 +83,8 @@ class Commands:
 def parse_rule(rule: str, words: Sequence[str], on_windows: bool = os.name == "nt") -> tuple[str, list[str]]:
     """The label and the command's parts of `LABEL=COMMAND`.
 
-    On Windows a backslash is a part of a path and only double quotes are quotes, as its programs have it; elsewhere
-    both are what a shell makes of them.
+    On Windows a backslash is part of a path and only double quotes count as quotes, as is usual there; elsewhere both
+    mean what they mean in a shell.
 
     >>> parse_rule("yes=notify-send 'I heard yes'", ["yes", "no"])
     ('yes', ['notify-send', 'I heard yes'])
@@ -106,7 +105,7 @@ def parse_rule(rule: str, words: Sequence[str], on_windows: bool = os.name == "n
 
 
 def _split(text: str, on_windows: bool) -> list[str]:
-    """A command's parts, as a shell would have them."""
+    """A command's parts, split as a shell would."""
     words = shlex.shlex(text, posix=True, punctuation_chars=False)
     words.whitespace_split, words.commenters = True, ""
     if on_windows:
@@ -115,7 +114,7 @@ def _split(text: str, on_windows: bool) -> list[str]:
 
 
 def environment(event: Detection, heard: datetime) -> dict[str, str]:
-    """What a command is told."""
+    """The environment variables that a command gets."""
     return {
         **os.environ,
         "TINY_KWS_LABEL": event.label,
@@ -127,8 +126,8 @@ def environment(event: Detection, heard: datetime) -> dict[str, str]:
 class Recordings:
     """A folder with the sound of each event, WAV of 16 kHz and 16 bit, named by time (UTC) and label.
 
-    `on_problem` is told, in one line, of one that cannot be written, of which nothing is left.
-    Raises KwsError if the folder cannot be made, or nothing can be written to it.
+    `on_problem` is called with one line if a recording cannot be written; nothing is left of that recording. Raises
+    KwsError if the folder cannot be made, or nothing can be written to it.
     """
 
     def __init__(self, folder: Path, on_problem: OnProblem) -> None:

@@ -1,4 +1,4 @@
-"""From rows of class probabilities to events; knows neither sound nor models."""
+"""Turns rows of class probabilities into events, without sound or models."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Detection:
 
 
 class Decoder:
-    """Turns rows of class probabilities into events; knows neither sound nor models.
+    """Turns rows of class probabilities into events.
 
     Each row is averaged with those of the last `smoothing_ms`. If the average of a label stays at its threshold for
     `min_duration_ms`, that is an event; of several labels the likeliest wins. A label is not reported again until its
@@ -137,7 +137,7 @@ class Decoder:
     def _advance(
         self, rows: npt.ArrayLike, events: list[Detection], has_averages: bool
     ) -> list[list[float]] | Averages:
-        """Go on by `rows`: their averages, if those are asked for, and their events behind those of `events`."""
+        """Process `rows`: return their averages, if asked for, and append their events to `events`."""
         values = np.asarray(rows)
         if values.ndim != 2 or values.shape[1] != len(self.labels):
             raise UsageError(f"probabilities have shape {values.shape}, expected (rows, {len(self.labels)})")
@@ -150,7 +150,7 @@ class Decoder:
         return averages
 
     def _step_row(self, row: list[float], events: list[Detection], has_averages: bool) -> list[float]:
-        """The averages of one row, if they are asked for; the same as a block of one."""
+        """Process one row, as a block of one; returns its averages, if asked for."""
         values = [row[column] for column in self._columns]
         rows = [*self._past, values]
         self._past = rows[1:]
@@ -175,14 +175,14 @@ class Decoder:
         return averages
 
     def _means(self, rows: list[list[float]]) -> list[float]:
-        """Of each word over `rows`, summed in their order."""
+        """The mean of each word over `rows`, added up in their order."""
         total = rows[0]
         for values in rows[1:]:
             total = list(map(add, total, values))
         return [value / self._n_smoothed for value in total]
 
     def _smooth(self, rows: npt.NDArray[Any]) -> Averages:
-        """The means of each row and those before it. Summed in one order, whatever the division into calls."""
+        """The means of each row and those before it, added up in the same order however rows come."""
         values = rows[:, self._columns].astype(np.float64)
         if not self._past:
             return values
@@ -194,7 +194,7 @@ class Decoder:
         return totals / self._n_smoothed
 
     def _decide_block(self, averages: Averages, events: list[Detection]) -> None:
-        """Many rows at once."""
+        """Process many rows at once."""
         numbers = self._row + np.arange(len(averages))[:, None]
         last_short = _latest(numbers, averages < self._thresholds, self._last_short)
         last_low = _latest(numbers, averages < self._releases, self._last_low)
@@ -215,7 +215,7 @@ class Decoder:
     ) -> None:
         """Report the likeliest of the words that are `due` in a row and were released, unless an event was just before.
 
-        The first of equals.
+        If several are equally likely, the first wins.
         """
         if number - self._last_event < self._n_refractory:
             return
@@ -232,7 +232,7 @@ class Decoder:
 
 
 def _latest(numbers: Rows, happened: npt.NDArray[np.bool_], before: list[int]) -> Rows:
-    """The number of the last row, this one included, in which it happened (rows, words); `before` these rows."""
+    """For each row and word, the last row so far in which it happened; `before` is that of earlier calls."""
     return np.maximum.accumulate(np.where(happened, numbers, before), axis=0)
 
 
@@ -265,6 +265,6 @@ def check_config(config: DetectorConfig, labels: Sequence[str]) -> None:
 
 
 def check_share(value: Any, name: str) -> None:
-    """Raise UsageError, beginning with `name`, unless `value` is over 0 and at most 1."""
+    """Raise UsageError, beginning with `name`, unless `value` is above 0 and at most 1."""
     if not (isinstance(value, (int, float)) and 0 < value <= 1):
         raise UsageError(f"{name} is {value!r}, expected a number above 0, at most 1")

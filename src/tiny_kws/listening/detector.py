@@ -69,7 +69,7 @@ class Detector:
         """Seconds of sound that a row is based on."""
         self._decoder = Decoder(loaded.labels, self.hop_s, self.config, self.window_s)
         self.tail = np.zeros(tail_samples(loaded.metadata, self.config, self._posteriors.hop), np.float32)
-        """The silence after a recording in which a word at its very end is heard out, (samples,)."""
+        """The silence that follows a recording, so that a word at its very end is still found, (samples,)."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class Detector:
         return self._decoder.process(self._posteriors.process(chunk, rate))
 
     def finish(self) -> list[Detection]:
-        """The events of a last word, found by silence after the end, as long as sound before it counts; then reset."""
+        """Feed the silence that follows the end, return the events that it brings, and reset."""
         events = self.process(self.tail)
         self.reset()
         return events
@@ -142,9 +142,10 @@ class Detector:
 
 
 def tail_samples(metadata: Metadata, config: DetectorConfig, hop: int) -> int:
-    """How much silence, in whole hops, brings about all events that the sound before it can bring about.
+    """How much silence, in whole hops, is needed until the sound before it can cause no more events.
 
-    No answer rests on sound that is a window old, and an event waits no longer than answers are averaged and held.
+    No answer depends on sound older than a window, and no event waits longer than the smoothing and the minimum
+    duration.
     """
     waiting_ms = config.smoothing_ms + config.min_duration_ms
     samples = metadata.window + math.ceil(waiting_ms * SAMPLE_RATE / 1000)
@@ -165,7 +166,7 @@ def config_of(model: StreamModel | Classifier) -> DetectorConfig:
 def write_config(
     path: Path, config: DetectorConfig, model: StreamModel | Classifier, expected: dict[str, Any] | None = None
 ) -> None:
-    """Write detector settings for `model` to a small JSON file, with the error rates to be `expected`.
+    """Write detector settings for `model` and the `expected` error rates to a small JSON file.
 
     Raises KwsError if it cannot be written.
     """
@@ -183,7 +184,7 @@ def write_config(
 
 
 def read_config(path: Path, metadata: Metadata) -> DetectorConfig:
-    """The settings in a file of `write_config` for the artefact with `metadata`, or another one of its network.
+    """Read the settings that `write_config` wrote, for the artefact with `metadata` or another of the same network.
 
     Raises UsageError if it is not such a file, or was made for another network.
     """

@@ -1,7 +1,7 @@
-"""The microphone: sound from a device, heard as it comes. Needs sounddevice (the extra `mic`), imported on first use.
+"""The microphone: events from a device as they happen. Needs sounddevice (the extra `mic`), imported on first use.
 
-The device's own thread puts blocks into a bounded queue, `Listener.step` takes them out and hears them. Seconds count
-from the first block: the samples that came, and where sound was lost the time without, as far as it is known.
+The device's own thread puts blocks into a bounded queue; `Listener.step` takes them out and processes them. Seconds
+count from the first block. Where sound was lost, the time without it counts too, as far as it is known.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ clock: Callable[[], float] = time.monotonic if _CLOCK is None else partial(time.
 
 @dataclass(frozen=True)
 class Device:
-    """Something to record from. `rate` in Hz is its own, `host` the sound system it was found in."""
+    """A device to record from. `rate` is its own rate in Hz, `host` the sound system it was found in."""
 
     number: int
     name: str
@@ -50,7 +50,7 @@ class Device:
 
 
 class Capture:
-    """A device that is open, at 16 kHz mono if it can be, else at its own rate; its blocks wait in a bounded queue.
+    """An open device, at 16 kHz mono if possible, else at its own rate; its blocks wait in a bounded queue.
 
     Raises AudioError if it cannot be opened.
     """
@@ -106,14 +106,14 @@ class Capture:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the device still gives sound, as far as it says."""
+        """Whether the device says that it still gives sound."""
         try:
             return bool(self._stream.active)
         except sounddevice().PortAudioError:
             return False
 
     def close(self) -> None:
-        """Give the device back."""
+        """Close the device."""
         self._stream.abort()
         self._stream.close()
 
@@ -184,7 +184,7 @@ class Listener:
         self._is_reported = True
 
     def _reopen(self) -> None:
-        """Try to open the device again, if the last time is a second ago."""
+        """Try to open the device again, if the last attempt was a second ago or more."""
         if clock() - self._last_s < RETRY_S:
             time.sleep(WAIT_S)
             return
@@ -196,7 +196,7 @@ class Listener:
             self._start(Capture(choose_device(list_devices(), wanted)))
 
     def close(self) -> None:
-        """Give the device back; may be called again."""
+        """Close the device; may be called more than once."""
         with self._lock:
             self._is_closed = True
             if self._capture is not None:
@@ -235,7 +235,7 @@ async def listen_async(
     device: int | str | None = None,
     on_status: OnStatus | None = None,
 ) -> AsyncGenerator[Detection, None]:
-    """The same for `async for`: listens in a thread, and calls `on_status` in the event loop, which is not blocked.
+    """Do the same for `async for`: listen in a thread and call `on_status` in the event loop, which is never blocked.
 
     The device is closed when the task is cancelled, or soon after the loop ends; `contextlib.aclosing` waits for it.
     """
@@ -258,7 +258,7 @@ async def listen_async(
 
 
 def list_devices() -> list[Device]:
-    """What can be recorded from. Raises KwsError without PortAudio, ModuleNotFoundError without sounddevice."""
+    """The devices to record from. Raises KwsError without PortAudio, ModuleNotFoundError without sounddevice."""
     sd = sounddevice()
     hosts = [host["name"] for host in sd.query_hostapis()]
     try:
@@ -280,10 +280,10 @@ def list_devices() -> list[Device]:
 
 
 def choose_device(devices: Sequence[Device], wanted: int | str | None) -> Device:
-    """The one of `devices` with a number, the number as text, or a part of a name, whatever its case; or the default.
+    """Find a device in `devices` by its number, or by part of its name in any case; by default the default device.
 
-    The same name in several sound systems means that of the default device's. Raises AudioError if there is none,
-    UsageError if there are several.
+    If several sound systems have a device of that name, the default device's system wins. Raises AudioError if there is
+    no such device, UsageError if there are several.
     """
     if not devices:
         raise AudioError(
@@ -309,7 +309,7 @@ def choose_device(devices: Sequence[Device], wanted: int | str | None) -> Device
 
 
 def sounddevice() -> Any:
-    """The module. Raises KwsError if it finds no PortAudio, ModuleNotFoundError if it is not installed."""
+    """Import sounddevice. Raises KwsError if it finds no PortAudio, ModuleNotFoundError if it is not installed."""
     try:
         import sounddevice as module  # noqa: PLC0415
     except OSError as error:
@@ -320,7 +320,7 @@ def sounddevice() -> Any:
 
 
 def _restart_portaudio() -> None:
-    """Let it look for devices, which it does at its start only."""
+    """Restart PortAudio, because it looks for devices only when it starts."""
     sd = sounddevice()
     with suppress(sd.PortAudioError):  # it may not be running since the last time
         sd._terminate()  # noqa: SLF001
@@ -332,5 +332,5 @@ def _names(devices: Sequence[Device]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What PortAudio says, without what was being done: that is known."""
+    """PortAudio's message, without the part that says what was being done."""
     return str(error).rpartition("Error opening InputStream: ")[2]

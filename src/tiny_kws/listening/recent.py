@@ -1,4 +1,4 @@
-"""The latest sound of a stream, to keep that of an event."""
+"""Keeps the latest sound of a stream, so that the sound of an event can be saved."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..audio import Samples
 from ..config import SAMPLE_RATE
 
 BEFORE = SAMPLE_RATE
-"""Samples that are kept before what an event rests on."""
+"""Samples that are kept before the sound that an event is based on."""
 
 
 class Recent:
-    """16 kHz sound in the pieces it comes in, as far back as an event needs, which rests on `window` samples.
+    """The latest 16 kHz sound, as far back as an event needs; an event is based on `window` samples.
 
-    It is told of with the piece in which it ends, or up to `late` samples later.
+    An event is reported with the piece in which it ends, or up to `late` samples later.
     """
 
     def __init__(self, window: int, late: int = 0) -> None:
@@ -26,7 +26,7 @@ class Recent:
         self._n_held = self._n_samples = 0
 
     def push(self, piece: Samples) -> None:
-        """Go on by (samples,)."""
+        """Add a piece of sound, (samples,)."""
         self._pieces.append(piece.copy())
         self._n_held += len(piece)
         self._n_samples += len(piece)
@@ -34,7 +34,7 @@ class Recent:
             self._n_held -= len(self._pieces.popleft())
 
     def sound_of(self, end_s: float) -> Samples:
-        """What an event that ends so long after the start rests on, and a second before it; less at the start."""
+        """The sound that an event ending at this time is based on, and a second before it; less at the start."""
         last = round(end_s * SAMPLE_RATE) - (self._n_samples - self._n_held)
         recent = np.concatenate([*self._pieces, np.zeros(0, np.float32)])
         return recent[max(0, last - self._n_kept) : max(0, last)].copy()

@@ -26,7 +26,7 @@ QUIET_DB = -120.0
 
 @dataclass(frozen=True)
 class Status:
-    """How listening goes, `time_s` after its start: told after every block of sound, and when there is a `problem`.
+    """The state of listening, `time_s` after its start; reported after every block of sound and for every `problem`.
 
     `level_db` is the block's RMS in dB under full scale, `label` the likeliest class, silence and unknown among them,
     `probability` its own. `problem` is one line, empty if there is none.
@@ -41,9 +41,9 @@ class Status:
 
 @dataclass(frozen=True)
 class Block:
-    """Sound from a device, (frames, channels) float32, which came at `time_s` by `clock`.
+    """A block of sound from a device, (frames, channels) float32, that arrived at `time_s` by `clock`.
 
-    Before it, `dropped` frames found no place in the queue; `overflow` says that the device itself lost some.
+    `dropped` frames before it did not fit into the queue; `overflow` says that the device itself lost some.
     """
 
     samples: npt.NDArray[np.float32]
@@ -56,12 +56,12 @@ OnStatus = Callable[[Status], None]
 
 
 class Session:
-    """Blocks of sound from a device to events; knows no device.
+    """Turns blocks of sound from a device into events, without the device itself.
 
-    `on_status` is told of every block and every problem, of one that goes on every five seconds. Where up to 0.2 s of
-    sound were lost, what was heard before is repeated: most words of which every second 40 ms are missing are then
-    heard, and hardly one with silence there. More lost sound, a second or more without any, or samples that are not
-    numbers set the detector back to its start; time goes on.
+    `on_status` is called after every block and for every problem, at most every five seconds for a problem that lasts.
+    If up to 0.2 s of sound were lost, the sound before the gap is repeated over it: most words in which every second 40
+    ms are missing are then heard, and hardly any with silence in the gaps. If more sound was lost, if none came for a
+    second or more, or if samples are not numbers, the detector is reset and time goes on.
     """
 
     def __init__(self, detector: Detector, on_status: OnStatus | None = None) -> None:
@@ -128,11 +128,11 @@ class Session:
                 self._lost_s = 0.0
 
     def sound_of(self, event: Detection) -> Samples:
-        """The window that `event`, of the last block, rests on and a second before it; 16 kHz mono, less at a start."""
+        """The window that `event`, of the last block, is based on, and a second before it; 16 kHz mono."""
         return self._recent.sound_of(event.end_s - self._piece_s)
 
     def report(self, problem: str) -> None:
-        """Tell of a problem."""
+        """Report a problem."""
         self._on_status(replace(self._status, problem=problem))
 
     def _report_seldom(self, kind: str, problem: str) -> bool:
@@ -143,9 +143,9 @@ class Session:
         return True
 
     def _account_for_gap(self, block: Block) -> int:
-        """Begin a new piece of sound where this block does not follow the one before.
+        """Begin a new piece of sound if this block does not follow the one before.
 
-        Gives the frames that are to be bridged between them instead.
+        If the gap is short, returns the frames to bridge instead.
         """
         gap_s = 0.0
         if self._last_s is not None:

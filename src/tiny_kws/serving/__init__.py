@@ -1,1 +1,1 @@
-"""A server of streams: many at once through one model, over Wyoming, WebSocket and HTTP."""
+"""A server that runs many streams through one model at once, over Wyoming, WebSocket and HTTP."""

@@ -1,4 +1,4 @@
-"""Many streams at once: those that have a hop ready go on together, in one run of their model."""
+"""Runs many streams at once: those that have a hop ready advance together, in one run of their model."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ..listening.decoder import Decoder, Detection
 from ..listening.detector import config_of, tail_samples
 
 MAX_BATCH = 32
-"""Streams in one run; more gain little, and the others wait for them."""
+"""The most streams in one run; more would gain little, and other streams would wait."""
 GATHER_S = 0.01
-"""A hop that is ready waits so long for those of other streams."""
+"""How long a ready hop waits for the hops of other streams."""
 MORE_PLACES = 16
-"""That are made at once for the states of streams."""
+"""How many places for states are allocated at a time."""
 OnStep = Callable[[Probabilities, list[Detection]], None]
 
 
 class Lane:
     """One stream of sound through one model, with its own state.
 
-    `on_step` is given the probabilities (labels,) at the end of every hop, and the events that they bring about.
+    `on_step` is called with the probabilities (labels,) at the end of every hop, and with the events found there.
     """
 
     def __init__(self, model: StreamModel, config: DetectorConfig | None, on_step: OnStep) -> None:
@@ -41,12 +41,12 @@ class Lane:
         self._sound = np.zeros(0, np.float32)
 
     def push(self, samples: Samples) -> None:
-        """Let (samples,) at 16 kHz wait for their turn."""
+        """Queue (samples,) at 16 kHz."""
         self._sound = np.concatenate([self._sound, samples]) if len(self._sound) else samples.copy()
 
     @property
     def tail(self) -> Samples:
-        """The silence in which a last word is heard out, (samples,)."""
+        """The silence that follows a stream, so that its last word is still found, (samples,)."""
         return np.zeros(tail_samples(self.model.metadata, self.config, self.model.hop), np.float32)
 
     @property
@@ -65,14 +65,14 @@ class Lane:
         return hop
 
     def hear(self, row: Probabilities) -> None:
-        """Go on by the answer to a hop."""
+        """Process the answer to a hop."""
         self.on_step(row, self.decoder.process(row[None]))
 
 
 class _Streams:
-    """The states of all streams of one model, and memory for those that go on together.
+    """The states of all streams of one model, and memory for those that run together.
 
-    That is bound once for every number of them.
+    This memory is bound once for every number of streams.
     """
 
     def __init__(self, model: StreamModel) -> None:
@@ -89,7 +89,7 @@ class _Streams:
         self.n_streams = 0
 
     def add(self) -> int:
-        """A place for the states of one more stream, which begins with silence."""
+        """Return a place for the states of one more stream, which begins with silence."""
         if not self._free:
             n = self.n_streams
             more = max(MORE_PLACES, n // 4)
@@ -103,12 +103,12 @@ class _Streams:
         return place
 
     def remove(self, place: int) -> None:
-        """Let another stream have the place of one that has ended."""
+        """Free the place of a stream that has ended."""
         self._free.append(place)
         self.n_streams -= 1
 
     def run(self, lanes: list[Lane]) -> None:
-        """One hop of each; every lane is told of its answer."""
+        """Run one hop of each lane, and give every lane its answer."""
         n = len(lanes)
         places = np.array([lane.place for lane in lanes])
         for i, lane in enumerate(lanes):
@@ -122,7 +122,7 @@ class _Streams:
             lane.hear(row)
 
     def _rows(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """States with an axis of streams."""
+        """`values` with an axis for streams."""
         return values if self._has_batch else values[None]
 
     def _binding(self, n: int) -> Any:
@@ -141,8 +141,8 @@ class _Streams:
 class Engine:
     """Runs the lanes of all streams, in the event loop's own thread: a run takes a millisecond or two.
 
-    Each lane that has a hop ready gets one hop in its turn, however much of its sound waits: so a client that sends
-    faster than others speak does not keep them waiting.
+    A lane that has sound waiting gets one hop per turn, however much is waiting, so a client that sends faster than
+    real time does not hold up the others.
     """
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ class Engine:
         self._is_scheduled = False
 
     def push(self, lane: Lane, samples: Samples) -> None:
-        """Sound of a lane; what comes of it is told to the lane soon."""
+        """Take sound for a lane; the lane gets its answers soon after."""
         if lane.place is None:
             if lane.model not in self._streams:
                 self._streams[lane.model] = _Streams(lane.model)
@@ -162,7 +162,7 @@ class Engine:
             self._schedule(GATHER_S)
 
     def forget(self, lane: Lane) -> None:
-        """A lane whose stream has ended. With the last of a model its memory is given back."""
+        """Remove a lane whose stream has ended; with a model's last lane, its memory is freed."""
         self._ready.pop(lane, None)
         if lane.place is not None:
             streams = self._streams[lane.model]
@@ -177,7 +177,7 @@ class Engine:
             asyncio.get_running_loop().call_later(delay_s, self._turn)
 
     def _turn(self) -> None:
-        """One run, and the next as soon as what came in meanwhile has been read."""
+        """Do one run, and schedule the next for when the input that arrived meanwhile has been read."""
         self._is_scheduled = False
         if self._ready:
             self._run_once()

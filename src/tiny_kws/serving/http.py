@@ -1,4 +1,4 @@
-"""HTTP and WebSocket: sound in binary messages, events as JSON; a page that shows them; figures for Prometheus."""
+"""HTTP and WebSocket: sound in binary messages, events as JSON, a page that shows them, metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .sessions import BusyError, Core, Heard, Hearing, RefusedError
 
 ENCODINGS = ("s16le", "f32le")
 FIRST_S = 30.0
-"""In so long a client says what it will send."""
+"""How long a client may take to say what it will send."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CORE: web.AppKey[Core] = web.AppKey("core", Core)
 
 
 def application(core: Core, hosts: frozenset[str], token: str | None) -> web.Application:
-    """`hosts` are the names under which a browser may reach it; `token` is asked of all but the page and /healthz."""
+    """Make the application. Browsers may call it by `hosts`; all but the page and /healthz requires `token`."""
     app = web.Application(middlewares=[_guard(hosts, token)], client_max_size=core.limits.message_bytes)
     app[CORE] = core
     app.add_routes(
@@ -135,7 +135,7 @@ async def _detect(request: web.Request) -> web.Response:
 
 
 async def _live(request: web.Request) -> web.WebSocketResponse:
-    """Events and figures as they come, for the page."""
+    """Send events and counts to the page as they come."""
     core = request.app[CORE]
     socket = web.WebSocketResponse(heartbeat=30)
     await socket.prepare(request)
@@ -163,7 +163,7 @@ async def _live(request: web.Request) -> web.WebSocketResponse:
 
 
 async def _listen(request: web.Request) -> web.WebSocketResponse:
-    """A stream: first one message of JSON that says what comes, then sound; events come back."""
+    """Serve a stream: one JSON message that says what will come, then sound; events are sent back."""
     core = request.app[CORE]
     with core.connection("websocket"):
         socket = web.WebSocketResponse(heartbeat=30, max_msg_size=core.limits.message_bytes, compress=False)
@@ -231,7 +231,7 @@ class _Socket:
         self._outgoing.append(json.dumps({"model": model.metadata.name, "probabilities": found}))
 
     async def run(self) -> None:
-        """Until the client goes."""
+        """Serve until the client disconnects."""
         await self._socket.send_json({"words": sorted(self.words)})
         sending = asyncio.create_task(self._send())
         try:
@@ -250,7 +250,7 @@ class _Socket:
 
     @property
     def words(self) -> set[str]:
-        """What is listened for."""
+        """The words that the client asked for."""
         return {word for lane in self.hearing.lanes for word in lane.decoder.words}
 
     async def _send(self) -> None:
@@ -283,7 +283,7 @@ def _check_asked(rate: Any, encoding: Any, words: Any, thresholds: Any) -> None:
 
 
 async def start(core: Core, host: str, port: int, names: frozenset[str], token: str | None) -> web.AppRunner:
-    """Listen at an address. Raises UsageError if it is taken or forbidden."""
+    """Listen at an address. Raises UsageError if it is in use or not allowed."""
     runner = web.AppRunner(application(core, names, token), access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:

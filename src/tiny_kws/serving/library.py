@@ -1,4 +1,4 @@
-"""The words that a server hears: a folder of artefacts, looked at again while it runs."""
+"""The words that a server listens for, from a folder of artefacts that is checked again while it runs."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ..listening.detector import config_of
 from ..words import is_word, label_of
 
 LOOK_S = 2.0
-"""From one look at the folder to the next."""
+"""The time between two checks of the folder."""
 OnProblem = Callable[[str], None]
 Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A model, and the settings under which it is to hear some of its words."""
+    """A model, and the settings for the words that it listens for."""
 
     model: StreamModel
     config: DetectorConfig
 
 
 class Library:
-    """Models by file, and which of them hears each word: where two know a word, the one of the first file.
+    """Models by file, and which of them listens for each word; if two have a word, the first file's does.
 
-    `files` stay as they are; `folder` is looked at again by `look`. `thresholds` are by word, "" for every word.
-    `on_problem` is told in one line of a file that cannot be used: the model that was read from it before stays.
-    Raises KwsError if a file cannot be used, or the folder cannot be read.
+    `files` are read once; `look` reads `folder` again. `thresholds` are by word, "" for every word. `on_problem` is
+    called with one line if a file cannot be used; the model that was read from it before stays in use. Raises KwsError
+    if a file cannot be used, or the folder cannot be read.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class Library:
 
     @property
     def models(self) -> list[StreamModel]:
-        """All of them, by the names of their files."""
+        """All models, by the names of their files."""
         return list(self._models.values())
 
     @property
     def words(self) -> dict[str, StreamModel]:
-        """Which model hears each word."""
+        """The model that listens for each word."""
         found: dict[str, StreamModel] = {}
         for model in self.models:
             for word in self._decided(model):
@@ -70,7 +70,7 @@ class Library:
         return found
 
     def look(self) -> None:
-        """Read what is new or changed in the folder, and let go of what is not there any more."""
+        """Read the files that are new or changed in the folder, and forget those that are gone."""
         if self._folder is None:
             return
         found = sorted(self._folder.glob("*.onnx"))
@@ -99,10 +99,10 @@ class Library:
             self._models[path] = model
 
     def choose(self, names: Sequence[str] | None, thresholds: Mapping[str, float] | None = None) -> list[Choice]:
-        """The models that are needed to hear `names` (all words without), each with its words.
+        """The models that are needed for `names` (by default all words), each with its words.
 
-        `thresholds` of the stream go before those of the server. Raises UsageError for a word that is not there or a
-        threshold that is none.
+        `thresholds` of the stream take precedence over those of the server. Raises UsageError for an unknown word or an
+        invalid threshold.
         """
         words = self.words
         wanted = {self._known(name, words) for name in names} if names else set(words)

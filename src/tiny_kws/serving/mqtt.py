@@ -1,4 +1,4 @@
-"""Events as messages of MQTT: topic PREFIX/WORD, the one JSON form of an event."""
+"""Events as MQTT messages: topic PREFIX/WORD, with the event as JSON."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .sessions import Heard
 PORT, TLS_PORT = 1883, 8883
 PREFIX = "tiny-kws"
 QUEUED = 1000
-"""Messages that wait while the broker cannot be reached; the oldest are then let go."""
+"""How many messages wait while the broker cannot be reached; beyond that the oldest are dropped."""
 OnProblem = Callable[[str], None]
 
 
 class Publisher:
     """Publishes to `mqtt://[USER:PASSWORD@]HOST[:PORT][/PREFIX]` (mqtts for TLS) in a thread; connects again when lost.
 
-    PREFIX/status holds online or offline. Raises UsageError for an address that is none.
+    PREFIX/status is `online` or `offline`. Raises UsageError for an invalid address.
     """
 
     def __init__(self, address: str, on_problem: OnProblem) -> None:
@@ -63,7 +63,7 @@ class Publisher:
         self._client.publish(f"{self.prefix}/{word}", heard.event.to_json(time=utc_text(heard.time)), qos=1)
 
     def close(self) -> None:
-        """Say offline, and disconnect."""
+        """Publish `offline` and disconnect."""
         self._client.publish(f"{self.prefix}/status", "offline", retain=True).wait_for_publish(1.0)
         self._client.disconnect()
         self._client.loop_stop()

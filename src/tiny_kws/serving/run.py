@@ -1,4 +1,4 @@
-"""A server from its start to its end."""
+"""Starts a server and runs it until it is stopped."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Address:
 
     @property
     def known_names(self) -> frozenset[str]:
-        """By which a browser may call it: another would mean a page elsewhere has turned its name to this address."""
+        """The names by which a browser may call it; with any other, a foreign page has taken this address."""
         name = socket.gethostname().lower()
         own = set() if self.is_local else {self.host, name, f"{name}.local", *_addresses(name)}
         return LOOPBACK | own | {given.lower() for given in self.names}
@@ -52,7 +52,7 @@ def _addresses(name: str) -> set[str]:
 
 
 async def serve(core: Core, address: Address, on_problem: Told, on_ready: Told) -> None:
-    """Until SIGINT or SIGTERM. Raises UsageError if an address is taken."""
+    """Serve until SIGINT or SIGTERM. Raises UsageError if an address is in use."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -83,7 +83,7 @@ async def _look(core: Core) -> None:
 
 
 async def _announce(stack: AsyncExitStack, host: str, port: int, on_problem: Told) -> None:
-    """Let Home Assistant find the server by itself."""
+    """Announce the server, so that Home Assistant finds it by itself."""
     from zeroconf import Error  # noqa: PLC0415
     from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf  # noqa: PLC0415
 

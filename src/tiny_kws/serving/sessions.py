@@ -1,4 +1,4 @@
-"""What a server does for each client, whatever protocol it speaks: hear its sound, and do what events start."""
+"""What a server does for each client, in any protocol: process its sound and start the actions for its events."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .engine import Engine, Lane
 from .library import Choice, Library
 
 WAITING = 2 * SAMPLE_RATE
-"""Samples of a client that may wait to be heard; then its connection is not read until they were."""
+"""The most samples of a client that may wait; beyond that its connection is not read until they are processed."""
 PIECE = SAMPLE_RATE // 2
-"""Samples that are handed on together."""
+"""Samples that are processed together."""
 OnEvent = Callable[[Detection], None]
 OnRow = Callable[[StreamModel, Probabilities], None]
 
@@ -36,37 +36,37 @@ class RefusedError(KwsError):
 
 
 class BusyError(RefusedError):
-    """There are as many connections as there may be."""
+    """The limit of connections has been reached."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one client, and all together, may take."""
+    """Limits for one client and for all together."""
 
     connections: int = 1000
     message_bytes: int = 16 * 2**20
     stalled_s: float = 60.0
-    """A message that has begun must have come in so long, and an answer been taken."""
+    """How long a message may take to arrive once it has begun, and an answer to be read."""
     stream_s: float = float("inf")
     """The longest sound on one connection, in seconds."""
 
 
 @dataclass
 class Figures:
-    """What is counted while the server runs."""
+    """Counts, kept while the server runs."""
 
     started: float = field(default_factory=time.time)
     connections: Counter[str] = field(default_factory=Counter)
-    """Open ones by protocol."""
+    """Open connections by protocol."""
     streams: int = 0
     seconds: float = 0.0
-    """Seconds of sound that were heard."""
+    """Seconds of sound that were processed."""
     events: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
-    """Connections and messages by reason."""
+    """Refused connections and messages by reason."""
 
     def to_prometheus(self) -> str:
-        """The text format of Prometheus."""
+        """The counts in the text format of Prometheus."""
         lines = [
             "# TYPE tiny_kws_connections gauge",
             *(f'tiny_kws_connections{{protocol="{key}"}} {n}' for key, n in sorted(self.connections.items())),
@@ -91,9 +91,9 @@ def _escaped(word: str) -> str:
 
 
 class Seldom:
-    """Hands on what it is told, up to `most` lines a minute, and then how many more there were.
+    """Passes on lines, up to `most` per minute, and then says how many more there were.
 
-    A flood of bad clients must not fill a disk, nor a pipe that stops the server when it is full.
+    So a flood of bad clients cannot fill a disk, or a pipe that would stop the server once it is full.
     """
 
     def __init__(self, tell: Callable[[str], None], most: int = 20) -> None:
@@ -101,7 +101,7 @@ class Seldom:
         self._begun, self._n = -60.0, 0
 
     def __call__(self, problem: str) -> None:
-        """Tell of a problem, or count it."""
+        """Report a problem, or count it."""
         now = time.monotonic()
         if now - self._begun >= 60:
             if self._n > self._most:
@@ -122,9 +122,9 @@ class Heard:
 
 
 class Core:
-    """The models, the engine and what events start; one for all protocols.
+    """The models, the engine and the actions for events; shared by all protocols.
 
-    `told` are called with every event: a page's live view, MQTT.
+    The functions in `told` are called with every event, for example for a live view or MQTT.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Core:
         self.told: list[Callable[[Heard], None]] = []
 
     def look(self) -> None:
-        """Look at the folder of models again."""
+        """Check the folder of models again."""
         self.library.look()
         if self.commands is not None:
             self.commands.reap()
@@ -160,7 +160,7 @@ class Core:
             self.figures.connections[protocol] -= 1
 
     def heard(self, hearing: Hearing, event: Detection) -> None:
-        """Do what an event starts."""
+        """Start the actions for an event."""
         self.figures.events[event.label] += 1
         heard = Heard(event, datetime.now(timezone.utc), hearing.client)
         if self.commands is not None:
@@ -172,9 +172,9 @@ class Core:
 
 
 class Hearing:
-    """The sound of one client, 16 kHz mono, through the models that hear its words.
+    """Runs the sound of one client, 16 kHz mono, through the models for its words.
 
-    `on_event` is told of events, `on_row` of the probabilities at every hop. Close it at its end.
+    `on_event` is called with events, `on_row` with the probabilities at every hop. Close it at the end.
     """
 
     def __init__(
@@ -200,9 +200,9 @@ class Hearing:
             self.core.heard(self, event)
 
     async def push(self, samples: Samples) -> None:
-        """Go on by (samples,); returns when little enough of it waits.
+        """Take (samples,); returns when little enough sound is waiting.
 
-        Raises RefusedError if that is more sound than one connection may send.
+        Raises RefusedError if one connection sends more sound than allowed.
         """
         for start in range(0, len(samples), PIECE):
             piece = samples[start : start + PIECE]
@@ -221,11 +221,11 @@ class Hearing:
 
     @property
     def n_heard(self) -> int:
-        """Samples that all of its models have heard."""
+        """Samples that all of its models have processed."""
         return self.n_samples - max((lane.n_waiting for lane in self.lanes), default=0)
 
     async def advance(self) -> None:
-        """Wait for the next hop to be heard."""
+        """Wait until the next hop has been processed."""
         await self._advanced.wait()
         self._advanced.clear()
 
@@ -235,17 +235,17 @@ class Hearing:
             await self._moved.wait()
 
     def sound_of(self, event: Detection) -> Samples:
-        """What `event` rests on and a second before it; less at the start, nothing where no sound is kept."""
+        """The sound that `event` is based on, and a second before it; empty if no sound is kept."""
         return np.zeros(0, np.float32) if self._recent is None else self._recent.sound_of(event.end_s)
 
     async def finish(self) -> None:
-        """Hear the last word out in silence."""
+        """Process the silence after the end, so that the last word is found."""
         for lane in self.lanes:
             self.core.engine.push(lane, lane.tail)
         await self._until(lambda: not any(lane.is_ready for lane in self.lanes))
 
     def close(self) -> None:
-        """Let go of it; what still waits is not heard."""
+        """Close the session; sound that still waits is dropped."""
         if self._is_open:
             self._is_open = False
             self.core.figures.streams -= 1

@@ -40,7 +40,7 @@ OnProblem = Callable[[str], None]
 
 
 def info_of(library: Library) -> Info:
-    """What the server offers: every word as a model of its own."""
+    """The server's description: every word is offered as a model of its own."""
     return Info(
         wake=[
             WakeProgram(
@@ -70,9 +70,9 @@ def _model_of(word: str, model: StreamModel) -> WakeModel:
 
 
 class _Clock:
-    """Has a reader raise RefusedError where half a message came and no more: looked at a few times in `stalled_s`.
+    """Makes a reader raise RefusedError if a message stops half way; checked a few times per `stalled_s`.
 
-    One for each message costs as much as to read it.
+    One timer per message would cost as much as reading it.
     """
 
     def __init__(self, reader: asyncio.StreamReader, stalled_s: float) -> None:
@@ -92,20 +92,20 @@ class _Clock:
             self._wait()
 
     def begin(self) -> None:
-        """A message has begun."""
+        """Note that a message has begun."""
         self._begun_s = self._loop.time()
 
     def end(self) -> None:
-        """All of it came."""
+        """Note that the whole message has arrived."""
         self._begun_s = None
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._handle.cancel()
 
 
 async def read_event(reader: asyncio.StreamReader, limit: int, clock: _Clock) -> Event | None:
-    """The next event, or None at the end. Raises RefusedError for what is none, too large, or stops in the middle."""
+    """The next event, or None at the end. Raises RefusedError if it is malformed, too large, or stops half way."""
     try:
         line = await reader.readuntil(b"\n")
     except asyncio.IncompleteReadError as error:
@@ -148,23 +148,23 @@ def _size(header: dict[str, Any], key: str, largest: int) -> int:
 
 @dataclass
 class _Stream:
-    """What is heard since a `detect`."""
+    """The stream since a `detect`."""
 
     hearing: Hearing
     converter: Converter
     format: tuple[int, int, int]
     times: deque[tuple[int, int | None]]
-    """Where chunks start that were not heard whole, in samples at 16 kHz, and the client's own time for them."""
+    """Where chunks start that are not fully processed, in samples at 16 kHz, and the client's own time for each."""
     n_events: int = 0
 
     def note(self, time: Any) -> None:
-        """A chunk comes, with the client's time for it."""
+        """Note a new chunk and the client's time for it."""
         self.times.append((self.hearing.n_samples, time if isinstance(time, int) else None))
         while len(self.times) > 1 and self.times[1][0] < self.hearing.n_heard:
             self.times.popleft()
 
     def time_of(self, event: Heard) -> int | None:
-        """The client's time of the chunk that an event comes with."""
+        """The client's time of the chunk in which an event ends."""
         end = event.end_s * SAMPLE_RATE
         return next((time for start, time in reversed(self.times) if start < end), None)
 
@@ -182,7 +182,7 @@ class Connection:
         self._answers: asyncio.Queue[Event] = asyncio.Queue(1000)
 
     async def serve(self) -> None:
-        """Answer until the client goes. Raises RefusedError for what cannot be answered."""
+        """Answer until the client disconnects. Raises RefusedError for a request that cannot be answered."""
         sending = asyncio.create_task(self._send())
         limits = self.core.limits
         clock = _Clock(self._reader, limits.stalled_s)
@@ -248,7 +248,7 @@ class Connection:
         await stream.hearing.push(stream.converter.push_bytes(event.payload or b""))
 
     def _stream_of(self, data: dict[str, Any]) -> _Stream | None:
-        """The stream that goes on, or a new one where there is none or the sound changes its format."""
+        """The current stream, or a new one if there is none or the sound's format has changed."""
         rate, width, channels = found = _format_of(data)
         if self._stream is not None and self._stream.format == found:
             return self._stream
@@ -294,7 +294,7 @@ def _format_of(data: dict[str, Any]) -> tuple[int, int, int]:
 
 
 async def start(core: Core, host: str, port: int, on_problem: OnProblem) -> asyncio.Server:
-    """Listen at an address. Raises UsageError if it is taken or forbidden."""
+    """Listen at an address. Raises UsageError if it is in use or not allowed."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -1,1 +1,1 @@
-"""A model described and published."""
+"""Describes and publishes a model."""

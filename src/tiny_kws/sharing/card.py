@@ -1,6 +1,6 @@
-"""The model card of a repository on the Hub, made of what the artefacts say and of what was measured on them.
+"""The model card of a repository on the Hub, written from the artefacts' metadata and their measurements.
 
-No number is in it that does not come from there; of what was not measured it says so.
+Every number comes from there; the card says what was not measured.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..words import SILENCE, UNKNOWN, is_word
 SPEECH_COMMANDS = "Speech Commands"
 CLEAN = "clean"
 CHOSEN_ON = "chosen_on"
-"""The folder of streams on which settings of the detector, or the model itself, were chosen."""
+"""The folder of the streams on which the detector's settings, or the model itself, were chosen."""
 RATES_PER_HOUR = (10.0, 2.0, 1.0)
 WEAKEST = 3
 
 
 @dataclass(frozen=True)
 class Described:
-    """An artefact of a repository: its name there, its size, what it says of itself."""
+    """An artefact of a repository: its name there, its size, its metadata."""
 
     file: str
     n_bytes: int
@@ -36,9 +36,9 @@ class Described:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """Whether a `script` makes the very weights again; if not, why, and the accuracy on validation clips it reached.
+    """Whether a `script` makes exactly these weights again; if not, why, and the validation accuracy that it reached.
 
-    `how` says what was trained then, `log` under which heading of docs/LOG.md it is told.
+    `how` says what was trained then, `log` is the heading in docs/LOG.md that describes it.
     """
 
     script: str
@@ -66,7 +66,7 @@ class Reproduction:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """All that a card is made of. Measurements are by the name of their folder in the repository."""
+    """Everything that a card is made from. Measurements are by the name of their folder in the repository."""
 
     name: str
     artefacts: Sequence[Described]
@@ -223,7 +223,7 @@ def _false_alarms(name: str, metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _condition(name: str) -> str:
-    """How a condition of streams is called: snr20 is noise at 20 dB."""
+    """The name of a condition of streams: snr20 is noise at 20 dB."""
     name = name.removeprefix(f"{CHOSEN_ON}/")
     return f"{name.removeprefix('snr')} dB SNR" if name.startswith("snr") else name
 
@@ -288,7 +288,7 @@ def _measured_on_streams(facts: CardFacts) -> str:
 
 
 def _streams(facts: CardFacts, streams: Mapping[str, Mapping[str, Any]], chosen: str) -> list[str]:
-    """The table of misses of streams of one make, what they are, and the whole of each measurement folded away."""
+    """The table of misses for streams of one kind, what these are, and each full measurement folded away."""
     in_sample = any(metrics["held_out"]["in_sample"] for metrics in streams.values())
     where = "the recordings they are reported on" if in_sample else "the other half of the speakers"
     spread = "" if in_sample else " (95 % interval over speakers)"
@@ -312,7 +312,7 @@ def _sound_of(audio: Mapping[str, Any]) -> str:
 
 
 def table_of_misses(streams: Mapping[str, Mapping[str, Any]]) -> str:
-    """Of measurements on streams, by condition, a Markdown table: words missed at each rate, and the rate that came."""
+    """A Markdown table of measurements on streams, by condition: words missed at each rate, and the measured rate."""
     lines = [
         f"| false alarms per hour aimed at | {' | '.join(map(_condition, streams))} |",
         "|---" * (len(streams) + 1) + "|",
@@ -324,7 +324,7 @@ def table_of_misses(streams: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def missed(metrics: Mapping[str, Any], rate: float) -> str:
-    """The words missed where `rate` false alarms per hour were wanted, and how many came; or that it is not reached."""
+    """The words missed if `rate` false alarms per hour are wanted, and the measured rate, if a threshold gives it."""
     for point in metrics["held_out"]["rates"]:
         if point["rate_per_hour"] == rate and point["reached"] and point["words"]:
             interval = point["miss_rate_interval"]
@@ -339,12 +339,12 @@ def _pictures(facts: CardFacts, where: str, names: Sequence[str]) -> list[str]:
 
 
 def _place(file: str) -> str:
-    """How measurements in the folder of a file are called; the streams' lie one deeper."""
+    """The name of the measurements in a file's folder; those of streams lie one level deeper."""
     return file.rpartition("/")[0].removeprefix("streams/")
 
 
 def _told_of_own_words(metadata: Metadata) -> str:
-    """For each word that was enrolled what its maker was told; nothing for other models."""
+    """For each enrolled word, the report that its maker got; nothing for other models."""
     if not metadata.own_words:
         return ""
     blocks: list[tables.Block] = [
@@ -412,7 +412,7 @@ def _made(metadata: Metadata, reproduction: Reproduction | None) -> str:
 
 
 def again(reproduction: Reproduction) -> str:
-    """In a sentence, whether the weights can be reproduced."""
+    """A sentence that says whether the weights can be reproduced."""
     if reproduction.same_weights:
         return f"`{reproduction.script}` of tiny-kws reproduces these weights, except for rounding."
     parts = [f"These weights cannot be reproduced: {reproduction.why}."]
@@ -425,7 +425,7 @@ def again(reproduction: Reproduction) -> str:
 
 
 def _settings(values: Mapping[str, Any]) -> str:
-    """What is set, in a line: lists by their items."""
+    """The settings in one line; lists as their items."""
     texts = {key: " / ".join(map(str, v)) if isinstance(v, (list, tuple)) else v for key, v in values.items()}
     return ", ".join(f"{key} {text}" for key, text in texts.items() if text not in ("", None, {}))
 

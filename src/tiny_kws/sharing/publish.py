@@ -1,4 +1,4 @@
-"""What is pushed to the Hub: a model's artefacts, checkpoint, measurements and card, and a Space that runs it."""
+"""Pushes to the Hub: a model's artefacts, checkpoint, measurements and card, and a Space that runs it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .card import CardFacts, Described, Reproduction, model_card
 
 METRICS = "metrics.json"
 REPRODUCE = "reproduce.json"
-"""Whether the weights can be made again: `script`, `same_weights`, and if not `why` and what was `reached`."""
+"""Says whether the weights can be made again: `script`, `same_weights`, and if not, `why` and what was `reached`."""
 KEPT = (CHECKPOINT, METRICS, REPRODUCE, "history.json", "detector.json", "credits.csv")
 KEPT_SUFFIXES = (".onnx", ".tflite", ".h", ".png")
 CARD = "README.md"
@@ -29,7 +29,7 @@ _REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Parts:
-    """The files of a model by their names in its repository, and what its card is made of."""
+    """The files of a model by their names in its repository, and the content of its card."""
 
     files: dict[str, Path]
     facts: CardFacts
@@ -37,7 +37,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was pushed: the model's name on the Hub, pinned, and the addresses of both repositories."""
+    """The result of a push: the model's pinned name on the Hub, and the addresses of both repositories."""
 
     name: str
     url: str
@@ -79,7 +79,7 @@ def can_be_shown(parts: Parts) -> bool:
 
 
 def write_model(parts: Parts, repo: str, out: Path) -> None:
-    """Write the model repository `repo` into the folder `out`: files, card, sums. Raises KwsError if it cannot be."""
+    """Write the model repository `repo` into the folder `out`: files, card, checksums. Raises KwsError if it cannot."""
     for file, path in parts.files.items():
         write_bytes(out / file, path.read_bytes())
     _write_sums(out)
@@ -113,8 +113,8 @@ def write_all(parts: Parts, repo: str, out: Path, space: bool = True) -> None:
 def push(parts: Parts, repo: str, private: bool = False, space: bool = True) -> Pushed:
     """Upload the model to `repo`, USER/NAME, and a Space of the same name; both are made if they are not there.
 
-    Each is one commit, which also removes what an earlier push brought and this one does not; other files stay. The
-    token is the one that huggingface_hub finds. Raises KwsError if the Hub refuses.
+    Each is one commit, which also removes the files of an earlier push that this one does not have; other files stay.
+    The token is the one that huggingface_hub finds. Raises KwsError if the Hub refuses.
     """
     check_repo(repo)
     with TemporaryDirectory() as folder:
@@ -156,7 +156,7 @@ def _upload(folder: Path, repo: str, kind: str, private: bool) -> tuple[str, str
 
 
 def _no_longer_listed(folder: Path, repo: str, kind: str) -> list[str]:
-    """The files that the repository lists in its sums and `folder` does not hold."""
+    """The files that the repository lists in its checksums but that are not in `folder`."""
     from huggingface_hub.errors import EntryNotFoundError  # noqa: PLC0415
 
     with TemporaryDirectory() as cache:
@@ -190,7 +190,7 @@ def _is_exported(file: str) -> bool:
 
 
 def _base(file: str) -> str:
-    """base of base.stream.onnx, in the folder's top; empty for what is deeper."""
+    """The model's name, `base` for base.stream.onnx, of a file at the top of the folder; empty for deeper files."""
     return "" if "/" in file else file.partition(".")[0]
 
 
@@ -202,7 +202,7 @@ def _only_name(artefacts: set[str], folder: Path) -> str:
 
 
 def _check_one_network(artefacts: list[Described], files: dict[str, Path]) -> None:
-    """Raise ModelError unless all artefacts come from one checkpoint, and that is the one beside them."""
+    """Raise ModelError unless all artefacts come from one checkpoint, the one beside them."""
     expected = artefacts[0].metadata.checkpoint_sha256
     for artefact in artefacts:
         if artefact.metadata.checkpoint_sha256 != expected:
@@ -226,7 +226,7 @@ def _check_one_network(artefacts: list[Described], files: dict[str, Path]) -> No
 
 
 def _measurements(files: dict[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those on clips and those on streams, each by the folder they lie in.
+    """The measurements on clips and those on streams, each by its folder.
 
     Streams on which nothing was chosen come first, and of each kind the clean one.
     """
@@ -251,7 +251,7 @@ def _snr_db(condition: str) -> float:
 
 
 def _reproduction(files: dict[str, Path]) -> Reproduction | None:
-    """What the folder says about making its weights again, None if nothing."""
+    """What the folder says about making its weights again; None if it says nothing."""
     if REPRODUCE not in files:
         return None
     path = files[REPRODUCE]
@@ -277,7 +277,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
 
 
 def _write_sums(folder: Path) -> None:
-    """Write SHA256SUMS of all that lies in `folder` but the card, which its owner may edit on the Hub."""
+    """Write SHA256SUMS of all files in `folder` but the card, which its owner may edit on the Hub."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     sums = {file: sha256_of(path) for file, path in files.items() if file != CARD}
     write_bytes(folder / SUMS, sums_text(sums).encode())

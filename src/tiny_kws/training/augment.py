@@ -58,7 +58,7 @@ def mask_frames(features: Tensor, most: int, generator: torch.Generator) -> Tens
 
 
 def augment_features(features: Tensor, recipe: SoundRecipe, generator: torch.Generator) -> Tensor:
-    """Normalised features (batch, 1, mels, frames) as another mouth and microphone might give them, masked in part."""
+    """Normalised features (batch, 1, mels, frames), changed as by another speaker and microphone, and partly masked."""
     features = warp_bands(features, recipe.warp, generator)
     features = colour_bands(features, recipe.colour, generator)
     features = limit_bands(features, recipe.limited_share, generator)
@@ -67,10 +67,10 @@ def augment_features(features: Tensor, recipe: SoundRecipe, generator: torch.Gen
 
 
 def warp_bands(features: Tensor, most: float, generator: torch.Generator) -> Tensor:
-    """Move what (batch, 1, mels, frames) hold up or down in frequency, by a factor from 1 - `most` to 1 + `most`.
+    """Shift (batch, 1, mels, frames) up or down in frequency, by a factor from 1 - `most` to 1 + `most`.
 
-    As of another length of the vocal tract (Jaitly and Hinton 2013). Between mel bands it is interpolated; what lies
-    beyond the last band is the last band. With `most` 0 nothing is moved.
+    This imitates a vocal tract of another length (Jaitly and Hinton 2013). Values between mel bands are interpolated;
+    beyond the last band, the last band is repeated. With `most` 0 nothing is shifted.
     """
     if most == 0:
         return features
@@ -88,8 +88,8 @@ def warp_bands(features: Tensor, most: float, generator: torch.Generator) -> Ten
 def colour_bands(features: Tensor, spread: float, generator: torch.Generator) -> Tensor:
     """Raise and lower mel bands of normalised (batch, 1, mels, frames) along a drawn curve, as another microphone does.
 
-    Half of the rows; the curve goes straight from one of six points to the next, each of standard deviation `spread`
-    (Nam et al. 2022, arXiv:2110.03282). Where there is no sound, at 0, none comes. With `spread` 0 nothing is done.
+    This changes half of the rows. The curve is straight between six points of standard deviation `spread` (Nam et al.
+    2022, arXiv:2110.03282). Silence, at 0, stays silence. With `spread` 0 nothing is done.
     """
     if spread == 0:
         return features
@@ -100,11 +100,11 @@ def colour_bands(features: Tensor, spread: float, generator: torch.Generator) ->
 
 
 def limit_bands(features: Tensor, chance: float, generator: torch.Generator) -> Tensor:
-    """Take high mel bands from rows of (batch, 1, mels, frames), or low ones, or both, as a narrow line does.
+    """Weaken high or low mel bands, or both, in rows of (batch, 1, mels, frames), as a narrow-band line does.
 
-    High ones with probability `chance`, low ones with half of it. From a drawn band on, every one has less left than
-    the one before, by a drawn slope down to a drawn depth. What is at 0 or below, which is silence, stays. With
-    `chance` 0 nothing is done.
+    High bands are weakened with probability `chance`, low ones with half of it. From a drawn band on, each band is
+    weaker than the one before, by a drawn slope down to a drawn depth. Values at 0 or below, which are silence, stay.
+    With `chance` 0 nothing is done.
     """
     if chance == 0:
         return features

@@ -1,4 +1,4 @@
-"""Where training clips lie: a memory-mapped array, shards, or a tensor on the device."""
+"""Training clips in a memory-mapped array, in shards, or in a tensor on the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Bank = npt.NDArray[np.int16] | ShardBank | Tensor
 
 
 def on_device(bank: npt.NDArray[np.int16] | ShardBank, rows: npt.NDArray[np.intp] | None, device: torch.device) -> Bank:
-    """The `rows` (default: all) of a bank as a tensor on a GPU; a CPU and shards give rows when they are asked for.
+    """Load the `rows` (default: all) of a bank onto a GPU; on a CPU and for shards, rows are read when they are needed.
 
     Shards may be larger than any memory.
     """

@@ -3,7 +3,7 @@
 A checkpoint is a plain dict of tensors and simple values that `torch.load(weights_only=True)` reads. The keys
 `model_state`, `model_config`, `labels`, `stats`, `val_acc`, `epoch`, `history` and `torch_version` are common to other
 implementations of the reference; `architecture`, `feature_config`, `window`, `train_config` and `data` are ours, and
-may lack.
+may be missing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ARCHITECTURES = (DS_CNN, CAUSAL_CNN)
 class Checkpoint:
     """A network with its front end, labels and history. `stats` holds the features' `mean` and `std`.
 
-    `window` is the length of sound that a clip answer rests on, in samples.
+    `window` is the length of sound that a clip answer is based on, in samples.
     """
 
     model: Network
@@ -54,7 +54,7 @@ class Checkpoint:
 
     @property
     def architecture(self) -> str:
-        """Name of the network's class, as `network_config_of` takes it."""
+        """The name of the network's class, for `network_config_of`."""
         return architecture_of(self.model.config)
 
     @property
@@ -77,7 +77,7 @@ class Checkpoint:
         return self.model
 
     def to_dict(self) -> dict[str, Any]:
-        """What is saved."""
+        """The dictionary that is saved."""
         return {
             "model_state": {name: value.detach().cpu() for name, value in self.model.state_dict().items()},
             "model_config": asdict(self.model.config),
@@ -109,7 +109,7 @@ class ClipNetwork(nn.Module):
 
 
 def feature_config_of(architecture: str) -> FeatureConfig:
-    """The front end that an architecture is made for: frames of a network that streams end at the present."""
+    """The front end for an architecture: frames of a network that streams end at the present."""
     return FeatureConfig(centered=architecture != CAUSAL_CNN)
 
 
@@ -119,7 +119,7 @@ def architecture_of(config: NetworkConfig) -> str:
 
 
 def network_config_of(architecture: str, settings: Mapping[str, Any], where: str) -> NetworkConfig:
-    """What a checkpoint or a command says of a network; missing `settings` take their defaults.
+    """The config of a network from a checkpoint or a command; missing `settings` take their defaults.
 
     Raises ModelError, which names `where`, for an unknown architecture, unknown settings and values that are too small.
     """
@@ -137,7 +137,7 @@ def network_config_of(architecture: str, settings: Mapping[str, Any], where: str
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of ours, or one of the reference's form made by other code.
+    """Read a checkpoint of ours, or one in the reference's form that other code wrote.
 
     Raises ModelError, saying what is wrong, if it is missing, truncated, foreign or inconsistent.
     """
@@ -156,7 +156,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def save_torch(path: str | Path, value: Mapping[str, Any]) -> None:
-    """Write `value` with torch.save, whole or not at all."""
+    """Write `value` with torch.save, completely or not at all."""
     # Through memory: torch's own zip writer turns a full disk into an error that says nothing of it.
     buffer = io.BytesIO()
     torch.save(value, buffer)
@@ -213,7 +213,7 @@ def _from_dict(raw: dict[str, Any], path: Path) -> Checkpoint:
 
 
 def _window_of(raw: Mapping[str, Any], model: Network, feature_config: FeatureConfig, where: str) -> int:
-    """The window in samples, a second where a checkpoint says none. Raises ModelError if it is not the network's."""
+    """The window in samples, a second if the checkpoint has none. Raises ModelError if it is not the network's."""
     window = int(raw.get("window", CLIP_SAMPLES))
     shortest, longest = WINDOW_LIMITS
     if not shortest <= window <= longest:
@@ -226,7 +226,7 @@ def _window_of(raw: Mapping[str, Any], model: Network, feature_config: FeatureCo
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Load `state` into `model`, all of it or none. Raises ModelError naming the first name or shape that is off."""
+    """Load all of `state` into `model` or nothing. Raises ModelError with the first name or shape that is wrong."""
     expected = model.state_dict()
     odd = sorted(set(expected) ^ set(state))
     wrong = [name for name in expected if name in state and expected[name].shape != state[name].shape]
@@ -247,7 +247,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> N
 
 
 def classifier_of(checkpoint: Checkpoint) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
-    """What takes audio (batch, samples) in [-1, 1] to the checkpoint's probabilities (batch, classes)."""
+    """A function from audio (batch, samples) in [-1, 1] to the checkpoint's probabilities (batch, classes)."""
     network = ClipNetwork(checkpoint)
 
     def classify(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -258,5 +258,5 @@ def classifier_of(checkpoint: Checkpoint) -> Callable[[npt.NDArray[np.float32]],
 
 
 def set_threads(threads: int) -> None:
-    """Let torch compute with so many threads."""
+    """Let torch compute with this many threads."""
     torch.set_num_threads(threads)

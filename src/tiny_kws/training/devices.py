@@ -1,4 +1,4 @@
-"""What a training computes on: the device, its precision, its memory."""
+"""The device that a training computes on: its precision and its memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def find_device(name: str | None = None) -> torch.device:
-    """The device called `name`, or the best there is: CUDA, then MPS, then CPU. UsageError if it is not there."""
+    """The device `name`, or the best one: CUDA, then MPS, then CPU. Raises UsageError if there is no such device."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -29,7 +29,7 @@ def find_device(name: str | None = None) -> torch.device:
 
 
 def wants_bfloat16(precision: str, device: torch.device, pays: bool = True) -> bool:
-    """Whether to train in bfloat16: as asked, or, for `auto`, where it pays and the device multiplies in it."""
+    """Whether to train in bfloat16: as asked, or, for `auto`, if it pays and the device multiplies in it."""
     if precision not in ("auto", "float32", "bfloat16"):
         raise UsageError(f"found the precision {precision!r}, expected auto, float32 or bfloat16")
     if precision != "auto":
@@ -65,7 +65,7 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 
 
 def restore_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Let them go on from there, as far as they are on the same kind of device."""
+    """Set them to a saved state, if it is from the same kind of device."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

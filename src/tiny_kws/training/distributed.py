@@ -1,7 +1,8 @@
 """Training in several processes, on one machine or more, as `torchrun` starts them.
 
 Each process draws and works on its own part of every batch, and DistributedDataParallel takes the mean of the
-gradients. Here is who is who, and what else they tell each other: numbers to report, and that all were started alike.
+gradients. This module says which process is which, and exchanges the rest: numbers to report, and that all have the
+same settings.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class World:
         return self.rank == 0
 
     def own_part(self, order: Tensor) -> Tensor:
-        """This process's part of the items of an epoch, as long as the others': the first come twice to fill it up.
+        """This process's part of an epoch's items, as long as the others'; the first items come twice to fill it up.
 
         >>> World(1, 3).own_part(torch.arange(7))
         tensor([1, 4, 0])
@@ -70,27 +71,27 @@ class World:
         return summed
 
     def means(self, *numbers: float, weight: float = 1.0) -> list[float]:
-        """The mean over all processes of each of the numbers, in which this process's count by `weight`."""
+        """The mean of each number over all processes, in which this process's numbers have a weight of `weight`."""
         if self.size == 1:
             return list(numbers)
         *totals, whole = self.sums(*(number * weight for number in numbers), weight)
         return [total / whole for total in totals]
 
     def from_first(self, value: Value) -> Value:
-        """The first process's `value`, whatever is given by the others."""
+        """The first process's `value`, whatever the others pass."""
         values = [value]
         if self.size > 1:
             dist.broadcast_object_list(values)
         return values[0]
 
     def copy_from_first(self, module: nn.Module) -> None:
-        """Let `module` have the first process's weights and statistics of batch norm, in all of them."""
+        """Give `module` the first process's weights and batch norm statistics, in all processes."""
         if self.size > 1:
             for value in module.state_dict().values():
                 dist.broadcast(value, 0)
 
     def check_same(self, **values: Any) -> None:
-        """Raise UsageError, in all processes, where they do not have the same `values`; it names the first."""
+        """Raise UsageError, in all processes, if their `values` differ; it names the first that does."""
         every: list[Any] = [values] * self.size
         if self.size > 1:
             dist.all_gather_object(every, values)
@@ -105,7 +106,7 @@ class World:
 
 @contextmanager
 def join_world(device: str | None) -> Iterator[tuple[World, str | None]]:
-    """Join the processes that torchrun started with this one, if it did; who this one is, and on which device.
+    """Join the processes that torchrun started with this one, if any; returns this one's place and device.
 
     On CUDA a process takes the GPU of its local number, and they talk by NCCL; otherwise by Gloo. Processes that are
     joined already stay joined, on the device that is asked for. Raises UsageError where there are fewer GPUs, and
@@ -146,10 +147,10 @@ def _own_device(device: str | None) -> str:
 
 
 def n_started() -> int:
-    """How many processes torchrun started, this one among them; 1 where it did not start this one."""
+    """How many processes torchrun started, including this one; 1 if it did not start this one."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "MASTER_ADDR" in os.environ else 1
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one of those started together that reports."""
+    """Whether this process is the one that reports."""
     return n_started() == 1 or os.environ.get("RANK", "0") == "0"

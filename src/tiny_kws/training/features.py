@@ -72,7 +72,7 @@ class LogMel(nn.Module):
     def forward(self, audio: Tensor, extend: Extend = extend_by_zeros) -> Tensor:
         """Features of `audio`; raises ValueError unless it is (samples,) or (batch, samples).
 
-        `extend` puts the past before a chunk of a stream; centred frames know none.
+        `extend` puts the past before a chunk of a stream; centred frames have no past.
         """
         if audio.dim() == 1:
             audio = audio[None]
@@ -104,7 +104,7 @@ def normalize(features: Tensor, stats: Mapping[str, float]) -> Tensor:
 
 
 def feature_stats(log_mel: LogMel, batches: Iterable[Tensor], world: World | None = None) -> dict[str, float]:
-    """The one mean and standard deviation over all features of all `batches`, those of all processes together.
+    """The mean and standard deviation over all features of all `batches`, in all processes together.
 
     A causal front end is shifted by digital silence instead of the mean: then zeros before a recording are silence.
     """

@@ -64,9 +64,10 @@ class DSCNN(nn.Module):
 
 
 class CausalBlock(nn.Module):
-    """Depthwise-separable convolution over time that looks back only, batch norm, ReLU, and a way around them.
+    """A depthwise-separable convolution over time that only looks back, batch norm, ReLU and a residual connection.
 
-    Nothing stands between depthwise and pointwise convolution, as in Xception (Chollet 2017, arXiv:1610.02357).
+    There is nothing between the depthwise and the pointwise convolution, as in Xception (Chollet 2017,
+    arXiv:1610.02357).
     """
 
     def __init__(self, width: int, kernel: int) -> None:
@@ -82,9 +83,9 @@ class CausalBlock(nn.Module):
 
 
 class BandBlock(nn.Module):
-    """A 3 x 3 convolution over frequency and time that looks back only, batch norm, ReLU, and a way around them.
+    """A 3 x 3 convolution over frequency and time that only looks back, batch norm, ReLU and a residual connection.
 
-    The way around is there where the shape stays as it is; with `stride` the bands are halved.
+    The residual connection exists if the shape does not change; with `stride` the bands are halved.
     """
 
     LOOK_BACK = 2
@@ -192,7 +193,7 @@ def network_of(config: NetworkConfig) -> Network:
 
 
 def shape_of(model: Network) -> tuple[type[Network], dict[str, float]]:
-    """What must be the same for two networks to take each other's weights: class and settings, but for dropout's."""
+    """What two networks must have in common to share weights: class and settings, except for dropout."""
     return type(model), {**asdict(model.config), "dropout": 0}
 
 

@@ -1,4 +1,4 @@
-"""What a step of training does: from numbers of training clips to a loss. Single clips, windows, streams, or both."""
+"""What a training step does: from the numbers of training clips to a loss, on clips, windows, streams or both."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Objective(Protocol):
     per_step: int
 
     def begin_epoch(self, model: Network, generator: torch.Generator) -> None:
-        """What is to be done before each epoch, given the network that is validated; draws from `generator`."""
+        """Prepare an epoch with the network that is validated; draws from `generator`."""
 
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Loss and accuracy, both scalars, of a step with the training clips `items` (n,); draws from `generator`."""
@@ -63,8 +63,9 @@ class ClipObjective:
 class WindowObjective:
     """Composed windows; cross-entropy.
 
-    With a `teacher`, features to logits, a part of the loss is the divergence from its logits (Hinton et al. 2015,
-    arXiv:1503.02531). It is given the whole window, of which bands and frames are masked for the network that learns.
+    With a `teacher`, a function from features to logits, part of the loss is the divergence from its logits (Hinton et
+    al. 2015, arXiv:1503.02531). The teacher sees the whole window; for the network that learns, bands and frames are
+    masked.
     """
 
     def __init__(
@@ -100,9 +101,9 @@ class WindowObjective:
 class StreamObjective:
     """Composed streams; every answer within them counts, one each `hop` samples.
 
-    Three terms: cross-entropy at the end of each clip; cross-entropy over the answers at which a keyword is whole in
-    the window; and, over the answers at which there is none, the hardest of each stream: -log of the probability that
-    it is no keyword.
+    Three terms: cross-entropy at the end of each clip; cross-entropy over the answers at which a whole keyword is in
+    the window; and, over the answers without a keyword, the hardest of each stream: -log of the probability that it is
+    not a keyword.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class StreamObjective:
         self.per_step = self.composer.n_keywords(config.batch_size)
 
     def begin_epoch(self, model: Network, generator: torch.Generator) -> None:
-        """Look for hard negatives: streams without keywords in which the network as it is comes near to hear one."""
+        """Look for hard negatives: streams without keywords in which the network almost hears one."""
         assert isinstance(model, CausalCNN)
         if self.recipe.hard_negatives == 0:
             return
@@ -151,7 +152,7 @@ class StreamObjective:
         return loss, accuracy(at_clips, streams.classes)
 
     def _no_keyword_loss(self, logits: Tensor) -> Tensor:
-        """Minus the log of the probability that it is no keyword, (..., classes) to (...)."""
+        """Minus the log of the probability that it is not a keyword, (..., classes) to (...)."""
         return -torch.logsumexp(logits.log_softmax(-1)[..., self.others], -1)
 
     def _hardest(self, losses: Tensor) -> Tensor:
@@ -162,7 +163,7 @@ class StreamObjective:
 class MixedObjective:
     """Windows and half as many streams in each step, each with its own loss.
 
-    Streams teach where a word is whole and what is none; windows keep what is known of words.
+    Streams teach when a word is complete and what is not a keyword; windows preserve what is known about words.
     """
 
     def __init__(
@@ -183,7 +184,7 @@ class MixedObjective:
         self.per_step = self.windows.per_step + self.streams.per_step
 
     def begin_epoch(self, model: Network, generator: torch.Generator) -> None:
-        """As of streams."""
+        """As for streams."""
         self.streams.begin_epoch(model, generator)
 
     def loss(self, model: Network, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -200,7 +201,7 @@ def _cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float) -> T
 def divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Kullback-Leibler divergence of `logits` (n, classes) from the teacher's, both softened, on average.
 
-    Times the square of the temperature, so that its gradient is of one size with that of a cross-entropy.
+    It is multiplied by the square of the temperature, so that its gradient is as large as that of a cross-entropy.
     """
     own, teachers = (torch.log_softmax(values / temperature, -1) for values in (logits, teacher_logits))
     return nn.functional.kl_div(own, teachers, reduction="sum", log_target=True) * (temperature**2 / len(logits))

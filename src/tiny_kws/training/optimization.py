@@ -1,4 +1,4 @@
-"""How weights are moved: the optimizer, its learning rate, gradients that are too long, the moving average."""
+"""How weights are updated: the optimizer, its learning rate, gradient clipping, the moving average."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .networks import Network
 
 
 class Optimization:
-    """Moves the weights of `model` and, if the config asks for it, keeps their moving average.
+    """Updates the weights of `model` and, if the config asks for it, keeps their moving average.
 
     `optimizer` is AdamW, `average` the averaged model or None.
     """
@@ -37,11 +37,11 @@ class Optimization:
 
     @property
     def validated(self) -> Network:
-        """The network that is validated and saved: of averaged weights, if there are any."""
+        """The network that is validated and saved: the one with averaged weights, if there are any."""
         return self.model if self.average is None else self.average.module  # type: ignore[return-value]
 
     def step(self, loss: Tensor, learning_rate: float) -> None:
-        """One step down the gradient of `loss`."""
+        """Take one step down the gradient of `loss`."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -53,14 +53,14 @@ class Optimization:
             self.average.update_parameters(self.model)
 
     def state(self) -> dict[str, Any]:
-        """What it takes to go on, beside the weights that are validated."""
+        """What is needed to resume, besides the weights that are validated."""
         state: dict[str, Any] = {"optimizer": self.optimizer.state_dict()}
         if self.average is not None:
             state |= {"trained_state": self.model.state_dict(), "n_averaged": self.average.n_averaged}
         return state
 
     def restore(self, last: Mapping[str, Any], where: str) -> None:
-        """Go on from the `state` in a checkpoint's dict; ModelError, or what torch trips over, if it is damaged."""
+        """Resume from the `state` in a checkpoint's dict. Raises ModelError, or torch's own error, if it is damaged."""
         load_weights(self.validated, last["model_state"], where)
         if self.average is not None:
             load_weights(self.model, last["trained_state"], where)
@@ -69,7 +69,7 @@ class Optimization:
 
 
 def scheduled_learning_rate(config: TrainConfig | TrunkRecipe, epoch: int, step: int, steps: int) -> float:
-    """The learning rate of a step, one of `steps` in each epoch: up over the first steps, then down half a cosine."""
+    """The learning rate of a step, one of `steps` in each epoch: it rises at first, then falls along half a cosine."""
     cosine = 0.5 * (1.0 + math.cos(math.pi * (epoch + step / steps) / config.epochs))
     warm_up = min(1.0, (epoch * steps + step + 1) / max(1, config.warmup_steps))
     return config.learning_rate * cosine * warm_up

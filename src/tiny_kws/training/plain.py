@@ -1,4 +1,4 @@
-"""The plain PyTorch way of classifying, which benchmarks compare artefacts with."""
+"""Classification in plain PyTorch, which benchmarks compare artefacts with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .networks import DSCNN
 
 
 class PlainLogMel(nn.Module):
-    """The front end as one writes it first: torch.stft in float32, faster than `LogMel` and not as exact."""
+    """The obvious front end: torch.stft in float32, faster than `LogMel` but less exact."""
 
     def __init__(self) -> None:
         super().__init__()

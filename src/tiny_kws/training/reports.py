@@ -1,4 +1,4 @@
-"""What a training tells while it runs: after some steps, and after each epoch."""
+"""What a training reports while it runs: after some steps, and after each epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StepReport:
-    """Where a training stands: means over the epoch so far, and the seconds left of the whole training."""
+    """The progress of a training: means over the epoch so far, and the seconds left of the whole training."""
 
     epoch: int
     epochs: int
@@ -39,7 +39,7 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What is called with reports while a training runs; by default nothing."""
+    """Functions that are called with reports while a training runs; by default they do nothing."""
 
     on_step: Callable[[StepReport], None] = lambda report: None
     on_epoch: Callable[[EpochReport], None] = lambda report: None
@@ -53,11 +53,11 @@ class RunningMeans:
         self._started = time.perf_counter()
 
     def state(self) -> dict[str, Any]:
-        """What it takes to go on."""
+        """What is needed to resume."""
         return {"total": self._total.cpu(), "n_clips": self._n_clips, "seconds": self.seconds()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Resume from a `state`."""
         self._total.copy_(state["total"])
         self._n_clips = int(state["n_clips"])
         self._started = time.perf_counter() - float(state["seconds"])

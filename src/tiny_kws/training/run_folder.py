@@ -1,4 +1,4 @@
-"""What a training leaves in its folder, and goes on from: checkpoints, history, learning curve, TensorBoard."""
+"""The files that a training writes and resumes from: checkpoints, history, learning curve, TensorBoard events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .tensorboard import append_scalars, write_scalars
 
 
 class RunFolder:
-    """The folder of one training; every file in it is whole or absent."""
+    """The folder of one training; every file in it is complete or missing."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.best, self.last = path, path / "best.pt", path / "last.pt"
@@ -23,27 +23,27 @@ class RunFolder:
         self._tensorboard = path / "tensorboard" / "events.out.tfevents"
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the folder for a block alone. Raises UsageError if another run holds it."""
+        """Lock the folder for the duration of a block. Raises UsageError if another run has locked it."""
         return exclusive(self.path)
 
     def read_last(self, resume: bool) -> dict[str, Any] | None:
-        """The last checkpoint with what it takes to go on, if there is one. Raises UsageError if it is not wanted."""
+        """The last checkpoint, if there is one, to resume from. Raises UsageError unless `resume` is set."""
         if not resume and (self.last.exists() or self.unfinished.exists()):
             raise UsageError(f"{self.path}: already holds a training; continue with --resume or name another folder")
         return read_torch(self.last) if self.last.exists() else None
 
     def read_unfinished(self) -> dict[str, Any] | None:
-        """What was saved amid an epoch, if anything was."""
+        """The state that was saved in the middle of an epoch, if any."""
         return read_torch(self.unfinished) if self.unfinished.exists() else None
 
     def save_unfinished(self, state: Mapping[str, Any]) -> None:
-        """Save what it takes to go on amid an epoch."""
+        """Save the state in the middle of an epoch."""
         save_torch(self.unfinished, state)
 
     def save(self, checkpoint: Mapping[str, Any], to_go_on: Mapping[str, Any], is_best: bool) -> None:
-        """Best before last: if killed between the two, the epoch is run again and the best written as before.
+        """Save the best before the last: if killed between the two, a run repeats the epoch and saves both.
 
-        What was saved amid the epoch is of no more use.
+        The state from the middle of the epoch is no longer needed.
         """
         if is_best:
             save_torch(self.best, checkpoint)
@@ -51,7 +51,7 @@ class RunFolder:
         self.unfinished.unlink(missing_ok=True)
 
     def report_anew(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Write all that is known of the epochs of `history`: a run that was killed may not have done so."""
+        """Write everything known about the epochs of `history`, because a run that was killed may not have done so."""
         write_scalars(history, self._tensorboard)
         self._report(history)
 

@@ -1,4 +1,4 @@
-"""Running speech whose phones and words are known in time, and batches of it to train a trunk on."""
+"""Running speech with the times of its phones and words, and batches of it to train a trunk on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PHONES = (
 """The phones of American English in ARPABET; everything that is not speech is SIL."""
 ALIGNMENTS = "alignments.jsonl"
 UNHEARD = ("speech_libri", "speech")
-"""Folders of which a third of the speakers are kept from the trunk."""
+"""Folders of which a third of the speakers are kept out of the trunk's training."""
 
 
 @dataclass(frozen=True)
@@ -58,26 +58,26 @@ class Recording:
 
 
 def read_aligned(folder: Path, parts: Sequence[int] = (1, 2)) -> list[Recording]:
-    """The recordings of a folder that its alignments.jsonl tells of (`scripts/align_speech.py` writes it).
+    """The recordings that a folder's alignments.jsonl lists (`scripts/align_speech.py` writes it).
 
-    Only those of speakers of `parts` (see `data.held_out`) but for `UNHEARD`. Raises DataError for a folder without
-    alignments.
+    Only speakers of `parts` (see `data.held_out`) count, except those of `UNHEARD`. Raises DataError for a folder
+    without alignments.
     """
     return [_recording(folder, entry) for entry in _entries(folder, parts)]
 
 
 def read_words(folder: Path, parts: Sequence[int] = (1, 2)) -> list[str]:
-    """Every word that is said in the recordings of `read_aligned`, as often as it is."""
+    """Every word in the recordings of `read_aligned`, as often as it is said."""
     return [word.text for entry in _entries(folder, parts) for word in words_of(entry)]
 
 
 def words_of(entry: Mapping[str, Any]) -> list[Word]:
-    """The words of a line of alignments, without what is between them: silence, breath, noise."""
+    """The words of a line of alignments, without the silence, breath and noise between them."""
     return [Word(text, start, start + n) for text, start, n, _ in entry["words"] if text[0] not in "<[+"]
 
 
 def read_entries(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a folder's alignments. Raises DataError for a folder without."""
+    """The lines of a folder's alignments. Raises DataError for a folder without alignments."""
     path = folder / ALIGNMENTS
     if not path.is_file():
         raise DataError(f"{folder}: found no {ALIGNMENTS}, expected one; make it by scripts/align_speech.py")
@@ -86,7 +86,7 @@ def read_entries(folder: Path) -> list[dict[str, Any]]:
 
 
 def is_unheard(folder: str, speaker: str) -> bool:
-    """Whether a speaker of the bank is kept from the trunk, so that what the bank says of strangers is true.
+    """Whether the trunk never hears a speaker of the bank, so that the bank's figures hold for new speakers.
 
     >>> [is_unheard("speech_libri", name) for name in ("1088", "116")]
     [False, False]
@@ -116,7 +116,7 @@ def words_to_tell(recordings: Iterable[Recording], fewest: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Batch:
-    """`audio` (rows, samples); `phones` (rows, frames of 10 ms); of every word its row, its last frame, its number."""
+    """`audio` (rows, samples); `phones` (rows, frames of 10 ms); the row, last frame and number of every word."""
 
     audio: Tensor
     phones: Tensor
@@ -149,12 +149,12 @@ class SpeechComposer:
         self._rooms = room_spectra([room_response(room) for room in rooms], recipe.made_rooms, self.n_samples)
 
     def steps(self) -> int:
-        """Batches of an epoch: about as much sound as there is."""
+        """The number of batches in an epoch, which has about as much sound as there is."""
         seconds = sum(len(recording.pcm) for recording in (*self.sentences, *self.clips)) / SAMPLE_RATE
         return max(1, round(seconds / self.recipe.seconds / self.recipe.batch_size))
 
     def compose(self, rng: np.random.Generator) -> Batch:
-        """A batch as the recipe says."""
+        """Compose a batch by the recipe."""
         rows = [self._row(rng) for _ in range(self.recipe.batch_size)]
         audio = torch.from_numpy(np.stack([samples for samples, _, _ in rows])).float() / 32768
         words = np.array([(i, *word) for i, (_, _, words) in enumerate(rows) for word in words], np.int64)
@@ -184,7 +184,7 @@ class SpeechComposer:
         words: list[tuple[int, int]],
         rng: np.random.Generator,
     ) -> int:
-        """Lay a recording, or a stretch of it, into a row from frame `at` on; how many frames it took."""
+        """Put a recording, or a stretch of it, into a row from frame `at` on; returns how many frames it took."""
         speed = float(rng.uniform(*self.recipe.speeds))
         room = len(phones) - at
         needed = int(room * speed) + 1
@@ -204,7 +204,7 @@ class SpeechComposer:
         return n
 
     def _in_a_room(self, audio: Tensor, rng: np.random.Generator) -> Tensor:
-        """Rows as they sound in rooms, at drawn levels, under noise."""
+        """Rows as they sound in rooms, at drawn levels, with noise."""
         n, recipe = len(audio), self.recipe
         chosen = np.flatnonzero(rng.random(n) < recipe.room_share)
         if len(chosen):
@@ -227,7 +227,7 @@ class SpeechComposer:
 
 
 def read_free(folder: Path, licences: tuple[str, ...] = ()) -> list[Pcm]:
-    """The noises or rooms of a folder that weights may be trained on, but for those that are kept to measure with.
+    """The noises or rooms of a folder that weights may be trained on, except those kept for measurements.
 
     With `licences` only those whose licence begins with one of them.
     """

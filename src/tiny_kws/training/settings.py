@@ -1,4 +1,4 @@
-"""What to train: a network, a recipe, weights to begin from, teachers; and whether they fit the data."""
+"""What to train: a network, a recipe, initial weights, teachers; checks whether they fit the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .networks import Network, shape_of
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What to train and how. The network's classes and window are those of the data, whatever `network` says.
+    """What to train and how. The network's classes and window come from the data, whatever `network` says.
 
     With `first`, training begins from the weights of that checkpoint; with `teachers`, networks of the same front end,
     training on windows is also towards their logits, the mean of them. `device` is cpu, cuda or mps, the best there is
@@ -32,16 +32,16 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Identity:
-    """What has to be the same for processes to train together, and for a training to go on."""
+    """What has to be the same for processes to train together, and for a training to be resumed."""
 
     train_config: dict[str, Any]
-    """The settings, and whether they led to bfloat16."""
+    """The settings, and whether bfloat16 is used."""
     network: NetworkConfig
     clips_sha256: Mapping[str, str]
     teachers_sha256: list[str]
 
     def differences(self, last: Mapping[str, Any], where: str) -> list[str]:
-        """In what the training of a checkpoint's dict was started otherwise; `where` is named in errors."""
+        """What differs from the settings of the training in a checkpoint's dict; `where` is named in errors."""
         found, data, network = (
             value if isinstance(value := last.get(key), dict) else {}
             for key in ("train_config", "data", "model_config")

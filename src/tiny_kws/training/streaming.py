@@ -1,4 +1,4 @@
-"""What makes a network stream: every layer that looks back asks for its past through one function.
+"""Makes a network stream: every layer that looks back asks for its past through one function.
 
 Over a whole recording that function puts zeros before the start (`extend_by_zeros`); over a chunk of a stream it puts
 what came before (`Memory.extend`). The network is written once; how far each layer looks back stands where it asks.
@@ -31,11 +31,11 @@ class Memory:
         self._asked = 0
 
     def begin(self) -> None:
-        """A new chunk comes."""
+        """Begin a new chunk."""
         self._asked = 0
 
     def reset(self) -> None:
-        """Forget: the next chunk is the first."""
+        """Forget the past: the next chunk is the first."""
         self.past.clear()
         self._asked = 0
 

@@ -23,7 +23,7 @@ def write_scalars(history: Sequence[Mapping[str, float]], path: Path) -> None:
 def append_scalars(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """Write the epochs of `history` behind those that an event file holds. Raises KwsError if it cannot be written.
 
-    TensorBoard keeps the file open and reads on, so it is not replaced; of a record cut short it makes nothing.
+    TensorBoard keeps the file open and reads on, so the file is not replaced; it ignores a record that was cut short.
     """
     _write(map(_event_of, history), path, "ab")
 

@@ -1,4 +1,4 @@
-"""The training loop: batches of waveforms to weights, a checkpoint each epoch, exact resuming."""
+"""The training loop: batches of waveforms, a checkpoint after each epoch, exact resuming."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Trainer:
         return self.folder.best
 
     def begin(self, resume: bool = False) -> None:
-        """Be ready for the next step: of a new training, or of the one in the folder from where it was saved last."""
+        """Prepare for the next step: of a new training, or of the one in the folder, from its latest save."""
         last = self.world.from_first(self.folder.read_last(resume) if self.world.is_first else None)
         self._unfinished = self.folder.read_unfinished() if self.world.size == 1 else None
         if last is not None:
@@ -177,7 +177,7 @@ class Trainer:
             teacher.model.to(self.device).eval().requires_grad_(False)
 
     def _make_objective(self, config: TrainConfig) -> Objective:
-        """What this process does in a step; `config` is of its own part."""
+        """This process's objective; `config` is for its own part."""
         windows, streams = config.windows, config.streams
         if streams is not None and not isinstance(self.model, CausalCNN):
             raise UsageError("only the causal network can be trained on streams; train this one on clips")
@@ -192,7 +192,7 @@ class Trainer:
         return ClipObjective(self.data, self.bank, config, self._features, self.device)
 
     def _check_world(self) -> None:
-        """Raise UsageError unless all processes train the same, and there is something for each of them to do."""
+        """Raise UsageError unless all processes train with the same settings, and each has something to do."""
         identity = self._identity()
         self.world.check_same(data=identity.clips_sha256, settings=(identity, self.first_sha256))
         fewest = min(map(len, self.rows.values()))
@@ -205,7 +205,7 @@ class Trainer:
     # Epochs
 
     def _epoch(self, epoch: int, callbacks: Callbacks) -> EpochReport:
-        """One pass over the training clips. All its draws follow from the seed, the epoch and the process alone."""
+        """Pass over the training clips once. All random draws depend only on the seed, the epoch and the process."""
         seed = _epoch_seed(self.config.seed, epoch, self.world.rank)
         generator = torch.Generator().manual_seed(seed)
         if epoch:  # a network that has learnt nothing knows nothing hard
@@ -260,7 +260,7 @@ class Trainer:
             return normalize(log_mel(audio), self.stats).contiguous(memory_format=self.memory_format)
 
     def _teacher_logits(self, features: Tensor) -> Tensor:
-        """The mean of the teachers' logits, (batch, classes), of features that are scaled for the student."""
+        """The mean of the teachers' logits, (batch, classes), for features that are normalised for the student."""
         with torch.no_grad():
             log_mels = features * self.stats["std"] + self.stats["mean"]
             logits = [teacher.model(normalize(log_mels, teacher.stats)) for teacher in self.teachers]
@@ -284,7 +284,7 @@ class Trainer:
         return [asdict(report) for report in self.history]
 
     def _save_now_and_then(self, step: int, generator: torch.Generator, means: RunningMeans) -> None:
-        """Save, if it is time to, what it takes to go on with `step` of this epoch; several processes do not."""
+        """Save the state from which to resume with `step` of this epoch, if it is time; several processes do not."""
         if self.world.size > 1 or time.monotonic() - self._saved_s < SAVE_S:
             return
         self._saved_s = time.monotonic()
@@ -293,7 +293,7 @@ class Trainer:
         self.folder.save_unfinished({**self._checkpoint().to_dict(), **self.optimization.state(), "amid": amid})
 
     def _take_up(self, generator: torch.Generator, means: RunningMeans) -> int:
-        """The step to go on with: the first, or that which was saved amid this epoch, with all as it was then."""
+        """The step to continue with: the first, or the one saved within this epoch, whose state is restored."""
         saved, self._unfinished = self._unfinished, None
         if saved is None or saved.get("epoch") != len(self.history):  # killed before an earlier one was removed
             return 0
@@ -335,7 +335,7 @@ class Trainer:
         self.folder.save(self._checkpoint().to_dict(), self.optimization.state(), is_best)
 
     def _restore(self, last: dict[str, Any], path: Path) -> None:
-        """Go on from what `path` holds. Raises UsageError if it is of another training, ModelError if damaged."""
+        """Resume from `path`. Raises UsageError if it is from another training, ModelError if it is damaged."""
         differing = self._identity().differences(last, str(path))
         if differing:
             raise UsageError(
@@ -354,7 +354,7 @@ class Trainer:
 
 
 class _Loss(nn.Module):
-    """What the gradient is taken of, as a module that can be wrapped: numbers of clips to the objective's loss."""
+    """The objective's loss for numbers of clips, as a module that DistributedDataParallel can wrap."""
 
     def __init__(self, objective: Objective, model: Network) -> None:
         super().__init__()

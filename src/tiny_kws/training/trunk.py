@@ -1,4 +1,4 @@
-"""The trunk of own words: trained to tell phones and words in running speech, its vectors tell words it never heard."""
+"""The trunk for own words: trained on phones and words in running speech, its vectors separate words it never heard."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from .running_speech import PHONES, Batch, SpeechComposer
 
 FEATURES = FeatureConfig(centered=False)
 LAST = "trunk.last.pt"
-"""The state after the last epoch, in the folder of a training."""
+"""The state after the last epoch, in a training's folder."""
 WORDS_AT_ONCE = 512
-"""Words of a batch that are told, at most."""
+"""The most words of a batch that are classified."""
 
 
 class TrunkTask(nn.Module):
-    """The network, and what is thrown away after training: a classifier of phones, one of words."""
+    """The network, and two classifiers that are dropped after training: one of phones, one of words."""
 
     def __init__(self, config: CausalCNNConfig, recipe: TrunkRecipe, n_words: int) -> None:
         super().__init__()
@@ -44,11 +44,11 @@ class TrunkTask(nn.Module):
         )
 
     def vectors(self, features: Tensor) -> Tensor:
-        """One for each answer, before they are averaged: (batch, answers, size)."""
+        """One vector for each answer, before averaging: (batch, answers, size)."""
         return self.network.fc(self.network.trunk(features).transpose(1, 2))  # type: ignore[no-any-return]
 
     def losses(self, features: Tensor, batch: Batch, delays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Cross entropy of phones and of words, and the share of the phones told rightly."""
+        """The cross-entropy of phones and of words, and the share of phones that are right."""
         vectors = self.vectors(features)
         step = self.network.frames_per_answer
         ends = step * (1 + torch.arange(vectors.shape[1])) - step // 2 - self.recipe.delay_frames
@@ -71,7 +71,7 @@ class TrunkTask(nn.Module):
 
 
 class TrunkTrainer:
-    """Trains a trunk, saves after each epoch into `folder`, and goes on from there exactly."""
+    """Trains a trunk, saves its state in `folder` after each epoch, and resumes from there exactly."""
 
     def __init__(
         self, composer: SpeechComposer, recipe: TrunkRecipe, folder: Path, config: CausalCNNConfig = TRUNK
@@ -99,7 +99,7 @@ class TrunkTrainer:
             self.stats = feature_stats(self.log_mel, [composer.compose(rng).audio for _ in range(20)])
 
     def train(self, report: Callable[[dict[str, float]], None]) -> None:
-        """The epochs that are left; `report` is given each one's figures."""
+        """Train the epochs that are left; `report` is called with each one's figures."""
         while self.epoch < self.recipe.epochs:
             began = time.monotonic()
             figures = self._train_epoch()
@@ -170,7 +170,7 @@ def _fewer_words(batch: Batch, generator: torch.Generator) -> Batch:
 
 
 def save_trunk(last: Path, out: Path) -> None:
-    """Keep of a training's last state what a trunk is: the network, its features' statistics, how it was trained."""
+    """Save the trunk from a training's last state: the network, its features' statistics, how it was trained."""
     state = read_torch(last)
     network = {
         name.removeprefix("network."): value for name, value in state["task"].items() if name.startswith("network.")
@@ -180,7 +180,7 @@ def save_trunk(last: Path, out: Path) -> None:
 
 
 def read_trunk(path: Path) -> tuple[CausalCNN, dict[str, float], Callable[[Tensor], Tensor]]:
-    """A trunk of `save_trunk`: the network, the statistics of its features, and from audio to those features."""
+    """Load what `save_trunk` wrote: the network, the statistics of its features, and the front end."""
     state = read_torch(path)
     network = CausalCNN(CausalCNNConfig(**state["config"]))
     load_weights(network, state["network"], str(path))
@@ -189,7 +189,7 @@ def read_trunk(path: Path) -> tuple[CausalCNN, dict[str, float], Callable[[Tenso
 
 
 def trunk_facts(network: CausalCNN, stats: Mapping[str, float]) -> dict[str, Any]:
-    """What a bank says of its trunk."""
+    """What a bank says about its trunk."""
     frames = SAMPLE_RATE // FEATURES.hop
     look_back = network.look_back_frames * FEATURES.hop + FEATURES.n_fft - FEATURES.hop
     return {

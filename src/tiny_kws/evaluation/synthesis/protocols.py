@@ -50,7 +50,7 @@ from .recordings import (
 Placed = list[tuple[Item, int]]
 """Items, each with the sample that it begins at."""
 Voice = tuple[Placed, int, float]
-"""What somebody says, the sample where that ends, and its RMS."""
+"""An utterance, the sample where it ends, and its RMS."""
 PICOVOICE = "picovoice"
 MLPERF_TINY = "mlperf-tiny"
 SPOKEN_SHARE = 0.2
@@ -72,7 +72,7 @@ MOST_WORDS = 150  # more would lie over each other
 def preset_settings(preset: str, labels: tuple[str, ...]) -> StreamSettings:
     """The settings of a recipe for the keywords `labels`, of "" this project's own recipe.
 
-    Raises UsageError for a name that is none.
+    Raises UsageError for an unknown name.
     """
     if preset not in ("", PICOVOICE, MLPERF_TINY):
         raise UsageError(f"found the preset {preset!r}, expected {PICOVOICE} or {MLPERF_TINY}")

@@ -49,7 +49,7 @@ DEEPEST_GAP_DB = 12.0
 
 @dataclass(frozen=True)
 class Line:
-    """What a manifest says of something in a recording, but for the recording's name."""
+    """What a manifest says about something in a recording, except the recording's name."""
 
     label: str
     start_s: float
@@ -80,7 +80,7 @@ class StreamSettings:
     speech_part: int | None = None
     """The third of the speakers of running speech."""
     trust_speech: bool = False
-    """Take sentences whose words are not known."""
+    """Also take sentences without a transcript."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Recording:
 
 
 def plan_recordings(material: Material, settings: StreamSettings) -> list[Callable[[], Recording]]:
-    """What makes each recording in turn: what is in them is drawn at once, their sound when they are made.
+    """Functions that make each recording in turn: the contents are drawn at once, the sound when a recording is made.
 
     Raises DataError if the material is too little.
     """
@@ -146,7 +146,7 @@ def _plan_speech(material: Material, settings: StreamSettings, rng: np.random.Ge
 
 
 def _add_stretches(items: list[list[Item]], material: Material, hours: float, rng: np.random.Generator) -> None:
-    """Deal out stretches of running speech evenly, `hours` of them in all."""
+    """Distribute stretches of running speech evenly, `hours` of them in all."""
     deck = SpeechDeck(material.speech, rng)
     wanted = 3600 * hours * SAMPLE_RATE
     found = 0
@@ -219,7 +219,7 @@ def draw_stretch(material: Material, deck: SpeechDeck, rng: np.random.Generator)
 
 
 def too_little_speech(n_samples: float, hours: float) -> DataError:
-    """What to say when all sentences are used and `hours` were wanted."""
+    """The error if all sentences are used and `hours` were wanted."""
     return DataError(
         f"found {n_samples / SAMPLE_RATE / 3600:.2f} h of running speech without keywords, expected {hours:.2f} h, as "
         "no sentence is repeated; ask for less (--speech-hours) or give more"
@@ -269,7 +269,7 @@ def _drawn_room(material: Material, rng: np.random.Generator) -> Samples:
 
 
 def _render_item(material: Material, item: Item, level_db: float, response: Samples | None) -> Samples:
-    """An item's sound at its level, what the room adds behind included."""
+    """An item's sound at its level, with the room's reverberation after it."""
     dry = dry_sound(material, item)
     if response is None:
         return at_level(dry, level_db)
@@ -376,5 +376,5 @@ def n_recordings(seconds: float) -> int:
 
 
 def generator(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
-    """A generator of its own for each purpose and recording, so that one does not hang on what another drew."""
+    """A generator for each purpose and recording, so that none depends on what another drew."""
     return np.random.default_rng([seed, index, *purpose.encode()])

@@ -1,1 +1,1 @@
-"""Sound to train on, composed in batches from prepared data."""
+"""Composes batches of sound to train on from prepared data."""

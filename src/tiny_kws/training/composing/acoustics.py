@@ -1,4 +1,4 @@
-"""What sound is put together with, in batches: speeds, places, levels, rooms."""
+"""Tools to mix sound in batches: speeds, places, levels, rooms."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def active_rms(audio: Tensor) -> Tensor:
 
 
 def room_spectra(measured: list[npt.NDArray[np.float32]], n_made: int, n_samples: int) -> Tensor:
-    """Spectra of room responses, measured and made up, to multiply those of streams with."""
+    """Spectra of measured and synthetic room responses, to multiply the spectra of streams with."""
     rng = np.random.default_rng(0)
     rooms = [np.pad(room[:ROOM_TAPS], (0, max(0, ROOM_TAPS - len(room)))) for room in measured]
     rooms += [made_room(rng) for _ in range(n_made)]
@@ -59,7 +59,7 @@ def room_spectra(measured: list[npt.NDArray[np.float32]], n_made: int, n_samples
 
 
 def heard_in(audio: Tensor, rooms: Tensor) -> Tensor:
-    """Rows (batch, samples) as rooms make them sound, whose spectra are (batch, bins) of `room_spectra`."""
+    """Rows (batch, samples) as heard in rooms, whose spectra (batch, bins) are from `room_spectra`."""
     n_fft = 2 * (rooms.shape[-1] - 1)
     wet: Tensor = torch.fft.irfft(torch.fft.rfft(audio, n_fft) * rooms, n_fft)[:, : audio.shape[1]]
     return wet

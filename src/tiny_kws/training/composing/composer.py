@@ -1,4 +1,4 @@
-"""What windows and streams are composed of, in batches: words at drawn speeds, fluent speech, rooms, noise.
+"""The parts of windows and streams, in batches: words at drawn speeds, fluent speech, rooms, noise.
 
 Every draw comes from the generator passed in, on the CPU, so that a seed means the same on every device.
 """
@@ -53,7 +53,7 @@ class Composer:
         self._rows = np.arange(len(rows)) if isinstance(self._bank, Tensor) else rows
         self.spans = torch.from_numpy(data.spans[rows].astype(np.int64))
         self.is_word = torch.tensor([is_word(label) for label in self.vocabulary.labels])
-        """By class: whether it is a word."""
+        """Whether each class is a word."""
         self.classes = torch.from_numpy(data.targets(rows))
         self.keywords = torch.nonzero(self.is_word[self.classes])[:, 0]
         self.others = torch.nonzero(self.classes == self.vocabulary.column(UNKNOWN))[:, 0]
@@ -75,10 +75,10 @@ class Composer:
         return sound * (clips >= 0).to(self.device)[:, None]
 
     def _weighted_noises(self, data: PreparedData) -> list[tuple[Pcm, float]]:
-        """What is laid under words, and how often each is drawn against the others.
+        """The noises to mix under words, and how often each is drawn.
 
-        A recording counts by its length; a quarter of them all is the task's own background noise. Each is there at the
-        `noise_speeds`; then babble has its share.
+        A recording counts by its length; the task's own background noise makes up a quarter. Each is there at all
+        `noise_speeds`; babble has its share besides.
         """
         noises = [data.noise, *data.material("noise")]
         weights = [max(1.0, len(noise) / (5 * SAMPLE_RATE)) for noise in noises]
@@ -129,8 +129,8 @@ class Composer:
     def _words_end_to_end(self, n_rows: int, generator: torch.Generator) -> Tensor:
         """Other words end to end as in fluent speech, (rows, samples).
 
-        A `spliced_share` of them begins with the first half of a keyword or more, and goes on without a gap in the rest
-        of another word, as *awful* begins with *off*: it is no keyword.
+        A `spliced_share` of them begins with at least the first half of a keyword and continues without a gap in the
+        rest of another word, as *awful* begins with *off*. Such a word is not a keyword.
         """
         shape = n_rows, math.ceil(WORDS_PER_SECOND * self.n_samples / SAMPLE_RATE)
         audio = torch.zeros(n_rows, self.n_samples + 2 * self.margin, device=self.device)
@@ -176,7 +176,7 @@ class Composer:
         return sound.reshape(*clips.shape, n_out)
 
     def _in_rooms(self, audio: Tensor, generator: torch.Generator) -> Tensor:
-        """A share of the rows (batch, samples) as heard in a room; half of these rooms measured, half made up."""
+        """A share of the rows (batch, samples), as heard in rooms, half of them measured, half synthetic."""
         inside = torch.nonzero(torch.rand(len(audio), generator=generator) < self.recipe.room_share)[:, 0]
         measured = torch.rand(len(inside), generator=generator) < (0.5 if self._n_measured else 0.0)
         drawn = torch.rand(len(inside), generator=generator)
@@ -190,7 +190,7 @@ class Composer:
         return audio
 
     def _add_noise(self, audio: Tensor, generator: torch.Generator) -> Tensor:
-        """Noise under the rows (batch, samples): at a drawn SNR, at a drawn faint level, or none; then clipped.
+        """Mix noise under the rows (batch, samples) at a drawn SNR, at a drawn faint level, or not at all; then clip.
 
         A row without any sound gets noise at a drawn level.
         """
@@ -228,7 +228,7 @@ class Composer:
 
 
 def _rows_with_words(data: PreparedData) -> npt.NDArray[np.intp]:
-    """Rows of the bank to compose from: of training, with a word in them. Raises DataError if kinds are missing."""
+    """Rows of the bank to compose from: training clips with a word. Raises DataError if a kind is missing."""
     rows = [i for i, clip in enumerate(data.clips) if clip.split in ("training", EXTRA) and clip.label != SILENCE]
     found = [i for i in rows if data.spans[i, 0] >= 0]
     if len({data.clips[i].label == UNKNOWN for i in found}) < 2:
@@ -240,7 +240,7 @@ def _rows_with_words(data: PreparedData) -> npt.NDArray[np.intp]:
 
 
 def _balanced(words: list[str], rare: int) -> npt.NDArray[np.float64]:
-    """Weights that draw every word alike; a word of under `rare` clips counts by its clips."""
+    """Weights by which all words are equally likely; a word with fewer than `rare` clips counts by its clips."""
     _, index, counts = np.unique(words, return_inverse=True, return_counts=True)
     weights: npt.NDArray[np.float64] = 1.0 / np.maximum(counts, rare)[index]
     return weights

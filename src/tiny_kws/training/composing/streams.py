@@ -1,7 +1,7 @@
 """Short streams to train on, composed in batches: words one after another, fluent speech, noise, rooms.
 
-A network that listens hears more than clips: words cut by the window, what came before a word, speech that never
-stops. So it is trained on streams of a few seconds and told, for every answer within them, what there is to be heard.
+A network that listens hears more than clips: words cut by the window, sound before a word, speech that never stops. So
+it is trained on streams of a few seconds, with a target for every answer within them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IGNORED = -2
 
 @dataclass(frozen=True)
 class Streams:
-    """A batch of streams and what is to be heard in them.
+    """A batch of streams and their targets.
 
     `audio` is (batch, samples) in [-1, 1]. `targets` (batch, answers) holds a class, NO_KEYWORD or IGNORED for each
     answer, one at the end of every hop. The clips that were set into the streams are classified as clips are: clip i
@@ -78,7 +78,7 @@ class StreamComposer(Composer):
         return self._add_noise(self._in_rooms(torch.cat(parts), generator), generator)
 
     def keep_hardest(self, audio: Tensor, scores: Tensor) -> None:
-        """Keep those of the streams `audio` (n, samples) with the highest `scores` (n,), to be mixed into batches."""
+        """Keep the streams of `audio` (n, samples) with the highest `scores` (n,), to be mixed into batches."""
         kept = scores.topk(min(self.recipe.hard_negatives, len(scores))).indices
         self.hard_negatives = (audio[kept] * 32767).round().to(torch.int16)
 
@@ -103,7 +103,7 @@ class StreamComposer(Composer):
         return again.clamp(-1.0, 1.0)
 
     def _lay_out(self, keywords: Tensor, n_streams: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Which clip, -1 for none, stands in each slot of each stream, and where it starts, in samples."""
+        """The clip in each slot of each stream, -1 for none, and where it starts, in samples."""
         n_slots = self.n_slots
         pitch, jitter = (self.n_samples - SAMPLE_RATE // 10) // n_slots, SAMPLE_RATE // 10
         assert len(keywords) <= n_streams * n_slots
@@ -142,7 +142,7 @@ class StreamComposer(Composer):
         )
 
     def _targets(self, classes: Tensor, spans: Tensor) -> Tensor:
-        """What to answer, (streams, answers), to words of `classes` (streams, slots) at `spans` (streams, slots, 2)."""
+        """The targets (streams, answers) for words of `classes` (streams, slots) at `spans` (streams, slots, 2)."""
         ends = (torch.arange(self.n_samples // self.hop) + 1.0) * self.hop
         is_keyword = self.is_word[classes][..., None]
         begin, end = spans[..., 0:1], spans[..., 1:2]

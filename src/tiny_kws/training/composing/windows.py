@@ -46,7 +46,7 @@ class WindowComposer(Composer):
         return self._add_noise(self._in_rooms(audio, generator), generator), classes
 
     def _single_words(self, clips: Tensor, generator: torch.Generator) -> Tensor:
-        """One clip in each window, (windows, samples), off its middle by up to `shift_ms`, but its word whole."""
+        """One clip in each window, (windows, samples), up to `shift_ms` off the middle, but with its whole word."""
         shift_ms = self.recipe.shift_ms
         speeds = self._draw(*self.recipe.speeds, len(clips), generator)
         shift = self._draw(-shift_ms, shift_ms, len(clips), generator) * (SAMPLE_RATE / 1000)
