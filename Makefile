@@ -1,6 +1,8 @@
 # Needs Python 3.10 or newer with venv (on Debian: python3-venv) and make.
 
 PYTHON ?= python3
+# Processes that run tests at the same time.
+JOBS ?= 2
 BIN := .venv/bin
 
 .PHONY: demo test quick lint types imports wheel page peers check lock examples figures site picture web library clean
@@ -15,7 +17,7 @@ demo: .venv/.plain  ## classify the recordings under examples/ with the bundled 
 	@echo "  make test                                    install the development tools and run every test"
 
 test: .venv/.dev  ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 FAST = actions augment compare console detect features files figures import_rules locks models session words
 

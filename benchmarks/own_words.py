@@ -33,6 +33,7 @@ from tiny_kws.enrolment.learn import Heard, hear_variants
 from tiny_kws.enrolment.predict import SETTLING_S, false_peaks, word_score
 from tiny_kws.enrolment.say import Say, speakers
 from tiny_kws.enrolment.takes import find_takes
+from tiny_kws.enrolment.thorough import Progress
 from tiny_kws.enrolment.vary import as_it_is, in_noise
 from tiny_kws.files import write_json
 from tiny_kws.json_form import to_json
@@ -41,8 +42,18 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from make_bank import SOURCES, grouped, sound_of
 
 RATES = (10.0, 2.0, 0.5)
-WAYS = ((10, False), (3, False), (0, True), (3, True), (10, True))
-"""How many recordings, and whether synthetic voices say the word too."""
+WAYS = (
+    (10, False, False),
+    (3, False, False),
+    (0, True, False),
+    (3, True, False),
+    (10, True, False),
+    (0, True, True),
+    (10, True, True),
+)
+"""How many recordings, whether synthetic voices say the word too, and whether the model is thorough."""
+THOROUGH_DRAWS = 1
+"""Of a thorough model, at most: each takes minutes."""
 SNR_DB = 10.0
 WANTED = 0.5
 
@@ -107,17 +118,18 @@ def heard_in(trunk: Trunk, paths: list[Path], noises: list[Samples]) -> tuple[li
 def one_draw(
     word: str,
     paths: list[Path],
-    way: tuple[int, bool],
+    way: tuple[int, bool, bool],
     draw: int,
     bank: Bank,
     speech: Speech,
     heard: tuple[list[Heard], ...],
 ) -> dict[str, Any]:
     """Make a model of some recordings, of voices or of both, and try it on the other recordings."""
-    count, say = way
+    count, say, thorough = way
     chosen = np.random.default_rng(1000 + draw).permutation(len(paths))[:count]
     began = time.perf_counter()
-    made = learn(word, [paths[i] for i in chosen], bank, WANTED, Say() if say else None, seed=draw)
+    progress = Progress() if thorough else None
+    made = learn(word, [paths[i] for i in chosen], bank, WANTED, Say() if say else None, seed=draw, thorough=progress)
     seconds = time.perf_counter() - began
     head = made.own_word.head
     others = [i for i in range(len(paths)) if i not in set(chosen.tolist())]
@@ -131,6 +143,7 @@ def one_draw(
         "word": word,
         "recordings": count,
         "spoken": made.report.spoken,
+        **({"thorough": True} if thorough else {}),
         "draw": draw,
         "seconds": round(seconds, 2),
         "missed": {f"{rate:g}": round(float((clean < logit).mean()), 4) for rate, logit in at.items()},
@@ -164,15 +177,15 @@ def main() -> None:
     for word, paths in sorted(word_recordings(asked.data / "wake_words").items()):
         heard = heard_in(trunk, paths, noises)
         for way, draw in itertools.product(WAYS, range(asked.draws)):
-            if (word, *way, draw) not in done:
+            if (word, *way, draw) not in done and draw < (THOROUGH_DRAWS if way[2] else asked.draws):
                 found = one_draw(word, paths, way, draw, bank, speech, heard)
                 results.append(found)
                 print(word, *way, draw, found["missed"], found["missed_in_noise"], f"{found['seconds']} s", flush=True)
                 save(asked.out, bank, speech, results)
 
 
-def way_of(draw: dict[str, Any]) -> tuple[int, bool]:
-    return draw["recordings"], bool(draw["spoken"])
+def way_of(draw: dict[str, Any]) -> tuple[int, bool, bool]:
+    return draw["recordings"], bool(draw["spoken"]), bool(draw.get("thorough"))
 
 
 def known(out: Path, bank: Bank) -> list[dict[str, Any]]:

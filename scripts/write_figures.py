@@ -39,6 +39,7 @@ WIDTH = 120
 ORDINALS = {10: "tenth", 11: "eleventh", 12: "twelfth", 13: "thirteenth"}
 BLOCK = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 Metrics = Mapping[str, Any]
+Way = tuple[int, bool, bool]
 
 
 def main() -> None:
@@ -148,7 +149,13 @@ def in_short() -> str:
     names = ("built-in words, lenient threshold", "built-in words, strict threshold")
     built_in = [[name, *(missed(its, rate) for its in streams)] for name, rate in zip(names, rates, strict=True)]
     draws = read("benchmarks", "results", "own_words_fresh.json")["draws"]
-    ways = {"ten recordings": (10, False), "ten recordings and voices": (10, True), "typing alone": (0, True)}
+    ways = {
+        "ten recordings": (10, False, False),
+        "ten recordings and voices": (10, True, False),
+        "typing alone": (0, True, False),
+        "ten recordings and voices, `--thorough`": (10, True, True),
+        "typing alone, `--thorough`": (0, True, True),
+    }
     own = [
         [f"your word, from {name}", *(own_words_cell(draws, way, key) for key in MISSED)] for name, way in ways.items()
     ]
@@ -571,7 +578,8 @@ def own_words() -> str:
     draws, hours = measured["draws"], measured["hours"]
     english = sum(hours[kind] for kind in ENGLISH)
     ten, typed = (
-        statistics.median(draw["seconds"] for draw in draws if way_of(draw) == way) for way in ((10, False), (0, True))
+        statistics.median(draw["seconds"] for draw in draws if way_of(draw) == way)
+        for way in ((10, False, False), (0, True, False))
     )
     return "\n\n".join(
         [
@@ -581,7 +589,7 @@ def own_words() -> str:
             "data nor the bank. The training of heads was tuned on these words:",
             own_words_table(draws),
             "The false alarm rates are those measured. The voices were "
-            f"{listed(measured['voices'])}, with {draws[-1]['spoken']} takes in all. A model took {ten:.0f} s to make "
+            f"{listed(measured['voices'])}. A model took {ten:.0f} s to make "
             f"from ten recordings on two cores, and {typed:.0f} s from voices.",
             told_and_came([draw for draw in draws if not draw["spoken"]]),
         ]
@@ -599,8 +607,9 @@ def own_words_heard(draws: Sequence[Metrics]) -> str:
     words = sorted({draw["word"] for draw in draws})
     return (
         f"Share missed: the mean of the words {listed([f'*{word}*' for word in words])}, each said by many people, "
-        f"over {len({draw['draw'] for draw in draws})} draws of the recordings that a model is made from; in brackets "
-        f"the best and the worst word. The models were tested on the rest of the {recordings_of(draws)} recordings."
+        f"over {len({draw['draw'] for draw in draws})} draws of the recordings that a model is made from (one for "
+        "thorough models); in brackets the best and the worst word. The models were tested on the rest of the "
+        f"{recordings_of(draws)} recordings."
     )
 
 
@@ -612,25 +621,26 @@ def own_words_table(draws: Sequence[Metrics]) -> str:
     return table(["made from", "tested", *(f"{rate} per hour" for rate in rates)], rows)
 
 
-def way_of(draw: Metrics) -> tuple[int, bool]:
-    """How many recordings a word was made of, and whether voices said it too."""
-    return draw["recordings"], bool(draw["spoken"])
+def way_of(draw: Metrics) -> Way:
+    """How many recordings a word was made of, whether voices said it too, and whether the model is thorough."""
+    return draw["recordings"], bool(draw["spoken"]), bool(draw.get("thorough"))
 
 
-def own_words_row(draws: Sequence[Metrics], way: tuple[int, bool], key: str, rates: Sequence[str]) -> list[str]:
+def own_words_row(draws: Sequence[Metrics], way: Way, key: str, rates: Sequence[str]) -> list[str]:
     """Means over draws and words at each rate."""
     parts = [f"{way[0]} recordings"] * bool(way[0]) + ["voices"] * way[1]
     cells = [mean_over_words(draws, way, key, rate) for rate in rates]
-    return [" and ".join(parts), "as recorded" if key == "missed" else "in noise at 10 dB", *cells]
+    made_from = " and ".join(parts) + (", thorough" if way[2] else "")
+    return [made_from, "as recorded" if key == "missed" else "in noise at 10 dB", *cells]
 
 
-def own_words_cell(draws: Sequence[Metrics], way: tuple[int, bool], key: str) -> str:
+def own_words_cell(draws: Sequence[Metrics], way: Way, key: str) -> str:
     """The mean at the strictest rate, with that rate."""
     rate = min(draws[0][key], key=float)
     return f"{mean_over_words(draws, way, key, rate)} at {rate}"
 
 
-def mean_over_words(draws: Sequence[Metrics], way: tuple[int, bool], key: str, rate: str) -> str:
+def mean_over_words(draws: Sequence[Metrics], way: Way, key: str, rate: str) -> str:
     """The mean over draws and words, with the best and the worst word."""
     by_word: dict[str, list[float]] = {}
     for draw in draws:

@@ -27,7 +27,7 @@ from tiny_kws.enrolment.bank import (
     write_bank,
 )
 from tiny_kws.enrolment.enroll import _misfits, check_word, fires_at, study_of
-from tiny_kws.enrolment.head import THRESHOLD, Head, OwnWord, fit, windows
+from tiny_kws.enrolment.head import THRESHOLD, Head, Hidden, OwnWord, fit, windows
 from tiny_kws.enrolment.predict import SETTLING_S, Evidence, alarms_at, expected, logit_for, peaks_of, word_score
 from tiny_kws.enrolment.ship import read_words, write_model
 from tiny_kws.enrolment.takes import find_takes, read_takes
@@ -323,20 +323,25 @@ def test_a_damaged_bank_is_an_error(harm: str, tmp_path: Path) -> None:
 # The model
 
 
-def a_word(bank: Bank, name: str, seed: int, bins: int = 10) -> OwnWord:
-    rng = np.random.default_rng(seed)
-    weights = (0.05 * rng.normal(size=(bins, int(bank.trunk_facts["size"])))).astype(np.float32)
-    return OwnWord(
-        name, Head(weights, -1.0), THRESHOLD, {"word": name, "bins": bins, "trunk_sha256": bank.trunk_sha256}
-    )
+def a_word(bank: Bank, name: str, seed: int, bins: int = 10, units: int = 0) -> OwnWord:
+    """A word with a head of random numbers; with `units`, a thorough one."""
+    rng, size = np.random.default_rng(seed), int(bank.trunk_facts["size"])
+
+    def drawn(*shape: int) -> Sound:
+        return (0.05 * rng.normal(size=shape)).astype(np.float32)
+
+    hidden = Hidden(drawn(bins * size, units), 10 * drawn(units), 40 * drawn(units)) if units else None
+    facts = {"word": name, "bins": bins, "trunk_sha256": bank.trunk_sha256} | ({"units": units} if units else {})
+    return OwnWord(name, Head(drawn(bins, size), -1.0, hidden), THRESHOLD, facts)
 
 
-def test_the_model_gives_what_its_heads_give(bank: Bank, tmp_path: Path) -> None:
+@pytest.mark.parametrize("units", [(0, 0), (5, 0), (0, 7), (5, 7)], ids=str)
+def test_the_model_gives_what_its_heads_give(units: tuple[int, int], bank: Bank, tmp_path: Path) -> None:
     """A stream's probabilities are the softmax of the heads' logits against 0, within 1e-4, in chunks of any length.
 
     They are those after silence, from the first on: 4 s of it are put before for the heads.
     """
-    words = [a_word(bank, "computer", 0), a_word(bank, "lights out", 1, bins=14)]
+    words = [a_word(bank, "computer", 0, units=units[0]), a_word(bank, "lights out", 1, bins=14, units=units[1])]
     write_model(tmp_path / "two.onnx", bank, words)
     sound = around([word_like(3), word_like(4)], noise=0.01)
     n_before = 50
@@ -351,15 +356,18 @@ def test_the_model_gives_what_its_heads_give(bank: Bank, tmp_path: Path) -> None
 
 def test_words_come_back_from_a_model(bank: Bank, tmp_path: Path) -> None:
     """What was written is read: weights, bias, threshold; so models are combined without loss."""
-    first, second = a_word(bank, "computer", 0), a_word(bank, "lights out", 1, bins=14)
+    first, second = a_word(bank, "computer", 0, units=5), a_word(bank, "lights out", 1, bins=14)
+    third = a_word(bank, "lamp", 2, units=7)
     write_model(tmp_path / "a.onnx", bank, [first])
-    write_model(tmp_path / "b.onnx", bank, [second])
-    assert tiny_kws.combine([tmp_path / "a.onnx", tmp_path / "b.onnx"], tmp_path / "both.onnx") == [
-        "computer",
-        "lights out",
-    ]
-    for word, again in zip([first, second], read_words(tmp_path / "both.onnx", bank), strict=True):
+    write_model(tmp_path / "b.onnx", bank, [second, third])
+    joined = tiny_kws.combine([tmp_path / "a.onnx", tmp_path / "b.onnx"], tmp_path / "all.onnx")
+    assert joined == ["computer", "lights out", "lamp"]
+    for word, again in zip([first, second, third], read_words(tmp_path / "all.onnx", bank), strict=True):
         assert np.array_equal(word.head.weights, again.head.weights)
+        assert (word.head.hidden is None) == (again.head.hidden is None)
+        if word.head.hidden and again.head.hidden:
+            pairs = zip(vars(word.head.hidden).values(), vars(again.head.hidden).values(), strict=True)
+            assert all(np.array_equal(one, other) for one, other in pairs)
         assert (word.word, word.head.bias, word.threshold) == (again.word, again.head.bias, again.threshold)
 
 

@@ -96,13 +96,20 @@ def enroll(
         list[Path] | None,
         typer.Option("--not", help="File or folder of sounds that set off --improve's model wrongly; repeatable."),
     ] = None,
+    thorough: Annotated[
+        bool,
+        typer.Option(
+            "--thorough", help="Train for minutes, on thousands of variants, for fewer misses; a killed run goes on."
+        ),
+    ] = False,
     bank: Annotated[Path | None, typer.Option("--bank", help="Bank of speech (default: the package's).")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed for random draws.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Make a model for your own word, and print its expected error rates."""
-    from ..enrolment.enroll import check_request, fulfil
+    from ..enrolment.enroll import check_request, fulfil, partly
     from ..enrolment.say import Say
+    from ..enrolment.thorough import Progress
 
     sources = [*(files or []), *(recordings or [])]
     if record is None and not sources and not say and improve is None:
@@ -120,7 +127,8 @@ def enroll(
     voices = Say(tuple(sounds_like or ()), voice, tuple(voice_command or ())) if say else None
     if voices and not as_json:
         _print_sounds(asked.word, voices)
-    report = fulfil(asked, sources, voices, negatives or (), seed)
+    progress = Progress(partly(asked.path), lambda told: complain(told, 1)) if thorough else None
+    report = fulfil(asked, sources, voices, negatives or (), seed, progress)
     _name_unfit(report)
     if as_json:
         print(json.dumps(asdict(report), indent=2, default=str))

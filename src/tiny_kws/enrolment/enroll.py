@@ -20,10 +20,12 @@ from ..words import NOT_WORDS
 from .bank import OWN, Bank, Stretch, Trunk, read_bank
 from .head import THRESHOLD, Head, OwnWord
 from .improve import CLIPS, Improvement, Mistakes, check_not_mixed_up, compare, new_takes, read_clips
-from .learn import Heard, Teacher, hear, hear_clips, hear_variants, n_bins_for
-from .predict import RATES, Evidence, Expected, expected, gather, logit_for
+from .learn import Heard, Teacher, hear, hear_clips, hear_variants, n_bins_for, voices_weight
+from .near import near_phrases
+from .predict import RATES, Evidence, Expected, expected, gather, logit_for, n_parts
 from .say import Say, spoken
 from .takes import Take, read_takes, sound_files
+from .thorough import Progress, ThoroughTeacher
 from .vary import Surroundings, in_noise
 
 NOISE_DRAWS = 4
@@ -43,6 +45,8 @@ FIRED_AT = 10
 """Rows before an event in which the words end that it is of."""
 FIRES_AT = 8
 """Phrases that are told at which a word fires."""
+THOROUGH_TAKES = 1000
+"""That synthetic voices say for a thorough model."""
 RATE, RATE_LIMITS = 0.5, (0.01, 100.0)
 """False alarms per hour, if no rate is asked for, and the lowest and highest that can be."""
 
@@ -108,6 +112,7 @@ def enroll(
     improve: str | Path | None = None,
     also: Sequence[str | Path] = (),
     not_: Sequence[str | Path] = (),
+    thorough: bool = False,
     bank: str | Path | None = None,
     seed: int = 0,
 ) -> Report:
@@ -124,12 +129,16 @@ def enroll(
     models. The new one replaces the old one unless it is worse in anything, or is written to another `out`. If the
     rate of false alarms is not given, it is that of the old one.
 
+    A `thorough` model takes minutes instead of seconds, and misses fewer. What was reached is kept beside the artefact
+    until it is written, so that the same call goes on where a killed one ended.
+
     Raises UsageError for a word or recordings that cannot be used, DataError for a missing or damaged bank, ModelError
     for an artefact to which words cannot be added.
     """
     sources = [recordings] if isinstance(recordings, (str, Path)) else recordings
     asked = check_request(word, out, false_alarms_per_hour, add_to, bank, improve, also, not_)
-    return fulfil(asked, sources, (Say() if say is True else say) or None, negatives, seed)
+    voices = (Say() if say is True else say) or None
+    return fulfil(asked, sources, voices, negatives, seed, Progress(partly(asked.path)) if thorough else None)
 
 
 def fulfil(
@@ -138,19 +147,29 @@ def fulfil(
     say: Say | None = None,
     negatives: Sequence[str | Path] = (),
     seed: int = 0,
+    thorough: Progress | None = None,
 ) -> Report:
     """What `enroll` does after checking a request."""
     if asked.mistakes and not recordings and say is None:
         raise UsageError(
             "found no recordings, expected those that the model was made from, or --say; a model does not contain them"
         )
-    made = learn(asked.word, recordings, asked.bank, asked.false_alarms_per_hour, say, negatives, seed, asked.mistakes)
+    made = learn(
+        asked.word, recordings, asked.bank, asked.false_alarms_per_hour, say, negatives, seed, asked.mistakes, thorough
+    )
     compared = made.report.improvement
     if compared and compared.worse and asked.keeps_better:
         return made.report
     words = {word.word: word for word in (*asked.others, made.own_word)}
     _ship().write_model(asked.path, asked.bank, list(words.values()))
+    if thorough:
+        thorough.forget()
     return replace(made.report, path=asked.path)
+
+
+def partly(path: Path) -> Path:
+    """Where the training of a thorough model is kept until the model is written."""
+    return path.with_name(f"{path.name}.partly.npz")
 
 
 def check_request(
@@ -241,18 +260,23 @@ def learn(
     negatives: Sequence[str | Path] = (),
     seed: int = 0,
     mistakes: Mistakes | None = None,
+    thorough: Progress | None = None,
 ) -> Enrolled:
-    """The head of a word and its report; nothing is written."""
+    """The head of a word and its report; no model is written."""
     passed_over: dict[str, str] = {}
     negative_files = sound_files(negatives, "sound without the word", passed_over)
     rng = np.random.default_rng(seed)
     recorded = _recorded(word, recordings, passed_over) if recordings or say is None else []
+    near: list[Take] = []
     also, clips = _learnt_from(word, mistakes, recorded, passed_over) if mistakes else ([], [])
     recorded += also
+    if say and thorough:
+        say = replace(say, takes=round(THOROUGH_TAKES * voices_weight(len(recorded))))
+        near = near_phrases(word, say, rng)
     voiced, silent = spoken(word, say, rng) if say else ([], {})
     trunk = Trunk(bank)
     bank, unheard = _with_negatives(bank, trunk, negative_files)
-    study = study_of(bank, trunk, recorded, voiced, rng, clips)
+    study = study_of(bank, trunk, recorded, voiced, rng, clips, near, thorough)
     if mistakes:
         _check_folders(study, len(recorded) or len(voiced), len(also), bank)
     head, evidence = study.head, study.evidence
@@ -277,8 +301,8 @@ def learn(
         tuple(_notes(word, recorded, voiced, chosen, bank)),
         improvement=improvement,
     )
-    facts = _facts(report, bank, len(head.weights), false_alarms_per_hour)
-    own_word = OwnWord(word, Head(head.weights, head.bias - logit), THRESHOLD, facts)
+    facts = _facts(report, bank, head, false_alarms_per_hour)
+    own_word = OwnWord(word, replace(head, bias=head.bias - logit), THRESHOLD, facts)
     return Enrolled(own_word, report)
 
 
@@ -329,16 +353,26 @@ def study_of(
     voiced: Sequence[Take],
     rng: np.random.Generator,
     clips: Sequence[Take] = (),
+    near: Sequence[Take] = (),
+    thorough: Progress | None = None,
 ) -> Study:
-    """Train on recorded takes and on those of voices, and against clips; misses are of recorded ones, if any."""
+    """Train on recorded takes and on those of voices, and against clips and takes of what is near the word.
+
+    Misses are of recorded takes, if there are any. Every head knows what is near; it is not asked about it.
+    """
     takes = [*recorded, *voiced]
     around = Surroundings(bank.noises, bank.speech)
-    heard = hear(trunk, recorded, voiced, around, rng)
-    not_word = hear_clips(trunk, clips, len(takes), around, rng)
-    teacher = Teacher(bank, heard, n_bins_for(takes, bank.hop / SAMPLE_RATE), rng, not_word)
-    head = teacher.learn()
+    heard = hear(trunk, recorded, voiced, around, rng, thorough=thorough is not None)
+    not_word = hear_clips(trunk, [*clips, *near], len(takes), around, rng)
     asked = recorded or voiced
     speakers = [f"take {i}" for i in range(len(recorded))] + [take.name for take in voiced]
+    n_bins = n_bins_for(takes, bank.hop / SAMPLE_RATE)
+    if thorough:
+        n_heads = 1 + n_parts(speakers, len(clips))
+        teacher: Teacher = ThoroughTeacher(bank, heard, n_bins, rng, not_word, thorough, n_heads)
+    else:
+        teacher = Teacher(bank, heard, n_bins, rng, not_word)
+    head = teacher.learn()
     plain, noisy = heard[: len(takes)], _in_noise(trunk, asked, bank, rng)
     evidence = gather(bank, teacher, plain, noisy, speakers, not_word[: len(clips)])
     return Study(head, replace(evidence, clean=evidence.clean[: len(asked)]), plain, not_word[: len(clips)])
@@ -447,8 +481,9 @@ def _notes(word: str, takes: Sequence[Take], voiced: Sequence[Take], chosen: Exp
     return notes
 
 
-def _facts(report: Report, bank: Bank, n_bins: int, rate: float) -> dict[str, object]:
+def _facts(report: Report, bank: Bank, head: Head, rate: float) -> dict[str, object]:
     """What stands of a word in its artefact."""
+    units = {"units": len(head.hidden.gains)} if head.hidden else {}
     improved = {"improved": True} if report.improvement else {}
     return {
         **improved,
@@ -456,7 +491,8 @@ def _facts(report: Report, bank: Bank, n_bins: int, rate: float) -> dict[str, ob
         "word": report.word,
         "takes": report.takes,
         "spoken": report.spoken,
-        "bins": n_bins,
+        "bins": len(head.weights),
+        **units,
         "trunk_sha256": bank.trunk_sha256,
         "threshold": THRESHOLD,
         "expected": [to_json(point) for point in report.expected],

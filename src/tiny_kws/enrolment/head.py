@@ -1,4 +1,4 @@
-"""The head of a word: logistic regression on the trunk's vectors of the last second or so."""
+"""The head of a word: logistic regression on the trunk's vectors of the last second or so, or a small network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,37 @@ THRESHOLD = 0.5
 """The threshold of every word: its bias is set so that the word reaches it when it should."""
 LATEST = 8
 """Steps that L-BFGS remembers."""
+BLOCK = 8192
+"""Windows that a hidden layer looks at together."""
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Units of a hidden layer: their weights (bins * size, units), biases (units,) and gains in the logit (units,).
+
+    A unit gives nothing below zero.
+    """
+
+    weights: Rows
+    biases: Rows
+    gains: Rows
+
+    def score(self, windows: Rows) -> Rows:
+        """What the units add to the logit of each window: (n, bins * size) to (n,)."""
+        found: Rows = np.maximum(windows @ self.weights + self.biases, 0) @ self.gains
+        return found
 
 
 @dataclass(frozen=True)
 class Head:
-    """Weights (bins, size) of the latest vectors, the last row for the latest one, and a bias: to the word's logit."""
+    """Weights (bins, size) of the latest vectors, the last row for the latest one, and a bias: to the word's logit.
+
+    A thorough head has a hidden layer beside the linear one.
+    """
 
     weights: Rows
     bias: float
+    hidden: Hidden | None = None
 
     def score(self, vectors: Rows) -> Rows:
         """The logit after each of (n, size) vectors, (n,); before the first of them lie zeros.
@@ -34,6 +57,10 @@ class Head:
         scores: Rows = (products[:, -1] + np.float32(self.bias)).astype(np.float32)
         for back in range(1, min(n_bins, len(vectors))):
             scores[back:] += products[:-back, n_bins - 1 - back]
+        if self.hidden:
+            for first in range(0, len(vectors), BLOCK):
+                at = np.arange(first, min(first + BLOCK, len(vectors)))
+                scores[at] += self.hidden.score(windows(vectors, at, n_bins))
         return scores
 
 
@@ -49,9 +76,10 @@ class OwnWord:
 
 def windows(vectors: Rows, at: npt.NDArray[np.intp], n_bins: int) -> Rows:
     """The `n_bins` vectors up to each row of `at`, flattened: (len(at), n_bins * size); zeros before the first."""
-    padded = np.concatenate([np.zeros((n_bins - 1, vectors.shape[1]), np.float32), vectors])
-    found: Rows = padded[at[:, None] + np.arange(n_bins)].reshape(len(at), -1)
-    return found
+    rows = at[:, None] + np.arange(1 - n_bins, 1)
+    found: Rows = vectors[np.maximum(rows, 0)]
+    found[rows < 0] = 0
+    return found.reshape(len(at), n_bins * vectors.shape[1])
 
 
 def fit(rows: Rows, targets: Rows, weights: Rows, decay: float, start: Rows | None = None, steps: int = 60) -> Rows:

@@ -140,7 +140,7 @@ def compare(
     found = Improvement(
         Compared(heard, int((evidence.clean[first:] >= logit).sum()), len(also)),
         Compared(fired, int((np.array(evidence.clips) >= logit).sum()), len(clips)),
-        (told and told.misses, misses_of(evidence.clean[:first], logit)),
+        (told.misses if told else None, misses_of(evidence.clean[:first], logit)),
         told,
         expected,
         (),

@@ -19,6 +19,8 @@ from .vary import Surroundings, Variant, as_it_is, varied
 VARIANTS = 400
 """Of all takes together, at least; a take has MOST_VARIANTS at most."""
 MOST_VARIANTS = 100
+THOROUGH_VARIANTS, MOST_THOROUGH_VARIANTS = 3000, 150
+"""The same for a thorough head."""
 VOICES_WORTH = 4
 """Recordings for which takes by synthetic voices stand, together."""
 LAG = (0.08, 0.24)
@@ -60,16 +62,24 @@ def n_bins_for(takes: Sequence[Take], hop_s: float) -> int:
     return int(np.clip(round((longest + MARGIN_S) / hop_s), *BINS))
 
 
-def hear(
-    trunk: Trunk, recorded: Sequence[Take], voiced: Sequence[Take], around: Surroundings, rng: np.random.Generator
-) -> list[Heard]:
-    """Every take as it is, recorded ones and then those of voices, and as it might be said another time.
+def voices_weight(n_recorded: int) -> float:
+    """What voices count beside recordings: the less, the more of these there are."""
+    return min(1.0, VOICES_WORTH / n_recorded) if n_recorded else 1.0
 
-    The more recordings there are, the less the voices count.
-    """
-    weight = min(1.0, VOICES_WORTH / len(recorded)) if recorded else 1.0
-    each = [_n_variants(VARIANTS, recorded)] * len(recorded)
-    each += [_n_variants(VARIANTS * weight, voiced)] * len(voiced)
+
+def hear(
+    trunk: Trunk,
+    recorded: Sequence[Take],
+    voiced: Sequence[Take],
+    around: Surroundings,
+    rng: np.random.Generator,
+    *,
+    thorough: bool = False,
+) -> list[Heard]:
+    """Every take as it is, recorded ones and then those of voices, and as it might be said another time."""
+    together, most = (THOROUGH_VARIANTS, MOST_THOROUGH_VARIANTS) if thorough else (VARIANTS, MOST_VARIANTS)
+    each = [_n_variants(together, recorded, most)] * len(recorded)
+    each += [_n_variants(together * voices_weight(len(recorded)), voiced, most)] * len(voiced)
     takes = [*recorded, *voiced]
     jobs = [(i, as_it_is(take)) for i, take in enumerate(takes)]
     jobs += [(i, varied(take, around, rng)) for i, take in enumerate(takes) for _ in range(each[i] - 1)]
@@ -80,14 +90,14 @@ def hear_clips(
     trunk: Trunk, clips: Sequence[Take], first: int, around: Surroundings, rng: np.random.Generator
 ) -> list[Heard]:
     """Clips that are not the word, numbered from `first` on: each as it is, and then as it might sound another time."""
-    each = _n_variants(CLIP_VARIANTS, clips) - 1
+    each = _n_variants(CLIP_VARIANTS, clips, MOST_VARIANTS) - 1
     jobs = [(first + i, as_it_is(clip)) for i, clip in enumerate(clips)]
     jobs += [(first + i, varied(clip, around, rng)) for i, clip in enumerate(clips) for _ in range(each)]
     return hear_variants(trunk, jobs)
 
 
-def _n_variants(together: float, takes: Sequence[Take]) -> int:
-    return int(np.clip(math.ceil(together / max(1, len(takes))), 1, MOST_VARIANTS))
+def _n_variants(together: float, takes: Sequence[Take], most: int) -> int:
+    return int(np.clip(math.ceil(together / max(1, len(takes))), 1, most))
 
 
 def hear_variants(trunk: Trunk, jobs: Iterable[tuple[int, Variant]]) -> list[Heard]:

@@ -109,7 +109,7 @@ def gather(
     must not be taken for the word, as they were recorded, are divided too.
     """
     numbers = {name: i for i, name in enumerate(dict.fromkeys(speakers))}
-    parts = int(np.clip(max(len(numbers), len(clips)), 2, PARTS))
+    parts = n_parts(speakers, len(clips))
     part_of = np.array([numbers[name] % parts for name in speakers]) if len(numbers) > 1 else np.full(len(plain), -1)
     clean, fired = np.full(len(plain), np.nan), np.full(len(clips), np.nan)
     in_noise: list[list[float]] = [[] for _ in plain]
@@ -142,6 +142,11 @@ def gather(
         tuple(row for _, row in sorted(at, reverse=True)[:SUREST]),
         tuple(fired.tolist()),
     )
+
+
+def n_parts(speakers: Sequence[str], n_clips: int) -> int:
+    """Into how many parts `gather` divides what it is given."""
+    return int(np.clip(max(len(set(speakers)), n_clips), 2, PARTS))
 
 
 def word_score(scores: Rows, end: float, hop: int) -> float:

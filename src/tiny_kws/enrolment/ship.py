@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from ..errors import ModelError, UsageError
 from ..files import write_bytes
 from ..words import UNKNOWN
 from .bank import Bank, States, Trunk
-from .head import THRESHOLD, Head, OwnWord, Rows
+from .head import THRESHOLD, Head, Hidden, OwnWord, Rows
 
 ARCHITECTURE = "causal-cnn"
 WEIGHTS, BIAS, STATE = "heads/weights", "heads/bias", "state_vectors"
+HIDDEN_WEIGHTS, HIDDEN_BIASES, GAINS = "heads/hidden/weights", "heads/hidden/biases", "heads/hidden/gains"
 LICENCE = "MIT"
 
 
@@ -51,17 +52,26 @@ def read_words(path: Path, bank: Bank) -> list[OwnWord]:
             "words again"
         )
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    size = int(bank.trunk_facts["size"])
     thresholds = metadata.detector["thresholds"]
+    heads = _heads(metadata.own_words, tensors, int(bank.trunk_facts["size"]))
     return [
-        OwnWord(
-            facts["word"],
-            Head(weights.reshape(-1, size)[-int(facts["bins"]) :], float(bias)),
-            thresholds[facts["word"]],
-            facts,
-        )
-        for facts, weights, bias in zip(metadata.own_words, tensors[WEIGHTS], tensors[BIAS], strict=True)
+        OwnWord(facts["word"], head, thresholds[facts["word"]], facts)
+        for facts, head in zip(metadata.own_words, heads, strict=True)
     ]
+
+
+def _heads(words: Sequence[Mapping[str, Any]], tensors: Mapping[str, npt.NDArray[Any]], size: int) -> Iterator[Head]:
+    """The heads of an artefact's words, without what `_graph` adds to each for the others' sake."""
+    first = 0
+    for facts, weights, bias in zip(words, tensors[WEIGHTS], tensors[BIAS], strict=True):
+        n_bins, units = int(facts["bins"]), int(facts.get("units", 0))
+        mine = slice(first, first + units)
+        first += units
+        hidden = None
+        if units:
+            kept = tensors[HIDDEN_WEIGHTS][-n_bins * size :, mine]
+            hidden = Hidden(kept, tensors[HIDDEN_BIASES][mine], tensors[GAINS][mine].sum(1))
+        yield Head(weights.reshape(-1, size)[-n_bins:], float(bias), hidden)
 
 
 def _graph(bank: Bank, words: Sequence[OwnWord]) -> onnx.ModelProto:
@@ -71,6 +81,7 @@ def _graph(bank: Bank, words: Sequence[OwnWord]) -> onnx.ModelProto:
     states, silent_vector = Trunk(bank).silence()
     bins = max(len(word.head.weights) for word in words)
     weights = np.stack([_padded(word.head, bins) for word in words])
+    hidden = _hidden(words, bins * size)
     constants: dict[str, npt.NDArray[Any]] = {
         WEIGHTS: weights.reshape(len(words), -1),
         BIAS: np.array([word.head.bias for word in words], np.float32),
@@ -78,6 +89,7 @@ def _graph(bank: Bank, words: Sequence[OwnWord]) -> onnx.ModelProto:
         "heads/last": np.array([bins], np.int64),
         "heads/axis": np.array([1], np.int64),
         "heads/unknown": np.array([0, 1, 0, 0], np.int64),
+        **hidden,
     }
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     graph.node.extend(
@@ -86,7 +98,7 @@ def _graph(bank: Bank, words: Sequence[OwnWord]) -> onnx.ModelProto:
             helper.make_node("Concat", [STATE, "heads/new"], ["heads/latest"], axis=1),
             helper.make_node("Slice", ["heads/latest", "heads/first", "heads/last", "heads/axis"], [f"next_{STATE}"]),
             helper.make_node("Flatten", ["heads/latest"], ["heads/window"], axis=1),
-            helper.make_node("Gemm", ["heads/window", WEIGHTS, BIAS], ["heads/logits"], transB=1),
+            *_logits(has_units=bool(hidden)),
             helper.make_node("Pad", ["heads/logits", "heads/unknown"], ["heads/all"]),
             helper.make_node("Softmax", ["heads/all"], ["probabilities"], axis=-1),
         ]
@@ -103,6 +115,33 @@ def _graph(bank: Bank, words: Sequence[OwnWord]) -> onnx.ModelProto:
     graph.output.insert(0, value("probabilities", [len(words) + 1]))
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _logits(*, has_units: bool) -> list[onnx.NodeProto]:
+    """From the window to the logits of all words: the linear layer, and what hidden units add."""
+    linear = "heads/linear" if has_units else "heads/logits"
+    nodes = [helper.make_node("Gemm", ["heads/window", WEIGHTS, BIAS], [linear], transB=1)]
+    if has_units:
+        nodes += [
+            helper.make_node("Gemm", ["heads/window", HIDDEN_WEIGHTS, HIDDEN_BIASES], ["heads/units"]),
+            helper.make_node("Relu", ["heads/units"], ["heads/active"]),
+            helper.make_node("Gemm", ["heads/active", GAINS, linear], ["heads/logits"]),
+        ]
+    return nodes
+
+
+def _hidden(words: Sequence[OwnWord], window: int) -> dict[str, npt.NDArray[Any]]:
+    """The hidden layers of all words as one: each unit has a gain for its own word alone. Nothing if there are none."""
+    found = [(i, word.head.hidden) for i, word in enumerate(words) if word.head.hidden]
+    if not found:
+        return {}
+    gains = [np.outer(hidden.gains, np.eye(len(words), dtype=np.float32)[i]) for i, hidden in found]
+    weights = [np.pad(hidden.weights, ((window - len(hidden.weights), 0), (0, 0))) for _, hidden in found]
+    return {
+        HIDDEN_WEIGHTS: np.concatenate(weights, 1),
+        HIDDEN_BIASES: np.concatenate([hidden.biases for _, hidden in found]),
+        GAINS: np.concatenate(gains),
+    }
 
 
 def _begin_with_silence(graph: onnx.GraphProto, silence: States) -> None:
@@ -133,14 +172,16 @@ def _padded(head: Head, bins: int) -> Rows:
 def _metadata(bank: Bank, words: Sequence[OwnWord], name: str) -> Metadata:
     facts = bank.trunk_facts
     bins = max(len(word.head.weights) for word in words)
-    weights = len(words) * (bins * int(facts["size"]) + 1)
+    window = bins * int(facts["size"])
+    units = sum(len(word.head.hidden.gains) for word in words if word.head.hidden)
+    weights = len(words) * (window + 1) + units * (window + 2)
     detector = DetectorConfig(
         threshold=THRESHOLD,
         thresholds={word.word: word.threshold for word in words},
         smoothing_ms=0,
         min_duration_ms=0,
     )
-    heads = b"".join(word.head.weights.tobytes() + np.float32(word.head.bias).tobytes() for word in words)
+    heads = b"".join(_content(word.head) for word in words)
     return Metadata(
         name=name,
         architecture=ARCHITECTURE,
@@ -161,6 +202,11 @@ def _metadata(bank: Bank, words: Sequence[OwnWord], name: str) -> Metadata:
         checkpoint_sha256=hashlib.sha256(bank.trunk + heads).hexdigest(),
         own_words=[dict(word.facts) for word in words],
     )
+
+
+def _content(head: Head) -> bytes:
+    hidden = [] if head.hidden is None else [head.hidden.weights, head.hidden.biases, head.hidden.gains]
+    return b"".join(part.tobytes() for part in (head.weights, np.float32(head.bias), *hidden))
 
 
 def _sources(bank: Bank, words: Sequence[OwnWord]) -> dict[str, Any]:

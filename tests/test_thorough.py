@@ -1,0 +1,181 @@
+"""Thorough heads: what their hidden layer can tell, how a killed training goes on, what sounds near a word."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiny_kws import cli
+from tiny_kws.artefact.runtime import read_metadata
+from tiny_kws.enrolment import enroll, learn, near, thorough
+from tiny_kws.enrolment.bank import READERS, Bank, Stretch
+from tiny_kws.enrolment.head import Head, Hidden, windows
+from tiny_kws.enrolment.learn import Heard, Teacher
+from tiny_kws.enrolment.thorough import Progress, ThoroughTeacher
+
+SIZE, BINS = 4, 2
+HOP = 1280
+
+
+class KilledError(Exception):
+    """A process that ends in the middle."""
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few and small steps."""
+    for name, value in {"EPOCHS": 3, "STEPS": 60, "UNITS": 8, "NOISE": 0.05, "DROPPED": 0.0}.items():
+        monkeypatch.setattr(thorough, name, value)
+    monkeypatch.setattr(thorough, "LEARNING_RATE", 0.02)
+
+
+def corners(rng: np.random.Generator, n: int, *, are_alike: bool) -> np.ndarray:
+    """Vectors near (1, 1) and (-1, -1), or near the other two corners, which no straight line parts from these."""
+    first = rng.choice([-1.0, 1.0], n)
+    found = 0.1 * rng.normal(size=(n, SIZE))
+    found[:, 0] += first
+    found[:, 1] += first if are_alike else -first
+    return found.astype(np.float32)
+
+
+def a_bank(seed: int = 0) -> Bank:
+    rng = np.random.default_rng(seed)
+    facts = {"hop": HOP, "size": SIZE}
+    vectors = corners(rng, 12_000, are_alike=False)
+    stretches = tuple(Stretch(READERS, at, at + 6000) for at in (0, 6000))
+    return Bank(b"", vectors, stretches, (), (), (), (), facts)
+
+
+def takes(seed: int = 1, count: int = 40) -> list[Heard]:
+    """Recordings in which the last vectors are the word's."""
+    rng = np.random.default_rng(seed)
+    lead = [corners(rng, 20, are_alike=False) for _ in range(count)]
+    word = [corners(rng, 5, are_alike=True) for _ in range(count)]
+    return [Heard(i, np.concatenate([lead[i], word[i]]), 20.0) for i in range(count)]
+
+
+def teacher(path: Path | None = None, tell: object = None) -> ThoroughTeacher:
+    progress = Progress(path, tell) if callable(tell) else Progress(path)
+    return ThoroughTeacher(a_bank(), takes(), BINS, np.random.default_rng(3), progress=progress, n_heads=2)
+
+
+def share_above_zero(head: Head, *, are_alike: bool) -> float:
+    return float((head.score(corners(np.random.default_rng(9), 500, are_alike=are_alike))[1:] > 0).mean())
+
+
+def same(first: Head, second: Head) -> bool:
+    assert first.hidden is not None
+    assert second.hidden is not None
+    pairs = [(first.weights, second.weights), (first.hidden.weights, second.hidden.weights)]
+    pairs += [(first.hidden.biases, second.hidden.biases), (first.hidden.gains, second.hidden.gains)]
+    return first.bias == second.bias and all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_units_give_what_they_say() -> None:
+    """A head's score is the linear layer's and the sum of its units, each zero below zero; in blocks of any size."""
+    rng = np.random.default_rng(0)
+    hidden = Hidden(*(rng.normal(size=s).astype(np.float32) for s in ((BINS * SIZE, 3), (3,), (3,))))
+    head = Head(rng.normal(size=(BINS, SIZE)).astype(np.float32), 0.5, hidden)
+    vectors = rng.normal(size=(9000, SIZE)).astype(np.float32)
+    rows = windows(vectors, np.arange(9000), BINS)
+    units = np.maximum(0, rows @ hidden.weights + hidden.biases)
+    wanted = rows @ head.weights.ravel() + 0.5 + units @ hidden.gains
+    assert np.allclose(head.score(vectors), wanted, atol=1e-4)
+
+
+def test_a_thorough_head_tells_what_no_linear_one_can() -> None:
+    """Corners of a square: a linear head takes half of both for the word, a thorough one nearly all and nearly none."""
+    linear = Teacher(a_bank(), takes(), BINS, np.random.default_rng(3)).learn()
+    head = teacher().learn()
+    both = [share_above_zero(linear, are_alike=alike) for alike in (True, False)]
+    assert both[0] - both[1] < 0.3
+    assert share_above_zero(head, are_alike=True) > 0.9
+    assert share_above_zero(head, are_alike=False) < 0.02
+
+
+def test_a_head_without_some_takes_is_another() -> None:
+    """What is left out changes the head; with nothing left out and the same numbers drawn it is the same."""
+    assert same(teacher().without([], []), teacher().without([], []))
+    assert not same(teacher().without([], []), teacher().without([0, 1, 2], []))
+    assert not same(teacher().without([], []), teacher().without([], [a_bank().stretches[0]]))
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 4])
+def test_a_killed_training_goes_on_exactly(epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after so many epochs of two heads, it does the others alone, and both heads are as if it had not been."""
+    path, taken = tmp_path / "word.onnx.partly.npz", []
+    wanted = teacher()
+    both = [wanted.learn(), wanted.without([0], [])]
+    keep = thorough._Saved.keep
+
+    def killed(self: thorough._Saved, number: int, training: thorough._Training) -> None:
+        keep(self, number, training)
+        taken.append(number)
+        if len(taken) == epochs:
+            raise KilledError
+
+    monkeypatch.setattr(thorough._Saved, "keep", killed)
+    first = teacher(path)
+    with pytest.raises(KilledError):
+        _ = first.learn(), first.without([0], [])
+    again = teacher(path)
+    found = [again.learn(), again.without([0], [])]
+    assert len(taken) == 6
+    assert [same(a, b) for a, b in zip(found, both, strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize("harm", ["another request", "cut", "foreign"])
+def test_what_does_not_fit_is_not_gone_on_with(harm: str, tmp_path: Path) -> None:
+    """The state of another request, half a file and another file: the training begins anew and ends as it should."""
+    path = tmp_path / "word.onnx.partly.npz"
+    if harm == "another request":
+        ThoroughTeacher(a_bank(5), takes(), BINS, np.random.default_rng(3), progress=Progress(path)).learn()
+    else:
+        teacher(path).learn()
+        path.write_bytes(path.read_bytes()[:2000] if harm == "cut" else b"a letter")
+    assert same(teacher(path).learn(), teacher().learn())
+
+
+def test_the_time_is_told() -> None:
+    """Once for each network, with how many there are."""
+    told: list[str] = []
+    asked = teacher(tell=told.append)
+    _ = asked.learn(), asked.without([0], [])
+    assert told == ["network 1 of 2, about 1 min left", "network 2 of 2, about 1 min left"]
+
+
+def test_what_is_near_a_word() -> None:
+    """Words that sound like it, not those that contain it; a phrase's parts, and it with its long words exchanged."""
+    pytest.importorskip("hibari", reason="needs the extra `say`")
+    words = near.near_texts("computer")
+    assert "commuter" in words
+    assert not {"computer", "computers", "microcomputer"} & set(words)
+    phrase = near.near_texts("hey computer")
+    assert phrase[:3] == ["hey", "computer", "hey commuter"]
+    assert all(text.startswith("hey ") for text in phrase[2:])
+
+
+@pytest.mark.slow
+def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command says how long it takes, writes a model with hidden units and leaves nothing else beside it."""
+    pytest.importorskip("hibari", reason="needs the extra `say`")
+    for room, name, value in (
+        (thorough, "EPOCHS", 1),
+        (thorough, "STEPS", 25),
+        (enroll, "THOROUGH_TAKES", 30),
+        (learn, "THOROUGH_VARIANTS", 60),
+        (near, "NEAREST", 2),
+    ):
+        monkeypatch.setattr(room, name, value)
+    monkeypatch.setattr(sys, "argv", ["tiny-kws", "enroll", "computer", "--say", "--thorough", "--out", "c.onnx"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert not exit_.value.code
+    assert "network 1 of" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["c.onnx"]
+    (facts,) = read_metadata(tmp_path / "c.onnx").own_words
+    assert (facts["word"], facts["units"]) == ("computer", thorough.UNITS)
