@@ -28,13 +28,15 @@ from tiny_kws.audio import AudioError, Samples, read_mono
 from tiny_kws.config import SAMPLE_RATE
 from tiny_kws.data.held_out import noise_source, part_of
 from tiny_kws.enrolment.bank import ENGLISH, Bank, Trunk, read_bank
-from tiny_kws.enrolment.enroll import learn
-from tiny_kws.enrolment.learn import Heard, hear_variants
+from tiny_kws.enrolment.enroll import THOROUGH_TAKES, learn
+from tiny_kws.enrolment.head import Head
+from tiny_kws.enrolment.learn import Heard, hear, hear_clips, hear_variants, n_bins_for, voices_weight
+from tiny_kws.enrolment.near import near_phrases
 from tiny_kws.enrolment.predict import SETTLING_S, false_peaks, word_score
-from tiny_kws.enrolment.say import Say, speakers
-from tiny_kws.enrolment.takes import find_takes
-from tiny_kws.enrolment.thorough import Progress
-from tiny_kws.enrolment.vary import as_it_is, in_noise
+from tiny_kws.enrolment.say import Say, speakers, spoken
+from tiny_kws.enrolment.takes import find_takes, read_takes
+from tiny_kws.enrolment.thorough import ThoroughTeacher
+from tiny_kws.enrolment.vary import Surroundings, as_it_is, in_noise
 from tiny_kws.files import write_json
 from tiny_kws.json_form import to_json
 
@@ -128,37 +130,52 @@ def one_draw(
     count, say, thorough = way
     chosen = np.random.default_rng(1000 + draw).permutation(len(paths))[:count]
     began = time.perf_counter()
-    progress = Progress() if thorough else None
-    made = learn(word, [paths[i] for i in chosen], bank, WANTED, Say() if say else None, seed=draw, thorough=progress)
+    files, told = [paths[i] for i in chosen], None
+    if thorough:
+        head, n_spoken = thorough_head(word, files, bank, draw)
+    else:
+        made = learn(word, files, bank, WANTED, Say() if say else None, seed=draw)
+        head, n_spoken, told = made.own_word.head, made.report.spoken, made.report.chosen
     seconds = time.perf_counter() - began
-    head = made.own_word.head
     others = [i for i in range(len(paths)) if i not in set(chosen.tolist())]
     clean, noisy = (np.array([word_score(head.score(h[i].vectors), h[i].end, bank.hop) for i in others]) for h in heard)
     peaks = {kind: np.sort(speech.peaks(head, kind))[::-1] for kind in speech.vectors}
     english = np.sort(np.concatenate([peaks[kind] for kind in ENGLISH]))[::-1]
     hours = sum(map(speech.hours, ENGLISH))
     at = {rate: float(english[int(rate * hours)]) for rate in RATES}
-    told = made.report.chosen
-    return {
+    found = {
         "word": word,
         "recordings": count,
-        "spoken": made.report.spoken,
+        "spoken": n_spoken,
         **({"thorough": True} if thorough else {}),
         "draw": draw,
         "seconds": round(seconds, 2),
         "missed": {f"{rate:g}": round(float((clean < logit).mean()), 4) for rate, logit in at.items()},
         "missed_in_noise": {f"{rate:g}": round(float((noisy < logit).mean()), 4) for rate, logit in at.items()},
-        "told": to_json(told),
-        "came": {
-            "missed": int((clean < 0).sum()),
-            "missed_in_noise": int((noisy < 0).sum()),
-            "takes": len(others),
-            "alarms": {
-                kind: {"count": int((found >= 0).sum()), "hours": round(speech.hours(kind), 3)}
-                for kind, found in peaks.items()
-            },
-        },
+        "came": {"takes": len(others)},
     }
+    if told is None:
+        return found
+    alarms = {
+        kind: {"count": int((its >= 0).sum()), "hours": round(speech.hours(kind), 3)} for kind, its in peaks.items()
+    }
+    found["came"] |= {"missed": int((clean < 0).sum()), "missed_in_noise": int((noisy < 0).sum()), "alarms": alarms}
+    return found | {"told": to_json(told)}
+
+
+def thorough_head(word: str, paths: list[Path], bank: Bank, seed: int) -> tuple[Head, int]:
+    """The head of `enroll --say --thorough` without the five that tell what to expect, which take most of the time."""
+    rng, trunk = np.random.default_rng(seed), Trunk(bank)
+    recorded = read_takes(paths).takes if paths else []
+    say = Say(takes=round(THOROUGH_TAKES * voices_weight(len(recorded))))
+    near = near_phrases(word, say, rng)
+    voiced, _ = spoken(word, say, rng)
+    around = Surroundings(bank.noises, bank.speech)
+    heard = hear(trunk, recorded, voiced, around, rng, thorough=True)
+    takes = [*recorded, *voiced]
+    not_word = hear_clips(trunk, near, len(takes), around, rng)
+    teacher = ThoroughTeacher(bank, heard, n_bins_for(takes, bank.hop / SAMPLE_RATE), rng, not_word)
+    return teacher.learn(), len(voiced)
 
 
 def main() -> None:
