@@ -151,9 +151,8 @@ def in_short() -> str:
     draws = read("benchmarks", "results", "own_words_fresh.json")["draws"]
     ways = {
         "ten recordings": (10, False, False),
-        "ten recordings and voices": (10, True, False),
         "typing alone": (0, True, False),
-        "ten recordings and voices, `--thorough`": (10, True, True),
+        "ten recordings, `--say --thorough`": (10, True, True),
         "typing alone, `--thorough`": (0, True, True),
     }
     own = [
