@@ -216,15 +216,17 @@ def _false_alarms(name: str, metrics: Mapping[str, Any]) -> list[str]:
     if not point["reached"] or point["in_speech"]["false_alarms_per_hour"] is None:
         return []
     made = f"{point['in_speech']['false_alarms_per_hour']:.1f} false alarms per hour"
+    kind = name.rpartition("/")[0]
+    where = f"{_condition(name)}, {kind}" if kind else _condition(name)
     return [
-        f"Running speech without its words caused {made} ({_condition(name)}), with thresholds chosen for "
+        f"Running speech without its words caused {made} ({where}), with thresholds chosen for "
         f"{point['rate_per_hour']:g} per hour of all sound."
     ]
 
 
 def _condition(name: str) -> str:
     """The name of a condition of streams: snr20 is noise at 20 dB."""
-    name = name.removeprefix(f"{CHOSEN_ON}/")
+    name = name.rpartition("/")[2]
     return f"{name.removeprefix('snr')} dB SNR" if name.startswith("snr") else name
 
 
@@ -273,17 +275,19 @@ def _measured_on_clips(facts: CardFacts) -> str:
 def _measured_on_streams(facts: CardFacts) -> str:
     if not facts.streams:
         return ""
-    chosen_on = {name: metrics for name, metrics in facts.streams.items() if name.startswith(f"{CHOSEN_ON}/")}
-    fresh = {name: metrics for name, metrics in facts.streams.items() if name not in chosen_on}
+    kinds: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for name, metrics in facts.streams.items():
+        kinds.setdefault(name.rpartition("/")[0], {})[name] = metrics
     parts = ["## Words in streams of sound"]
-    if fresh:
-        parts += _streams(
-            facts, fresh, "No setting of the detector was chosen on these recordings." if chosen_on else ""
-        )
-    if chosen_on:
-        favoured = "Settings of the detector were chosen on these recordings, which favours it."
-        parts += ["### On the recordings on which settings were chosen"] * bool(fresh)
-        parts += _streams(facts, chosen_on, favoured)
+    for kind, streams in kinds.items():
+        if kind == CHOSEN_ON:
+            heading = "### On the recordings on which settings were chosen"
+            chosen = "Settings of the detector were chosen on these recordings, which favours it."
+        else:
+            heading = f"### {kind.capitalize()}" if kind else ""
+            chosen = "No setting of the detector was chosen on these recordings." if CHOSEN_ON in kinds else ""
+        parts += [heading] * bool(heading and len(kinds) > 1)
+        parts += _streams(facts, streams, chosen)
     return "\n\n".join(parts)
 
 
