@@ -146,7 +146,7 @@ def listed(parts: Sequence[str]) -> str:
 def in_short() -> str:
     """Misses at false alarms per hour, and what listening costs."""
     built_in = [
-        [f"built-in words, {who}, {strictness} threshold", *(missed(metrics, rate) for metrics in found)]
+        [f"built-in, {who.removeprefix('among ')}, {strictness}", *(missed(metrics, rate) for metrics in found)]
         for who, found in ((SPOKEN_BY[kind], streams_by(kind)) for kind in SPOKEN_BY)
         for strictness, rate in (("lenient", max(RATES_PER_HOUR)), ("strict", min(RATES_PER_HOUR)))
     ]
@@ -157,16 +157,19 @@ def in_short() -> str:
         "ten recordings, `--say --thorough`": (10, True, True),
         "typing alone, `--thorough`": (0, True, True),
     }
+    known = set(map(way_of, draws))
     own = [
-        [f"your word, from {name}", *(own_words_cell(draws, way, key) for key in MISSED)] for name, way in ways.items()
+        [f"yours, from {name}", *(own_words_cell(draws, way, key) for key in MISSED)]
+        for name, way in ways.items()
+        if way in known
     ]
     head = ["words missed, at false alarms per hour", "in quiet", "in noise at 10 dB"]
     words = listed([f"*{word}*" for word in sorted({draw["word"] for draw in draws})])
     return f"""\
 {table(head, built_in + own)}
 
-Built-in words (`listener`): thresholds were chosen on one half of the speakers and measured on the other, with 95 %
-intervals. Your word: the mean of {words}, on which nothing was tuned, with the best and the worst of them.
+Built-in words (`listener`): lenient or strict thresholds, chosen on one half of the speakers and measured on the other,
+with 95 % intervals. Your word: the mean of {words}, on which nothing was tuned, with the best and the worst of them.
 
 {cost_in_short()}"""
 
