@@ -99,7 +99,8 @@ def enroll(
     thorough: Annotated[
         bool,
         typer.Option(
-            "--thorough", help="Train for minutes, on thousands of variants, for fewer misses; a killed run goes on."
+            "--thorough",
+            help="Train for minutes, on thousands of variants, to hear more in noise; a killed run goes on.",
         ),
     ] = False,
     bank: Annotated[Path | None, typer.Option("--bank", help="Bank of speech (default: the package's).")] = None,
