@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 import soundfile as sf
 
+from tiny_kws.audio import _warn_of_low_rate
 from tiny_kws.config import CLIP_SAMPLES, SAMPLE_RATE
 from tiny_kws.data.speech_commands import KEYWORDS, LABELS
 
@@ -38,8 +39,9 @@ NOISE_SECONDS = 20
 
 
 @pytest.fixture(autouse=True)
-def seeded_torch() -> None:
-    """Each test begins with the same random numbers, whatever ran before it."""
+def the_same_beginning() -> None:
+    """Each test begins with the same random numbers, and with a low rate warned of, whatever ran before it."""
+    _warn_of_low_rate()
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
 

@@ -123,6 +123,7 @@ NOT_RUN = {
     "tiny-kws data download": "the network",
     "tiny-kws push USER": "the network",
     "--model hf://": "the network",
+    "--thorough": "minutes; tests/test_thorough.py runs it with shorter ones",
 }
 """Parts of commands that cannot run here, and what they would need; what writes files only (WRITES_ONLY) can."""
 WRITES_ONLY = ("--dry-run", "--export")

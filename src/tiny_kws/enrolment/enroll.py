@@ -129,8 +129,8 @@ def enroll(
     models. The new one replaces the old one unless it is worse in anything, or is written to another `out`. If the
     rate of false alarms is not given, it is that of the old one.
 
-    A `thorough` model takes minutes instead of seconds, and hears more in noise. What was reached is kept beside the artefact
-    until it is written, so that the same call goes on where a killed one ended.
+    A `thorough` model takes minutes instead of seconds, and hears more in noise. What was reached is kept beside the
+    artefact until it is written, so that the same call goes on where a killed one ended.
 
     Raises UsageError for a word or recordings that cannot be used, DataError for a missing or damaged bank, ModelError
     for an artefact to which words cannot be added.

@@ -48,11 +48,7 @@ def parts_of(word: str) -> list[str]:
 
 
 def near_texts(word: str) -> list[str]:
-    """English phrases that sound like `word` without containing it: its parts, and it with a word that is near one.
-
-    >>> near_texts("computer")[:2]
-    ['commuter', 'compute']
-    """
+    """English phrases that sound like `word` without containing it: its parts, and it with a word that is near one."""
     words = word.split()
     sounds = [bare(sounds_of(one)) for one in words]
     exchanged = [i for i in range(len(words)) if len(words) == 1 or len(sounds[i]) >= LEAST_SOUNDS]
