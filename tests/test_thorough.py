@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from tiny_kws import cli
 from tiny_kws.artefact.runtime import read_metadata
 from tiny_kws.enrolment import enroll, learn, near, thorough
 from tiny_kws.enrolment.bank import READERS, Bank, Stretch
-from tiny_kws.enrolment.head import Head, Hidden, windows
+from tiny_kws.enrolment.head import Head, Hidden, OwnWord, windows
+from tiny_kws.enrolment.improve import Compared, Improvement
 from tiny_kws.enrolment.learn import Heard, Teacher
+from tiny_kws.enrolment.predict import Expected, Misses
 from tiny_kws.enrolment.thorough import Progress, ThoroughTeacher
 
 SIZE, BINS = 4, 2
@@ -179,3 +182,24 @@ def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert [path.name for path in tmp_path.iterdir()] == ["c.onnx"]
     (facts,) = read_metadata(tmp_path / "c.onnx").own_words
     assert (facts["word"], facts["units"]) == ("computer", thorough.UNITS)
+
+
+@pytest.mark.parametrize("worse", [(), ("hears less",)])
+def test_nothing_is_left_of_a_training_that_ended(
+    worse: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was kept of it goes when the model is written, and when the old model stays since it is better."""
+    kept, model = tmp_path / "c.onnx.partly.npz", tmp_path / "c.onnx"
+    kept.write_bytes(b"a state")
+    told = Misses(0, 1, (0.0, 1.0))
+    chosen = Expected(0.5, told, told, {})
+    counts = Compared(1, 0, 1)
+    improvement = Improvement(counts, counts, (told, told), None, chosen, worse, may_know=False)
+    report = enroll.Report("word", 1, 0, 0.5, chosen, (), {}, (), (), (), improvement=improvement)
+    own_word = OwnWord("word", Head(np.zeros((BINS, SIZE), np.float32), 0.0), 0.5, {})
+    monkeypatch.setattr(enroll, "learn", lambda *_: enroll.Enrolled(own_word, report))
+    monkeypatch.setattr(enroll, "_ship", lambda: SimpleNamespace(write_model=lambda path, *_: path.write_bytes(b"new")))
+    asked = enroll.Request("word", model, a_bank(), (), 0.5, keeps_better=True)
+    found = enroll.fulfil(asked, ["a.wav"], thorough=Progress(kept))
+    assert not kept.exists()
+    assert (found.path, model.exists()) == ((None, False) if worse else (model, True))

@@ -158,13 +158,13 @@ def fulfil(
         asked.word, recordings, asked.bank, asked.false_alarms_per_hour, say, negatives, seed, asked.mistakes, thorough
     )
     compared = made.report.improvement
-    if compared and compared.worse and asked.keeps_better:
-        return made.report
-    words = {word.word: word for word in (*asked.others, made.own_word)}
-    _ship().write_model(asked.path, asked.bank, list(words.values()))
+    stays = compared is not None and bool(compared.worse) and asked.keeps_better
+    if not stays:
+        words = {word.word: word for word in (*asked.others, made.own_word)}
+        _ship().write_model(asked.path, asked.bank, list(words.values()))
     if thorough:
         thorough.forget()
-    return replace(made.report, path=asked.path)
+    return made.report if stays else replace(made.report, path=asked.path)
 
 
 def partly(path: Path) -> Path:
