@@ -104,6 +104,8 @@ def test_a_head_without_some_takes_is_another() -> None:
     assert same(teacher().without([], []), teacher().without([], []))
     assert not same(teacher().without([], []), teacher().without([0, 1, 2], []))
     assert not same(teacher().without([], []), teacher().without([], [a_bank().stretches[0]]))
+    assert teacher()._bank_without([a_bank().stretches[0]]).tolist() == list(range(6000, 12_000))
+    assert teacher()._bank_without([]).tolist() == list(range(BINS - 1, 12_000))
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 4])
