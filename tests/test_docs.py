@@ -123,6 +123,8 @@ NOT_RUN = {
     "tiny-kws data download": "the network",
     "tiny-kws push USER": "the network",
     "--model hf://": "the network",
+    "tiny-kws sort": "somebody who answers; tests/test_sort_command.py does",
+    "--improve": "what a microphone kept, sorted; tests/test_improve.py makes it",
     "--thorough": "minutes; tests/test_thorough.py runs it with shorter ones",
 }
 """Parts of commands that cannot run here, and what they would need; what writes files only (WRITES_ONLY) can."""
