@@ -98,7 +98,6 @@ class ThoroughTeacher(Teacher):
             for _ in range(STEPS):
                 training.step(self._drawn(training.rng, of_word, of_bank, hardest, around), BATCH[0])
                 self._steps.done()
-            training.epoch += 1
             self._saved.keep(number, training)
         return training.head()
 
@@ -128,13 +127,18 @@ class _Training:
     """A head that is being trained: its parameters, the moments of their slopes, and the numbers drawn so far."""
 
     def __init__(self, start: Head, rng: np.random.Generator) -> None:
-        size, self.shape, self.rng, self.epoch, self.steps = start.weights.size, start.weights.shape, rng, 0, 0
+        size, self.shape, self.rng, self.steps = start.weights.size, start.weights.shape, rng, 0
         units = rng.standard_normal((size, UNITS)) * np.sqrt(2 / size)
         gains = rng.standard_normal(UNITS) * FIRST_GAINS * np.sqrt(2 / UNITS)
         first = (start.weights.ravel(), np.array([start.bias]), units, np.zeros(UNITS), gains)
         self.values = [value.astype(np.float32) for value in first]
         self.means = [np.zeros_like(value) for value in self.values]
         self.squares = [np.zeros_like(value) for value in self.values]
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs so far."""
+        return self.steps // STEPS
 
     def head(self) -> Head:
         """The head as it is now."""
@@ -212,14 +216,14 @@ class _Saved:
         facts = json.loads(str(self._states[f"{number}/facts"]))
         for name, values in _arrays(training):
             values[...] = self._states[f"{number}/{name}"]
-        training.epoch, training.steps = facts["epoch"], facts["steps"]
+        training.steps = facts["steps"]
         training.rng.bit_generator.state = facts["rng"]
 
     def keep(self, number: int, training: _Training) -> None:
         """Write down where a training is; whole or not at all."""
         if self._path is None:
             return
-        facts = {"epoch": training.epoch, "steps": training.steps, "rng": training.rng.bit_generator.state}
+        facts = {"steps": training.steps, "rng": training.rng.bit_generator.state}
         self._states[f"{number}/facts"] = np.array(json.dumps(facts))
         self._states |= {f"{number}/{name}": values.copy() for name, values in _arrays(training)}
         content = io.BytesIO()
