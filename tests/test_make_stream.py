@@ -34,6 +34,7 @@ Samples = npt.NDArray[np.float32]
 
 CLIP_SPEAKERS = tuple(f"{i:08x}" for i in range(0x40A0, 0x40AC))
 READERS = ("reader1", "reader2", "reader3", "reader4", "reader5", "reader6")
+ACCENTS = {"reader1": "scotland", "reader2": "indian", "reader4": "us"}
 SETTINGS = StreamSettings(
     KEYWORDS, snrs_db=(None, 10.0, 0.0), speech_hours=0.02, noise_hours=0.01, keywords=40, others=12, split="all"
 )
@@ -96,6 +97,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
             sf.write(top / "speech" / f"{reader}-{i}.wav", sentence, SAMPLE_RATE)
             text = "please stop that" if i == 0 else "the cat sat there"
             rows.append({"file": f"{reader}-{i}.wav", "label": text, "speaker": reader, "licence": "CC0 1.0"})
+            rows[-1] |= {"age": "", "accent": ACCENTS.get(reader, "")}
     write_manifest(top / "speech", rows)
     return Folders(write_clips(top / "clips", voices), top / "noise", top / "rooms", top / "speech")
 
@@ -358,6 +360,15 @@ def test_as_many_words_as_asked_for_and_none_twice(built: Path) -> None:
     sources = [source for line in lines for source in line["source"].split()]
     assert len(sources) == len(set(sources)) > 60
     assert all(line["word"] == line["label"] for line in lines if line["label"] in KEYWORDS)
+
+
+def test_what_the_material_says_of_speakers_stands_in_the_manifest(built: Path) -> None:
+    """The accent of a reader is in each of their lines; of others, and of what the table leaves empty, nothing is."""
+    lines = [line for lines in lines_of(built).values() for line in lines]
+    told = {line["speaker"]: line["accent"] for line in lines if "accent" in line}
+    assert told == {line["speaker"]: ACCENTS[line["speaker"]] for line in lines if line["speaker"] in ACCENTS}
+    assert told
+    assert not any("age" in line or "traits" in line for line in lines)
 
 
 def test_no_voice_is_in_two_recordings(built: Path) -> None:

@@ -202,12 +202,14 @@ def write_manifest(path: Path, lines: list[dict[str, Any] | str]) -> Path:
 def test_a_manifest_is_read_by_recording(tmp_path: Path) -> None:
     """Lines are gathered by file, relative to the manifest, however it is spelled, and sorted by their start."""
     later = {**LINE, "start_s": 2, "end_s": 3, "file": "x/../a.wav"}
-    lines = [later, LINE, {**LINE, "file": "b.wav"}, "", {**LINE, "file": "c.wav", "word": "yes"}]
+    known = {**LINE, "file": "c.wav", "word": "yes", "age": "", "accent": "us"}
+    lines = [later, LINE, {**LINE, "file": "b.wav"}, "", known]
     recordings, problems = read_manifest(write_manifest(tmp_path / "m.jsonl", lines), LABELS)
     assert problems == []
     assert [recording.path.name for recording in recordings] == ["a.wav", "b.wav", "c.wav"]
     assert [word.start_s for word in recordings[0].words] == [0.2, 2]
     assert recordings[0].path == tmp_path / "a.wav"
+    assert [recording.words[0].traits for recording in recordings] == [(), (), (("accent", "us"),)]
 
 
 def test_speech_is_counted_once() -> None:
@@ -236,6 +238,7 @@ def test_speech_is_counted_once() -> None:
         ({"end_s": "1"}, "'1'"),
         ({"end_s": True}, "True"),
         ({"speaker": 7}, "7"),
+        ({"accent": ["us"]}, "accent ['us']"),
         ({"start_s": 2.5, "end_s": 3.5}, "lines 1 and 2: their words overlap"),
     ],
 )
@@ -508,7 +511,7 @@ def at(metrics: dict[str, Any], part: str, rate: float) -> dict[str, Any]:
 
 
 def test_thresholds_come_from_the_other_half(metrics: dict[str, Any]) -> None:
-    """At 1 an hour ann's two hours allow a threshold over 0.6, which on bob's gives 20 false alarms and 1 miss, and
+    """At 1 an hour ann's two hours allow a threshold over 0.6, which on bob's gives 20 false alarms and no miss, and
     bob's one over 0.8, which on ann's gives none and 2 misses."""
     point = at(metrics, "held_out", 1.0)
     low, high = sorted(point["thresholds"])
@@ -565,6 +568,33 @@ def test_latency_counts_from_the_end_of_the_word(metrics: dict[str, Any]) -> Non
     """Peaks that start 0.2 s before the end of the word are decided 0.15 s before it, at the end of a hop."""
     late = metrics["operating_point"]["latency_from_word_end_s"]
     assert (late["p50"], late["p95"], late["hits"]) == (pytest.approx(-0.15), pytest.approx(-0.15), 18)
+
+
+def test_speakers_are_told_apart_by_what_the_manifest_says_of_them() -> None:
+    """Bob's friend is Scottish and causes the ten alarms heard while he speaks; those outside are nobody's."""
+    traits = {"ann": (("age", "child"),), "bob": (("age", "adult"),), "bob's friend": (("accent", "scotland"),)}
+    recordings = [
+        replace(
+            one,
+            recording=replace(
+                one.recording,
+                stretches=tuple(replace(s, traits=traits.get(s.speaker, ())) for s in one.recording.stretches),
+            ),
+        )
+        for one in two_halves()
+    ]
+    found = report(recordings)
+    by_trait = to_json(found)["operating_point"]["by_trait"]
+    scots = by_trait["accent"]["scotland"]
+    assert (scots["words"], scots["false_alarms"], scots["hours"]) == (0, 10, pytest.approx(950 / 3600, abs=1e-6))
+    assert scots["false_alarms_per_hour"] == pytest.approx(10 * 3600 / 950, abs=1e-4)
+    assert {age: (found["words"], found["misses"]) for age, found in by_trait["age"].items()} == {
+        "adult": (10, 0),
+        "child": (10, 2),
+    }
+    assert by_trait["age"]["child"]["false_alarms_per_hour"] is None
+    assert "| scotland | 0 |  |  | 0.26 | 10 | 37.89 | 18.17 to 69.69 |" in markdown(streams_table(found))
+    assert "by_trait" not in to_json(report(two_halves()))["operating_point"]
 
 
 def test_the_curve_agrees_with_the_counts(metrics: dict[str, Any]) -> None:

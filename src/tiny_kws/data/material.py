@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,20 +22,27 @@ from .word_folders import SPLITS, composed, list_recordings
 CLIP_SPLITS = (*SPLITS, "all")
 HOMOPHONES = {"no": ("know",), "right": ("write", "rite")}
 """Words that sound like a keyword, which are left out of running speech too."""
+TRAITS = ("age", "gender", "accent")
+"""Columns of a folder's manifest.csv that say something about speakers."""
 LETTERS = r"[^\W\d_]+"
 """A word in a transcript, in any script."""
 Thing = TypeVar("Thing")
+Traits = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A file. `group` is its speaker, its source or its room, `text` the word, the sentence or the kind of noise."""
+    """A file. `group` is its speaker, its source or its room, `text` the word, the sentence or the kind of noise.
+
+    `traits` holds pairs such as ("accent", "scotland"), as far as the folder's manifest knows them.
+    """
 
     path: Path
     name: str
     group: str
     text: str = ""
     licence: str = ""
+    traits: Traits = ()
 
 
 @dataclass
@@ -84,6 +91,7 @@ def list_clips(folder: Path, split: str) -> list[Sound]:
             group=clip.speaker or clip.file,
             text=clip.word,
             licence=rows.get(clip.file, {}).get("licence", ""),
+            traits=traits_of(rows.get(clip.file, {})),
         )
         for clip in sorted(found, key=lambda clip: clip.file)
     ]
@@ -104,7 +112,7 @@ def list_speech(folder: Path, keywords: Iterable[str], part: int | None, trusted
         text = row.get("label", "")
         speaker = row.get("speaker") or (name.partition("/")[0] if "/" in name else path.stem)
         if (text or trusted) and not holds_word(text, words):
-            sentences.append(Sound(path, name, speaker, text, row.get("licence", "")))
+            sentences.append(Sound(path, name, speaker, text, row.get("licence", ""), traits_of(row)))
     if not sentences:
         raise DataError(
             f"{folder}: found {len(paths)} recordings, none of them with a transcript that shows that no keyword is "
@@ -238,6 +246,15 @@ def _of_part(sounds: list[Sound], part: int | None, folder: Path) -> list[Sound]
     if not kept:
         raise DataError(f"{folder}: none of its {len(sounds)} recordings is in part {part}; use another part or all")
     return kept
+
+
+def traits_of(row: Mapping[str, str]) -> Traits:
+    """The traits in a row of a manifest, by their names.
+
+    >>> traits_of({"file": "a.wav", "age": "", "accent": "scotland"})
+    (('accent', 'scotland'),)
+    """
+    return tuple((name, row[name]) for name in TRAITS if row.get(name))
 
 
 def _read_manifest(folder: Path) -> dict[str, dict[str, str]]:

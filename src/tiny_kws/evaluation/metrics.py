@@ -259,6 +259,14 @@ class LabelCounts:
 
 
 @dataclass(frozen=True)
+class TraitCounts:
+    """Counts of speakers with one trait: of their keywords, and of false alarms in `hours` of their other speech."""
+
+    hours: float
+    counts: Counts = field(metadata=INLINE)
+
+
+@dataclass(frozen=True)
 class Confusion:
     """How often one word was said and another heard."""
 
@@ -278,7 +286,10 @@ class WordLatency:
 
 @dataclass(frozen=True)
 class OperatingDetails:
-    """By label, in speech and in noise; `counts`, `thresholds` and `in_sample` are those of the rate in `HeldOut`."""
+    """By label, in speech and in noise; `counts`, `thresholds` and `in_sample` are those of the rate in `HeldOut`.
+
+    `by_trait` is of the speakers of whom the manifest says something, such as their accent: by trait, and by its value.
+    """
 
     by_label: dict[str, LabelCounts]
     in_speech: FalseAlarms
@@ -288,6 +299,7 @@ class OperatingDetails:
     in_sample: bool | None = None
     thresholds: tuple[float, ...] | None = None
     counts: Counts | None = field(default=None, metadata=INLINE)
+    by_trait: dict[str, dict[str, TraitCounts]] | None = None
 
 
 @dataclass(frozen=True)

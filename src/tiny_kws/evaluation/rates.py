@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..config import DetectorConfig
 from ..errors import DataError
 from ..listening.decoder import Detection
-from ..words import SILENCE
+from ..words import SILENCE, UNKNOWN
 from .clips import rounded, wilson_interval
 from .metrics import (
     AudioFacts,
@@ -30,6 +30,7 @@ from .metrics import (
     RatePoint,
     Rule,
     StreamScores,
+    TraitCounts,
     WordLatency,
 )
 from .streams import Point, Posteriors, Score, Stretch, sweep
@@ -220,21 +221,25 @@ def miss_interval(units: Sequence[tuple[str, int, int]], seed: int = 0) -> tuple
 
 def count(scores: Sequence[Score], heard: Sequence[Posteriors]) -> Counts:
     """Misses and false alarms of `scores`, one for each recording of `heard`, as counts, rates and 95 % intervals."""
-    words = sum(len(one.words) for one in scores)
-    misses = sum(len(one.missed) for one in scores)
-    alarms = sum(len(one.false_alarms) for one in scores)
-    units = [
-        (word.speaker or str(one.recording.path), 1, int(hit is None))
-        for result, one in zip(scores, heard, strict=True)
-        for word, hit in zip(result.words, result.hits, strict=True)
-    ]
+    units = [unit for result, one in zip(scores, heard, strict=True) for _, unit in _units(result, one)]
+    return _counts(units, false_alarms(sum(len(one.false_alarms) for one in scores), _hours(heard)))
+
+
+def _units(result: Score, one: Posteriors) -> list[tuple[Stretch, tuple[str, int, int]]]:
+    """Each word of a recording, and what it is to `miss_interval`."""
+    name = str(one.recording.path)
+    return [(w, (w.speaker or name, 1, int(hit is None))) for w, hit in zip(result.words, result.hits, strict=True)]
+
+
+def _counts(units: Sequence[tuple[str, int, int]], alarms: FalseAlarms) -> Counts:
+    words, misses = len(units), sum(missed for *_, missed in units)
     interval = miss_interval(units)
     return Counts(
         words=words,
         misses=misses,
         miss_rate=rounded(misses / words) if words else None,
         miss_rate_interval=interval and (rounded(interval[0]), rounded(interval[1])),
-        alarms=false_alarms(alarms, _hours(heard)),
+        alarms=alarms,
     )
 
 
@@ -309,6 +314,7 @@ def _operating_point(points: Sequence[Point], heard: Sequence[Posteriors], ways:
         in_noise=false_alarms(total - in_speech, facts.noise_hours),
         confusions=_confusions(scores),
         latency_from_word_end_s=_latency(scores),
+        by_trait=_by_trait(scores, ordered, rule) or None,
     )
     return OperatingPoint(REPORTED_RATE, reached=True, details=details)
 
@@ -320,6 +326,29 @@ def _by_label(scores: Sequence[Score]) -> dict[str, LabelCounts]:
     return {label: LabelCounts(words[label], missed[label], alarms[label]) for label in sorted(words | alarms)}
 
 
+def _by_trait(scores: Sequence[Score], heard: Sequence[Posteriors], rule: Rule) -> dict[str, dict[str, TraitCounts]]:
+    """Counts by what the manifest says of speakers; a false alarm is of those whose speech could have caused it."""
+    units: dict[tuple[str, str], list[tuple[str, int, int]]] = defaultdict(list)
+    seconds: Counter[tuple[str, str]] = Counter()
+    alarms: Counter[tuple[str, str]] = Counter()
+    for result, one in zip(scores, heard, strict=True):
+        for word, unit in _units(result, one):
+            for trait in word.traits:
+                units[trait].append(unit)
+        others = [stretch for stretch in one.recording.stretches if stretch.label == UNKNOWN]
+        for stretch in others:
+            seconds.update(dict.fromkeys(stretch.traits, stretch.end_s - stretch.start_s))
+        for event in result.false_alarms:
+            causes = [stretch for stretch in others if _could_cause(stretch, event, rule)]
+            alarms.update(causes[-1].traits if causes else ())
+    found: dict[str, dict[str, TraitCounts]] = defaultdict(dict)
+    for name, value in sorted(units.keys() | seconds.keys()):
+        hours = seconds[name, value] / 3600
+        counts = _counts(units[name, value], false_alarms(alarms[name, value], hours))
+        found[name][value] = TraitCounts(rounded(hours), counts)
+    return dict(found)
+
+
 def _confusions(scores: Sequence[Score]) -> tuple[Confusion, ...]:
     found = Counter(pair for one in scores for pair in one.confusions)
     return tuple(Confusion(said, answer, n) for (said, answer), n in found.most_common())
@@ -327,7 +356,11 @@ def _confusions(scores: Sequence[Score]) -> tuple[Confusion, ...]:
 
 def _is_in_speech(event: Detection, stretches: Sequence[Stretch], rule: Rule) -> bool:
     """Whether speech could have caused an event, by its time."""
-    return any(s.label != SILENCE and s.start_s <= event.end_s <= s.end_s + rule.after_s for s in stretches)
+    return any(stretch.label != SILENCE and _could_cause(stretch, event, rule) for stretch in stretches)
+
+
+def _could_cause(stretch: Stretch, event: Detection, rule: Rule) -> bool:
+    return stretch.start_s <= event.end_s <= stretch.end_s + rule.after_s
 
 
 def _latency(scores: Sequence[Score]) -> WordLatency | None:

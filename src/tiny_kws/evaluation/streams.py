@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ..artefact.runtime import Classifier, Probabilities, StreamModel
 from ..audio import stream_mono
 from ..config import CLIP_SAMPLES, SAMPLE_RATE, DetectorConfig
+from ..data.material import TRAITS, Traits, traits_of
 from ..errors import AudioError, DataError, KwsError
 from ..listening.decoder import Decoder, Detection
 from ..listening.detector import Detector
@@ -44,6 +45,8 @@ class Stretch:
     end_s: float
     speaker: str = ""
     """Empty if not known."""
+    traits: Traits = ()
+    """Pairs such as ("accent", "scotland"): what the manifest says of the speaker."""
 
     @property
     def is_word(self) -> bool:
@@ -129,10 +132,10 @@ def read_manifest(path: Path, labels: Sequence[str], words: Sequence[str] = ()) 
     """Recordings of a JSON-lines manifest, in its order, and what is wrong with those that are left out.
 
     A line holds `file` (relative to the manifest), `label` (one of `labels`, silence or unknown), `start_s`, `end_s`
-    and, if known, `speaker`; whatever else it holds is ignored. With `words` these alone are keywords, and any other
-    word counts as other speech. A recording with a bad line is left out whole, since a word without its label would
-    count as a false alarm. Raises DataError if the manifest cannot be read, or a line of it does not say which
-    recording it labels.
+    and, if known, `speaker`, `age`, `gender` and `accent`; whatever else it holds is ignored. With `words` these alone
+    are keywords, and any other word counts as other speech. A recording with a bad line is left out whole, since a word
+    without its label would count as a false alarm. Raises DataError if the manifest cannot be read, or a line of it
+    does not say which recording it labels.
     """
     stretches: dict[Path, list[tuple[int, Stretch]]] = {}
     problems: dict[Path, str] = {}
@@ -188,15 +191,17 @@ def _stretch(line: dict[str, Any], labels: Sequence[str], words: Sequence[str]) 
         raise ValueError(
             f"found the label {label!r}, expected one of {', '.join(labels)}; with --words other words are other speech"
         )
-    if not isinstance(speaker, str):
-        raise ValueError(f"found the speaker {speaker!r}, expected a text")  # noqa: TRY004  (one kind of bad line)
+    known = {"speaker": speaker, **{name: line.get(name, "") for name in TRAITS}}
+    for name, value in known.items():
+        if not isinstance(value, str):
+            raise ValueError(f"found the {name} {value!r}, expected a text")  # noqa: TRY004  (one kind of bad line)
     times = [line.get(name) for name in ("start_s", "end_s")]
     if not all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in times):
         raise ValueError(f"found start_s {times[0]!r} and end_s {times[1]!r}, expected seconds")
     start_s, end_s = map(float, times)  # type: ignore[arg-type]
     if not 0 <= start_s < end_s:
         raise ValueError(f"is from {start_s:g} s to {end_s:g} s, expected a start from 0 and an end after it")
-    return Stretch(str(label), start_s, end_s, speaker)
+    return Stretch(str(label), start_s, end_s, speaker, traits_of(known))
 
 
 def posteriors_of(

@@ -20,6 +20,7 @@ from .metrics import (
     Recall,
     Robustness,
     StreamMetrics,
+    TraitCounts,
     UnknownRecall,
 )
 
@@ -242,4 +243,18 @@ def _operating_blocks(details: OperatingDetails) -> list[Block]:
             f"({late.hits} hits)"
         )
     blocks: list[Block] = [Table(("label", "words", "missed", "false alarms"), rows)]
-    return [*blocks, "\n".join(lines)] if lines else blocks
+    blocks += ["\n".join(lines)] if lines else []
+    return [*blocks, *(_trait_table(name, values) for name, values in (details.by_trait or {}).items())]
+
+
+def _trait_table(name: str, values: Mapping[str, TraitCounts]) -> Table:
+    """Misses and false alarms of speakers by one of their traits."""
+    columns = (name, "words", "missed", "95 %", "hours of other speech", "false alarms", "per hour", "95 %")
+    return Table(columns, [(value, *_trait_cells(of_value)) for value, of_value in values.items()])
+
+
+def _trait_cells(found: TraitCounts) -> tuple[str, ...]:
+    counts = found.counts
+    missed = "" if counts.miss_rate is None else f"{100 * counts.miss_rate:.1f} %"
+    spread = _spread(counts.miss_rate_interval, 1) if counts.miss_rate_interval else ""
+    return (str(counts.words), missed, spread, f"{found.hours:.2f}", *_alarm_cells(counts.alarms))

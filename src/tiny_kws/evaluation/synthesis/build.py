@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -80,8 +81,15 @@ class _Written:
     @property
     def manifest(self) -> bytes:
         """As it stands in the file."""
-        rows = ({"file": name, **asdict(line)} for name, lines in self.lines.items() for line in lines)
+        rows = ({"file": name, **_fields(line)} for name, lines in self.lines.items() for line in lines)
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _fields(line: Line) -> dict[str, Any]:
+    """A line's fields, traits of its speaker among them under their names."""
+    fields = asdict(line)
+    traits = dict(fields.pop("traits"))
+    return fields | traits
 
 
 def make_stream(
@@ -99,7 +107,8 @@ def make_stream(
     OUT/CONDITION/001-speech.flac and so on (16 kHz, 16 bits), OUT/CONDITION/manifest.jsonl and OUT/stream.json, where
     CONDITION is `clean`, `snr10` and so on. A line of a manifest is {"file", "label", "start_s", "end_s", "speaker",
     "word", "source"}: `label` is a keyword, "unknown" for other words and stretches of running speech (whose `word` is
-    empty), or "silence" for a whole recording of noise. The same settings and files give the same set.
+    empty), or "silence" for a whole recording of noise; "age", "gender" and "accent" stand in it where the material's
+    manifest.csv has them. The same settings and files give the same set.
     `progress(done, total)` counts recordings. Files that cannot be read stand under `unreadable`, others take their
     place. Raises UsageError for settings that make no sense, DataError if the material is missing or too little,
     KwsError if the set cannot be written.

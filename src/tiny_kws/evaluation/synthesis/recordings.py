@@ -25,7 +25,7 @@ import numpy as np
 
 from ...audio import Samples
 from ...config import SAMPLE_RATE
-from ...data.material import Material, Sound, SpeechDeck, deal_clips, draw_clips, shuffled
+from ...data.material import Material, Sound, SpeechDeck, Traits, deal_clips, draw_clips, shuffled
 from ...data.mixing import active_level_db, add_at, at_level, faded, faint_noise, room_response
 from ...data.spans import find_word, sounding_span
 from ...errors import DataError
@@ -57,6 +57,7 @@ class Line:
     speaker: str = ""
     word: str = ""
     source: str = ""
+    traits: Traits = ()
 
 
 @dataclass(frozen=True)
@@ -298,6 +299,7 @@ def line_of(item: Item, at: int) -> Line:
         speaker=item.speaker,
         word=item.word,
         source=" ".join(sound.name for sound, *_ in item.pieces),
+        traits=item.pieces[0][0].traits,
     )
 
 
