@@ -81,6 +81,45 @@ def test_int8(checkpoint_path: Path, prepared: PreparedData, tmp_path: Path) -> 
     assert np.abs(ours - theirs).max() < 0.1 * np.abs(theirs).max()
 
 
+def test_a_stream_in_int8(causal_path: Path, prepared: PreparedData, tmp_path: Path) -> None:
+    """Step by step it answers nearly as in float, from a smaller file, also after twenty seconds."""
+    from tiny_kws.evaluation.clip_sets import split_clips
+    from tiny_kws.export import exporter as export
+    from tiny_kws.training.checkpoint import load_checkpoint
+
+    clips = split_clips(prepared, "validation")
+    calibration = np.concatenate(list(clips.batches()))
+    exporter = export.Exporter(load_checkpoint(causal_path), clips)
+    paths = tmp_path / "m.int8.stream.onnx", tmp_path / "m.stream.onnx"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "INT8_TOLERANCE", 1.0)  # the answers of random weights lie close together
+        exporter.stream_int8(paths[0], 640, calibration)
+    exporter.stream(paths[1], 640)
+    small, whole = map(StreamModel, paths)
+    assert (small.metadata.precision, small.metadata.calibration_clips) == ("int8", len(calibration))
+    assert small.metadata.name == whole.metadata.name == "m"
+    assert paths[0].stat().st_size < 0.6 * paths[1].stat().st_size
+    audio = np.concatenate(list(calibration[:20]))
+    ours, theirs = (model.stream().process(audio) for model in (small, whole))
+    differences = np.abs(ours - theirs).max(1)
+    assert 0 < differences.mean() < 0.03
+    assert differences[-100:].mean() < 0.03
+
+
+def test_export_writes_a_stream_in_int8(prepared: PreparedData, tmp_path: Path) -> None:
+    """`--int8` with `--stream` writes both kinds in int8, each checked on the clips."""
+    asked = ("--data", prepared.folder, "--stream", "40", "--int8")
+    done = run_cli("export", MODELS / "micro" / "best.pt", "--out", tmp_path / "m.onnx", *asked)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "m.int8.onnx",
+        "m.int8.stream.onnx",
+        "m.onnx",
+        "m.stream.onnx",
+    ]
+    assert done.stdout.count("accuracy") == 4
+
+
 def test_int8_that_loses_accuracy_is_not_written(
     checkpoint_path: Path, prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,12 @@ from ..listening.detector import read_config
 from .console import app, progress_bar
 
 if TYPE_CHECKING:
-    from ..export.exporter import Parity
+    from collections.abc import Iterator
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from ..export.exporter import Exporter, Parity
 
 
 @app.command()
@@ -30,7 +35,8 @@ def export(
         int | None, typer.Option("--stream", help="Hop in ms (20, 40 or 80): also write NAME.stream.onnx.")
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Also write NAME.int8.onnx, calibrated on training clips.")
+        bool,
+        typer.Option("--int8", help="Also write NAME.int8.onnx, and with --stream NAME.int8.stream.onnx; calibrated."),
     ] = False,
     litert: Annotated[
         bool, typer.Option("--litert", help="Also write NAME.tflite, NAME.int8.tflite and NAME.h.")
@@ -68,21 +74,29 @@ def export(
     with progress_bar("running the checkpoint") as progress:
         clips = None if prepared is None else split_clips(prepared, "validation")
         exporter = Exporter(loaded, clips, licence or _licence_of(loaded.sha256), progress, settings)
-    _print_parity(out, exporter.clip(out))
-    if hop is not None:
-        path = out.with_suffix(".stream.onnx")
-        _print_parity(path, exporter.stream(path, hop))
-    if prepared is None:
+    calibration = None if prepared is None else calibration_clips(prepared, CALIBRATION_CLIPS)
+    for path, parity in _exported(exporter, out, hop, calibration if int8 else None):
+        _print_parity(path, parity)
+    if calibration is None:
         print("Accuracy was not measured; add --data PREPARED to check on recordings.")
-        return
-    calibration = calibration_clips(prepared, CALIBRATION_CLIPS)
-    if int8:
-        path = out.with_suffix(".int8.onnx")
-        _print_parity(path, exporter.int8(path, calibration))
-    if litert:
+    elif litert:
         for path, parity in export_litert(exporter, out.with_suffix(".tflite"), calibration):
             _print_parity(path, parity)
         _print_size(out.with_suffix(".h"))
+
+
+def _exported(
+    exporter: Exporter, out: Path, hop: int | None, calibration: npt.NDArray[np.float32] | None
+) -> Iterator[tuple[Path, Parity]]:
+    """The artefacts for onnxruntime, one after another; those in int8 if there are clips for calibration."""
+    yield out, exporter.clip(out)
+    stream, int8, int8_stream = map(out.with_suffix, (".stream.onnx", ".int8.onnx", ".int8.stream.onnx"))
+    if hop is not None:
+        yield stream, exporter.stream(stream, hop)
+    if calibration is not None:
+        yield int8, exporter.int8(int8, calibration)
+    if hop is not None and calibration is not None:
+        yield int8_stream, exporter.stream_int8(int8_stream, hop, calibration)
 
 
 def _licence_of(sha256: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,7 @@ from ..files import write_bytes
 from ..training.checkpoint import Checkpoint, ClipNetwork
 from ..training.features import LogMel, normalize
 from ..training.networks import CausalCNN, count_macs, count_parameters
-from .onnx_models import clip_graph, quantized, stream_graph
+from .onnx_models import clip_graph, quantized_clip, quantized_stream, stream_graph
 
 TOLERANCE = 1e-4
 """The largest difference of a probability between checkpoint and artefact that is allowed for a float32 export."""
@@ -98,13 +98,33 @@ class Exporter:
         Compared at every hop of every clip; with some silence before, so that the last hop ends with the clip.
         Raises UsageError if the network does not stream in such hops, and KwsError as `clip` does.
         """
-        kind: dict[str, Any] = {"kind": "stream", "hop": hop, "look_back": self.checkpoint.look_back}
-        model = stream_graph(self.checkpoint, hop)
+        return self._stream(stream_graph(self.checkpoint, hop), out, hop, require_closeness)
+
+    def stream_int8(self, out: Path, hop: int, calibration: Array) -> Parity:
+        """The stream artefact with the layers in int8, per channel, calibrated on audio (clips, window).
+
+        Front end and states stay in float, as `int8` leaves the front end. Raises as `int8` and `stream` do.
+        """
+        self._check_int8(calibration)
+        model = quantized_stream(stream_graph(self.checkpoint, hop, half_filters=True), calibration)
+        more = {"precision": "int8", "calibration_clips": len(calibration)}
+        return self._stream(model, out, hop, require_accuracy, more)
+
+    def _stream(
+        self,
+        model: onnx.ModelProto,
+        out: Path,
+        hop: int,
+        require: Callable[[Parity, Path], None],
+        more: Mapping[str, Any] | None = None,
+    ) -> Parity:
+        """Write a stream's graph, with `more` fields of Metadata, if it answers as is required."""
+        kind: dict[str, Any] = {"kind": "stream", "hop": hop, "look_back": self.checkpoint.look_back, **(more or {})}
         untried = artefact_bytes(model, describe(self.checkpoint, base_name(out), **kind))
         audio = np.pad(self.audio, ((0, 0), (-self.checkpoint.window % hop, 0)))
         expected = _answers_of_streaming_checkpoint(self.checkpoint, audio, hop)
         parity = self.compare(_answers_of_streams(untried, audio, out.name), expected)
-        require_closeness(parity, out)
+        require(parity, out)
         write_bytes(out, artefact_bytes(model, self.metadata(out, parity, **kind)))
         return parity
 
@@ -114,15 +134,18 @@ class Exporter:
         The front end stays in float, its mel filters stored in half precision. Raises KwsError if it loses more
         accuracy than INT8_TOLERANCE, and UsageError without clips, because then the loss cannot be measured.
         """
-        if self.clips is None:
-            raise UsageError("int8 needs recordings to calibrate and to measure on; give --data PREPARED")
-        check_window(self.checkpoint, calibration)
-        model = quantized(clip_graph(self.checkpoint, half_filters=True), calibration)
+        self._check_int8(calibration)
+        model = quantized_clip(clip_graph(self.checkpoint, half_filters=True), calibration)
         parity = self.compare(_answers_of_clips(model, self.audio, out), self.expected)
         require_accuracy(parity, out)
         metadata = self.metadata(out, parity, precision="int8", calibration_clips=len(calibration))
         write_bytes(out, artefact_bytes(model, metadata))
         return parity
+
+    def _check_int8(self, calibration: Array) -> None:
+        if self.clips is None:
+            raise UsageError("int8 needs recordings to calibrate and to measure on; give --data PREPARED")
+        check_window(self.checkpoint, calibration)
 
     def compare(self, found: Array, expected: Array) -> Parity:
         """Both are probabilities (clips, classes) or (clips, hops, classes); accuracy is that of the last hop."""

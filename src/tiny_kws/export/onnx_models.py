@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +15,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from ..artefact.runtime import open_session
 from ..config import FeatureConfig
 from ..errors import UsageError
 from ..training.checkpoint import Checkpoint
@@ -34,6 +35,8 @@ from .onnx_graph import (
 
 MAX_STATE_BYTES = 2**17
 """The most state that a stream may carry: twice that of `base` with a window of a second."""
+LAYERS = ("Conv", "MatMul", "Gemm")
+"""The nodes of a stream's graph that have weights."""
 HALVED_FROM = 1000
 """The size from which on a trunk stores a weight in float16."""
 Array = npt.NDArray[Any]
@@ -69,7 +72,7 @@ def clip_graph(checkpoint: Checkpoint, half_filters: bool = False) -> onnx.Model
     return graph.finish("clip", {"audio": [BATCH, checkpoint.window]}, _outputs(checkpoint))
 
 
-def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
+def stream_graph(checkpoint: Checkpoint, hop: int, half_filters: bool = False) -> onnx.ModelProto:
     """The same for one step: a chunk of `hop` samples for each of a batch of streams, and the states before it.
 
     Raises UsageError if the network does not stream, or in chunks of another length only.
@@ -85,7 +88,8 @@ def stream_graph(checkpoint: Checkpoint, hop: int) -> onnx.ModelProto:
     fresh = hop // step
     before = model.config.pooled_frames - fresh
     graph = Graph()
-    past, frames = _emit_stream(graph, model, config, checkpoint.stats, hop, [((1, model.config.width, fresh), before)])
+    behind = [((1, model.config.width, fresh), before)]
+    past, frames = _emit_stream(graph, model, config, checkpoint.stats, hop, behind, half_filters)
     window = past.extend(frames, before)
     _emit_head(graph, graph.add("ReduceMean", window, graph.constant([1]), keepdims=0), model.fc)
     past.finish()
@@ -116,6 +120,7 @@ def _emit_stream(
     stats: dict[str, float],
     hop: int,
     behind: Sequence[tuple[tuple[int, ...], int]] = (),
+    half_filters: bool = False,
 ) -> tuple[StreamPast, str]:
     """Front end and network over a chunk of `hop` samples: the past of their layers, and the frames that come out.
 
@@ -125,7 +130,7 @@ def _emit_stream(
     body = _Body(network)
     reach = config.n_fft - config.hop
     past = StreamPast(graph, plan_states([((1, hop), reach), *reaches_of(body, example), *behind]))
-    features = emit_front_end(graph, past.extend("audio", reach), config, stats)
+    features = emit_front_end(graph, past.extend("audio", reach), config, stats, half_filters)
     return past, emit_network(graph, features, body, example, past)
 
 
@@ -171,17 +176,48 @@ def _outputs(checkpoint: Checkpoint) -> dict[str, list[Any]]:
     return {"probabilities": [BATCH, len(checkpoint.labels)], "embedding": [BATCH, width]}
 
 
-def quantized(model: onnx.ModelProto, calibration: Array) -> onnx.ModelProto:
-    """`model` with its network's weights and activations in int8, ranges taken from audio (clips, window)."""
+def quantized_clip(model: onnx.ModelProto, calibration: Array) -> onnx.ModelProto:
+    """A clip graph with its network's weights and activations in int8, ranges taken from audio (clips, window)."""
+    return _quantized(model, ({"audio": batch} for batch in _batches(calibration)))
+
+
+def quantized_stream(model: onnx.ModelProto, calibration: Array) -> onnx.ModelProto:
+    """A stream's graph with the weights and inputs of its layers in int8, ranges taken from audio (clips, samples).
+
+    What is between the layers, the states among it, stays in float: rounded at each step it would drift.
+    """
+    session = open_session(model.SerializeToString(), 1, "the stream to be quantised")
+    return _quantized(model, _steps(session, calibration), LAYERS)
+
+
+def _batches(calibration: Array) -> list[Array]:
+    return np.array_split(calibration, max(1, len(calibration) // 32))
+
+
+def _steps(session: Any, calibration: Array) -> Iterator[dict[str, Array]]:
+    """What a stream's graph is given, step by step, while it hears clips (clips, samples) from their start."""
+    shapes = {value.name: value.shape[1:] for value in session.get_inputs()}
+    (hop,) = shapes.pop("audio")
+    for batch in _batches(calibration):
+        states = {name: np.zeros((len(batch), *shape), np.float32) for name, shape in shapes.items()}
+        for start in range(0, batch.shape[1] - hop + 1, hop):
+            given = {"audio": batch[:, start : start + hop], **states}
+            yield given
+            states = dict(zip(shapes, session.run([f"next_{name}" for name in shapes], given), strict=True))
+
+
+def _quantized(
+    model: onnx.ModelProto, given: Iterator[dict[str, Array]], kinds: Sequence[str] | None = None
+) -> onnx.ModelProto:
+    """`model` in int8, but for its front end: all of its network, or nodes of some kinds; ranges are those of inputs.
+
+    `model` is used up.
+    """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static  # noqa: PLC0415
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.batches = iter(np.array_split(calibration, max(1, len(calibration) // 32)))
-
         def get_next(self) -> dict[str, Array] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"audio": batch}
+            return next(given, None)
 
     kept_in_float = [node.name for node in model.graph.node if node.name.startswith(FRONT_END)]
     with TemporaryDirectory() as folder:
@@ -197,6 +233,7 @@ def quantized(model: onnx.ModelProto, calibration: Array) -> onnx.ModelProto:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=kept_in_float,
+                op_types_to_quantize=kinds,
             )
         finally:
             logging.disable(logging.NOTSET)
