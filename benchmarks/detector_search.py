@@ -4,7 +4,8 @@ The model listens once to the recordings of each manifest (`tiny-kws make-stream
 next smoothing and duration in pairs, last refractory time and release, each with the best before. Settings are ranked
 by their miss rate at 2 and 10 false alarms per hour, the mean over both and over the manifests: at 1 per hour a few
 hours of sound hold a handful of alarms, too few to rank by. Settings whose latency (p95, from the end of the word) is
-over the limit are out.
+over the limit are out. With `--like FILE` there is no search: the settings are those in FILE, found for another model,
+and only the threshold is chosen anew.
 
 Last, a threshold for each label is compared with one for all: chosen on one half of the speakers for 10 false alarms an
 hour, shifted together for 2, and counted on the other half, both ways.
@@ -12,6 +13,7 @@ hour, shifted together for 2, and counted on the other half, both ways.
 
 import argparse
 import itertools
+import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -31,6 +33,7 @@ from tiny_kws.evaluation.streams import (
     read_manifest,
     score,
     sweep,
+    threshold_grid,
     with_threshold,
 )
 from tiny_kws.files import sha256_of
@@ -43,8 +46,9 @@ SMOOTHING_MS = (40, 120, 200, 280)
 MIN_DURATION_MS = (40, 120)
 REFRACTORY_MS = (700, 500, 900)
 RELEASE = (0.5, 0.2, 0.8)
-LATENCY_S = 0.3
+LATENCY_S = 0.4
 MOST_PER_HOUR = 15.0
+N_THRESHOLDS = 80
 
 
 def main() -> None:
@@ -53,6 +57,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("manifests", type=Path, nargs="+")
     parser.add_argument("--save", type=Path, help="write the best")
+    parser.add_argument("--like", type=Path, help="take the settings in this file, written by --save")
     parser.add_argument("--rate", type=float, default=10.0, help="false alarms per hour over the first manifest")
     arguments = parser.parse_args()
     model = open_model(arguments.model)
@@ -61,13 +66,7 @@ def main() -> None:
         recordings, problems = read_manifest(manifest, model.labels, config_of(model).words)
         assert not problems, problems
         heard.append(posteriors_of(model, recordings))
-    names = "rise, ms | smoothing, ms | duration, ms | refractory, ms | release"
-    print(f"| {names} | missed at 10, 2, 1 an hour | latency p95, s |\n|---|---|---|---|---|---|---|", flush=True)
-    best = search(heard, [replace(config_of(model), rise_ms=rise) for rise in RISE_MS])
-    pairs = itertools.product(SMOOTHING_MS, MIN_DURATION_MS)
-    best = search(heard, [replace(best, smoothing_ms=s, min_duration_ms=d) for s, d in pairs])
-    pairs = itertools.product(REFRACTORY_MS, RELEASE)
-    best = search(heard, [replace(best, refractory_ms=r, release=x) for r, x in pairs])
+    best = searched(heard, config_of(model)) if arguments.like is None else settings_in(arguments.like)
     print(f"\nbest: {best}\n\n| manifest | thresholds | missed at 10, 2 an hour, held out | false alarms per hour |")
     print("|---|---|---|---|", flush=True)
     compare_thresholds(heard, best)
@@ -82,6 +81,22 @@ def main() -> None:
         chosen_on = {"name": str(manifest), "sha256": sha256_of(manifest)}
         write_config(arguments.save, config, model, {"in_sample": expected, "chosen_on": chosen_on})
         print(f"{arguments.save}: threshold {config.threshold:.4f}")
+
+
+def settings_in(path: Path) -> DetectorConfig:
+    """Those that were found for another network, which `read_config` would refuse."""
+    return DetectorConfig(**json.loads(path.read_text(encoding="utf-8"))["detector"])
+
+
+def searched(heard: list[list[Posteriors]], start: DetectorConfig) -> DetectorConfig:
+    """The best settings, with a table of all that were tried."""
+    names = "rise, ms | smoothing, ms | duration, ms | refractory, ms | release"
+    print(f"| {names} | missed at 10, 2, 1 an hour | latency p95, s |\n|---|---|---|---|---|---|---|", flush=True)
+    best = search(heard, [replace(start, rise_ms=rise) for rise in RISE_MS])
+    pairs = itertools.product(SMOOTHING_MS, MIN_DURATION_MS)
+    best = search(heard, [replace(best, smoothing_ms=s, min_duration_ms=d) for s, d in pairs])
+    pairs = itertools.product(REFRACTORY_MS, RELEASE)
+    return search(heard, [replace(best, refractory_ms=r, release=x) for r, x in pairs])
 
 
 def search(heard: list[list[Posteriors]], candidates: list[DetectorConfig]) -> DetectorConfig:
@@ -99,7 +114,7 @@ def judge(heard: list[list[Posteriors]], config: DetectorConfig) -> tuple[float,
     missed = dict.fromkeys((10.0, 2.0, 1.0), 0.0)
     late: list[float] = []
     for part in heard:
-        points = sweep(part, config, RULES["tiny-kws"], most_per_hour=MOST_PER_HOUR)
+        points = sweep(part, config, RULES["tiny-kws"], threshold_grid(N_THRESHOLDS), MOST_PER_HOUR)
         counts = [sum(len(one.false_alarms) for one in point.scores) for point in points]
         for rate in missed:
             index = threshold_for(counts, rate * hours(part))
