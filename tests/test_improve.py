@@ -115,6 +115,17 @@ def test_folders_the_wrong_way_round_are_refused(model: Path, spoken: Path, bank
     assert not (tmp_path / "new.onnx").exists()
 
 
+@speaks
+@pytest.mark.slow
+def test_the_word_among_what_is_not_it_is_noted(model: Path, spoken: Path, bank: Path, tmp_path: Path) -> None:
+    """Recordings of the word given as --not alone are named, in the report or where it leaves nothing of the word."""
+    right, wrong = said(spoken, "computer", (5, 6, 7)), [write_tone(tmp_path / f"{i}.wav", i) for i in range(3)]
+    with pytest.raises(UsageError, match="3 of 3 sounds of --not sound like the word: play them"):
+        improved(model, spoken, bank, (), right, tmp_path / "new.onnx")
+    other = improved(model, spoken, bank, (), wrong, tmp_path / "new.onnx")
+    assert not any("--not" in note for note in other.notes)
+
+
 def write_tone(path: Path, number: int) -> Path:
     """Something that is said, but not the word."""
     text = ("banana", "saturday", "elephant")[number]

@@ -277,11 +277,10 @@ def learn(
     trunk = Trunk(bank)
     bank, unheard = _with_negatives(bank, trunk, negative_files)
     study = study_of(bank, trunk, recorded, voiced, rng, clips, near, thorough)
-    if mistakes:
-        _check_folders(study, len(recorded) or len(voiced), len(also), bank)
+    notes = _check_folders(study, len(recorded) or len(voiced), len(also), bank) if mistakes else []
     head, evidence = study.head, study.evidence
     logit = logit_for(evidence, false_alarms_per_hour)
-    misfits = _misfits(recorded, evidence) if recorded else ()
+    misfits = _misfits(recorded, evidence, notes) if recorded else ()
     points = [
         expected(evidence, at, logit)
         for at in sorted({logit_for(evidence, rate) for rate in (*RATES, false_alarms_per_hour)})
@@ -298,7 +297,7 @@ def learn(
         {**passed_over, **silent, **unheard},
         misfits,
         fires_at(bank, evidence),
-        tuple(_notes(word, recorded, voiced, chosen, bank)),
+        (*notes, *_notes(word, recorded, voiced, chosen, bank)),
         improvement=improvement,
     )
     facts = _facts(report, bank, head, false_alarms_per_hour)
@@ -319,11 +318,11 @@ def _learnt_from(
     return also, read_clips(mistakes.not_, [*recorded, *also], passed_over)
 
 
-def _check_folders(study: Study, n_asked: int, n_also: int, bank: Bank) -> None:
-    """Raise UsageError if the folders of new takes and of clips seem to be the wrong way round."""
+def _check_folders(study: Study, n_asked: int, n_also: int, bank: Bank) -> list[str]:
+    """Notes on the folders of new takes and of clips. Raises UsageError if they seem to be the wrong way round."""
     takes = study.plain[:n_asked]
     first = len(takes) - n_also
-    check_not_mixed_up(bank, len(study.head.weights), takes[:first], takes[first:], study.clips)
+    return check_not_mixed_up(bank, len(study.head.weights), takes[:first], takes[first:], study.clips)
 
 
 def _compared(
@@ -439,15 +438,19 @@ def _in_noise(trunk: Trunk, takes: Sequence[Take], bank: Bank, rng: np.random.Ge
     return hear_variants(trunk, jobs)
 
 
-def _misfits(takes: Sequence[Take], evidence: Evidence) -> tuple[str, ...]:
-    """Recordings that heads made without them do not take for the word. Raises UsageError if they are too many."""
+def _misfits(takes: Sequence[Take], evidence: Evidence, notes: Sequence[str]) -> tuple[str, ...]:
+    """Recordings that heads made without them do not take for the word. Raises UsageError if they are too many.
+
+    If there are `notes` on the folder of what is not the word, that is why.
+    """
     at = logit_for(evidence, MISFIT_RATE)
     names = [take.name for take, logit in zip(takes, evidence.clean, strict=True) if logit < at]
     if len(takes) > 3 and len(names) >= max(LEAST_MISFITS, len(takes) / 2):
-        raise UsageError(
+        found = (
             f"{len(names)} of {len(takes)} recordings do not sound like the others, expected the same word in all of "
             "them; listen to them and leave out those with another word"
         )
+        raise UsageError(notes[0] if notes else found)
     return tuple(dict.fromkeys(names))
 
 

@@ -186,21 +186,28 @@ def _is_over(new: Expected, old: Expected) -> bool:
 
 def check_not_mixed_up(
     bank: Bank, n_bins: int, takes: Sequence[Heard], also: Sequence[Heard], clips: Sequence[Heard]
-) -> None:
+) -> list[str]:
     """Raise UsageError if `clips` sound like the word of `takes`, and `also`, recordings of it, do not.
 
+    Without `also` there is nothing to compare clips with; then a note is returned if they sound like the word.
     Clips set the word off by their nature, and takes that were missed are unlike the others by theirs. So both are
     given to heads as what is not the word: those that still sound like it when left out are it.
     """
-    if len(takes) < LEAST_ALIKE or len(clips) < LEAST_ALIKE or not also:
-        return
+    if len(takes) < LEAST_ALIKE or len(clips) < LEAST_ALIKE:
+        return []
     alike = _alike(bank, n_bins, takes, [*clips, *also])
     of_clips, of_also = sum(alike[: len(clips)]), sum(alike[len(clips) :])
-    if of_clips >= max(LEAST_ALIKE, len(clips) / 2) and of_also < len(also) / 2:
+    if of_clips < max(LEAST_ALIKE, len(clips) / 2):
+        return []
+    sounding = f"{of_clips} of {len(clips)} sounds of --not sound like the word"
+    if not also:
+        return [f"{sounding}: play them, and give those that are the word with --also instead"]
+    if of_also < len(also) / 2:
         raise UsageError(
-            f"{of_clips} of {len(clips)} sounds of --not sound like the word, and {of_also} of {len(also)} takes of "
-            "--also do, expected the reverse; check whether --also and --not are the wrong way round"
+            f"{sounding}, and {of_also} of {len(also)} takes of --also do, expected the reverse; check whether --also "
+            "and --not are the wrong way round"
         )
+    return []
 
 
 def _alike(bank: Bank, n_bins: int, takes: Sequence[Heard], others: Sequence[Heard]) -> list[bool]:
