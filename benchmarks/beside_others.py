@@ -1,0 +1,187 @@
+"""*alexa* as other projects publish it, and as it is enrolled here: `beside_others.py DATA [--out FILE]`.
+
+    pip install pymicro-wakeword pyopen-wakeword
+
+Their models and ours hear the same recordings, as they are and in noise at 10 dB, and the same hours of English by
+speakers that ours never heard; what theirs heard in training is not known here. Each threshold is the lowest at which
+the speech brings no more false alarms per hour than wanted. Ours are made of ten recordings, which are then left out
+for all, or of none. *alexa* is one of the words that choices for enrolment were made on. Models that FILE holds already
+are not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tiny_kws.audio import Samples, read_mono
+from tiny_kws.config import SAMPLE_RATE
+from tiny_kws.data.prepared import to_pcm
+from tiny_kws.enrolment.bank import ENGLISH, Trunk, read_bank
+from tiny_kws.enrolment.enroll import learn
+from tiny_kws.enrolment.predict import REFRACTORY_S, SETTLING_S, peaks_of, word_score
+from tiny_kws.enrolment.say import Say
+from tiny_kws.enrolment.takes import find_takes
+from tiny_kws.enrolment.vary import as_it_is, in_noise
+from tiny_kws.evaluation.clips import rounded, wilson_interval
+from tiny_kws.files import write_json
+
+sys.path.insert(0, str(Path(__file__).parent))
+from own_words import SNR_DB, SOURCES, grouped, noises_apart, sound_of, thorough_head, word_recordings
+
+WORD = "alexa"
+RATES = (10.0, 2.0, 0.5, 0.2)
+RECORDINGS = 10
+BEFORE_S, BEHIND_S = 2.0, 0.5
+"""Of silence around a recording, for models that need some time to begin and to answer."""
+RESULTS = Path(__file__).parent / "results" / "beside_others.json"
+Scores = npt.NDArray[np.float32]
+
+
+@cache
+def micro_wake_word() -> tuple[Callable[[bytes], Scores], float]:
+    """Scores of microWakeWord's model of 16 kHz PCM, and the seconds from one to the next."""
+    from pymicro_wakeword import MicroWakeWord, MicroWakeWordFeatures, Model  # noqa: PLC0415
+
+    model = MicroWakeWord.from_builtin(Model.ALEXA)
+
+    def scores(pcm: bytes) -> Scores:
+        model.reset()
+        features = MicroWakeWordFeatures()
+        found = [model.process_streaming_prob(one) for one in features.process_streaming(pcm)]
+        return np.array(found[model.stride - 1 :: model.stride], np.float32)
+
+    return scores, 0.01 * model.stride
+
+
+@cache
+def open_wake_word() -> tuple[Callable[[bytes], Scores], float]:
+    """Scores of openWakeWord's model of 16 kHz PCM, and the seconds from one to the next."""
+    from pyopen_wakeword import Model, OpenWakeWord, OpenWakeWordFeatures  # noqa: PLC0415
+
+    model, features = OpenWakeWord.from_builtin(Model.ALEXA), OpenWakeWordFeatures.from_builtin()
+    chunk = 2 * 1280
+
+    def scores(pcm: bytes) -> Scores:
+        model.reset()
+        features.reset()
+        found = []
+        for start in range(0, len(pcm) - chunk + 1, chunk):
+            given = [model.process_streaming(one) for one in features.process_streaming(pcm[start : start + chunk])]
+            found.append(max((p for some in given for p in some), default=0.0))
+        return np.array(found, np.float32)
+
+    return scores, 0.08
+
+
+THEIRS = {"microWakeWord": micro_wake_word, "openWakeWord": open_wake_word}
+
+
+def peaks(scores: Scores, step_s: float) -> Scores:
+    """The scores at which speech may be taken for the word, no two of them nearer than a model would say it twice."""
+    apart = round(REFRACTORY_S / step_s)
+    rows: list[int] = []
+    for row in peaks_of(scores, apart):
+        if not rows or row - rows[-1] > apart:  # of a plateau the first alone
+            rows.append(int(row))
+    return scores[rows]
+
+
+def heard_by(name: str, sounds: list[Samples]) -> list[float]:
+    """The highest score that a model of others gives each recording."""
+    scores, _ = THEIRS[name]()
+    silence = (np.zeros(round(s * SAMPLE_RATE), np.float32) for s in (BEFORE_S, BEHIND_S))
+    before, behind = silence
+    return [float(scores(to_pcm(np.concatenate([before, one, behind])).tobytes()).max()) for one in sounds]
+
+
+def alarms_by(name: str, files: list[Path]) -> tuple[Scores, float]:
+    """The peaks of a model of others in recordings one after another, and their hours."""
+    scores, step_s = THEIRS[name]()
+    found = scores(to_pcm(sound_of(files)).tobytes())[round(SETTLING_S / step_s) :]
+    return peaks(found, step_s), len(found) * step_s / 3600
+
+
+def figures(clean: np.ndarray, noisy: np.ndarray, alarms: np.ndarray, hours: float) -> dict[str, Any]:
+    """What is missed at each rate of false alarms."""
+    alarms = np.sort(alarms)[::-1]
+    over = {rate: float(alarms[int(rate * hours)]) for rate in RATES}  # of these there would be one too many
+    return {
+        key: {
+            f"{rate:g}": {
+                "missed": int((scores <= last).sum()),
+                "share": rounded(float((scores <= last).mean())),
+                "interval": [rounded(x) for x in wilson_interval(int((scores <= last).sum()), len(scores))],
+            }
+            for rate, last in over.items()
+        }
+        for key, scores in (("as_recorded", clean), ("in_noise", noisy))
+    }
+
+
+def main() -> None:
+    """Measure all, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    asked = parser.parse_args()
+    paths = word_recordings(asked.data / "wake_words")[WORD]
+    order = np.random.default_rng(1000).permutation(len(paths))
+    given, others = ([paths[i] for i in some] for some in (order[:RECORDINGS], order[RECORDINGS:]))
+    takes = [find_takes(read_mono(path), path.name)[0] for path in others]
+    rng, noises = np.random.default_rng(11), noises_apart(asked.data / "noise")
+    clean = [as_it_is(take) for take in takes]
+    noisy = [in_noise(take, noises[int(rng.integers(len(noises)))], SNR_DB, rng) for take in takes]
+    groups = [g.files for s in SOURCES for g in grouped(s, asked.data, held_out=True) if g.kind in ENGLISH]
+    result: dict[str, Any] = {"word": WORD, "recordings": len(others), "hours": 0.0, "models": {}}
+    if asked.out.exists():
+        result = json.loads(asked.out.read_text(encoding="utf-8"))
+    with ProcessPoolExecutor() as pool:
+        for name in THEIRS.keys() - result["models"].keys():
+            sounds = [[one.audio for one in some] for some in (clean, noisy)]
+            scores = [np.array(found) for found in pool.map(heard_by, [name] * 2, sounds)]
+            found = list(pool.map(alarms_by, [name] * len(groups), groups))
+            hours = sum(hours for _, hours in found)
+            result["models"][name] = figures(*scores, np.concatenate([peaks for peaks, _ in found]), hours)
+            result["hours"] = round(hours, 2)
+            keep(asked.out, result, name)
+    bank = read_bank()
+    trunk = Trunk(bank)
+    step_s = bank.hop / SAMPLE_RATE
+    vectors = [[(trunk.vectors(one.audio), one.stop / bank.hop) for one in some] for some in (clean, noisy)]
+    speech = [trunk.vectors(sound_of(files)) for files in groups]
+    ways = {
+        "ten recordings": lambda: learn(WORD, given, bank, 0.5).own_word.head,
+        "ten recordings and voices": lambda: learn(WORD, given, bank, 0.5, Say()).own_word.head,
+        "ten recordings and voices, thorough": lambda: thorough_head(WORD, given, bank, 0)[0],
+        "voices": lambda: learn(WORD, [], bank, 0.5, Say()).own_word.head,
+        "voices, thorough": lambda: thorough_head(WORD, [], bank, 0)[0],
+    }
+    for name in ways.keys() - result["models"].keys():
+        head = ways[name]()
+        scores = [np.array([word_score(head.score(v), end, bank.hop) for v, end in some]) for some in vectors]
+        skipped = round(SETTLING_S / step_s)
+        alarms = np.concatenate([peaks(head.score(v)[skipped:], step_s) for v in speech])
+        hours = sum(len(v) - skipped for v in speech) * step_s / 3600
+        result["models"][name] = figures(*scores, alarms, hours)
+        keep(asked.out, result, name)
+
+
+def keep(out: Path, result: dict[str, Any], name: str) -> None:
+    """Write what was measured so far, and print the newest."""
+    result["models"] = dict(sorted(result["models"].items()))
+    write_json(out, result)
+    print(name, json.dumps(result["models"][name]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
