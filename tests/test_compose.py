@@ -459,16 +459,17 @@ def test_the_same_streams_on_a_gpu(data: PreparedData) -> None:
 # Running speech and hard negatives
 
 
-def test_running_speech_is_half_of_fluent_streams(tmp_path: Path) -> None:
-    """Where there is running speech, half of the fluent streams are stretches of it and nothing else."""
+@pytest.mark.parametrize(("share", "running"), [(None, 4), (0.75, 6), (0.0, 0)])
+def test_a_share_of_fluent_streams_is_running_speech(share: float | None, running: int, tmp_path: Path) -> None:
+    """Where there is running speech, half of the fluent streams, or another share, are stretches of it alone."""
     wave = np.rint(8000 * np.sin(2 * np.pi * 3000 * np.arange(SAMPLE_RATE * 5) / SAMPLE_RATE)).astype(np.int16)
     data = write_data(tmp_path, [*KEYWORDS, *[UNKNOWN] * 6], wave)
-    recipe = replace(PLAIN, fluent_share=0.5)
+    recipe = replace(PLAIN, fluent_share=0.5, **({} if share is None else {"running_share": share}))
     streams = composed(data, recipe, n_streams=16)
     spectrum = torch.fft.rfft(streams.audio[8:]).abs().square()
     low, high = (round(hz * streams.audio.shape[1] / SAMPLE_RATE) for hz in (2900, 3100))
-    share = spectrum[:, low:high].sum(1) / spectrum.sum(1)
-    assert int((share > 0.9).sum()) == 4
+    within = spectrum[:, low:high].sum(1) / spectrum.sum(1)
+    assert int((within > 0.9).sum()) == running
     assert (streams.targets[8:] == NO_KEYWORD).all()
 
 

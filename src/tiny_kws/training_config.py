@@ -87,6 +87,8 @@ class SoundRecipe:
     """Every other word is drawn as often as every other; one with fewer clips than this by its clips."""
     speeds: tuple[float, float] = (0.9, 1.1)
     fluent_speeds: tuple[float, float] = (0.9, 1.3)
+    running_share: float = 0.5
+    """Of fluent speech, where there is running speech; the rest is words end to end."""
     pause_share: float = 0.2
     """Of the words in fluent speech that a pause follows."""
     spliced_share: float = 0.0
@@ -237,9 +239,11 @@ STREAM_TRAINING = TrainConfig(
     max_gradient_norm=5.0,
     average_decay=0.999,
     keep_last=True,
-    streams=StreamRecipe(),
+    streams=StreamRecipe(fluent_share=0.4, running_share=0.75, latency_ms=200.0, candidates=3072),
 )
-"""The recipe of a network that listens; a batch is of streams, an epoch a pass over the keyword clips."""
+"""The recipe of a network that listens; a batch is of streams, an epoch a pass over the keyword clips.
+
+It answers 0.2 s after a word, so that what follows counts: *off* is not *office*."""
 WINDOW_TRAINING = replace(
     STREAM_TRAINING, epochs=40, learning_rate=0.012, keep_last=False, streams=None, windows=WindowRecipe()
 )

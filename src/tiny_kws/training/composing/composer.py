@@ -114,8 +114,8 @@ class Composer:
         return to_pcm((mixed / mixed.abs().max()).flatten().cpu().numpy())
 
     def _fluent_speech(self, n_rows: int, generator: torch.Generator) -> Tensor:
-        """Fluent speech, (rows, samples): words end to end, and running speech in half, where there is any."""
-        n_running = n_rows // 2 if len(self.speech) else 0
+        """Fluent speech, (rows, samples): words end to end, and running speech, where there is any."""
+        n_running = int(n_rows * self.recipe.running_share) if len(self.speech) else 0
         words = self._words_end_to_end(n_rows - n_running, generator)
         audio = torch.cat([words, self._running_speech(n_running, generator)])
         return audio * self._draw_gains(n_rows, generator)[:, None]
