@@ -26,12 +26,13 @@ import numpy.typing as npt
 from tiny_kws.audio import Samples, read_mono
 from tiny_kws.config import SAMPLE_RATE
 from tiny_kws.data.prepared import to_pcm
-from tiny_kws.enrolment.bank import ENGLISH, Trunk, read_bank
+from tiny_kws.enrolment.bank import ENGLISH, Bank, Trunk, read_bank
 from tiny_kws.enrolment.enroll import learn
+from tiny_kws.enrolment.head import Head
 from tiny_kws.enrolment.predict import REFRACTORY_S, SETTLING_S, peaks_of, word_score
 from tiny_kws.enrolment.say import Say
 from tiny_kws.enrolment.takes import find_takes
-from tiny_kws.enrolment.vary import as_it_is, in_noise
+from tiny_kws.enrolment.vary import Variant, as_it_is, in_noise
 from tiny_kws.evaluation.clips import rounded, wilson_interval
 from tiny_kws.files import write_json
 
@@ -145,42 +146,62 @@ def main() -> None:
     result: dict[str, Any] = {"word": WORD, "recordings": len(others), "hours": 0.0, "models": {}}
     if asked.out.exists():
         result = json.loads(asked.out.read_text(encoding="utf-8"))
+    for name in [*ways_of_ours(given), *THEIRS]:
+        if name not in result["models"]:
+            measure = measure_theirs if name in THEIRS else measure_ours
+            result["models"][name], result["hours"] = measure(name, given, (clean, noisy), groups)
+            write_json(asked.out, result)
+            print(name, json.dumps(result["models"][name]), flush=True)
+
+
+Measured = tuple[dict[str, Any], float]
+
+
+def measure_theirs(
+    name: str, _: list[Path], tried: tuple[list[Variant], ...], groups: list[tuple[Path, ...]]
+) -> Measured:
+    """Figures of a model of others, and the hours of speech."""
     with ProcessPoolExecutor() as pool:
-        for name in THEIRS.keys() - result["models"].keys():
-            sounds = [[one.audio for one in some] for some in (clean, noisy)]
-            scores = [np.array(found) for found in pool.map(heard_by, [name] * 2, sounds)]
-            found = list(pool.map(alarms_by, [name] * len(groups), groups))
-            hours = sum(hours for _, hours in found)
-            result["models"][name] = figures(*scores, np.concatenate([peaks for peaks, _ in found]), hours)
-            result["hours"] = round(hours, 2)
-            keep(asked.out, result, name)
-    bank = read_bank()
-    trunk = Trunk(bank)
-    step_s = bank.hop / SAMPLE_RATE
-    vectors = [[(trunk.vectors(one.audio), one.stop / bank.hop) for one in some] for some in (clean, noisy)]
-    speech = [trunk.vectors(sound_of(files)) for files in groups]
-    ways = {
+        scores = [
+            np.array(found) for found in pool.map(heard_by, [name] * 2, [[v.audio for v in some] for some in tried])
+        ]
+        alarms, hours = zip(*pool.map(alarms_by, [name] * len(groups), groups), strict=True)
+    return figures(*scores, np.concatenate(alarms), sum(hours)), round(sum(hours), 2)
+
+
+def measure_ours(
+    name: str, given: list[Path], tried: tuple[list[Variant], ...], groups: list[tuple[Path, ...]]
+) -> Measured:
+    """The same of a model made here."""
+    bank, trunk = loaded()
+    head, step_s = ways_of_ours(given)[name](), bank.hop / SAMPLE_RATE
+    scores = [
+        np.array([word_score(head.score(trunk.vectors(v.audio)), v.stop / bank.hop, bank.hop) for v in some])
+        for some in tried
+    ]
+    skipped = round(SETTLING_S / step_s)
+    found = [head.score(trunk.vectors(sound_of(files)))[skipped:] for files in groups]
+    hours = sum(map(len, found)) * step_s / 3600
+    return figures(*scores, np.concatenate([peaks(one, step_s) for one in found]), hours), round(hours, 2)
+
+
+def ways_of_ours(given: list[Path]) -> dict[str, Callable[[], Head]]:
+    """How the models are made that are compared with those of others."""
+    bank, _ = loaded()
+    return {
         "ten recordings": lambda: learn(WORD, given, bank, 0.5).own_word.head,
         "ten recordings and voices": lambda: learn(WORD, given, bank, 0.5, Say()).own_word.head,
         "ten recordings and voices, thorough": lambda: thorough_head(WORD, given, bank, 0)[0],
         "voices": lambda: learn(WORD, [], bank, 0.5, Say()).own_word.head,
         "voices, thorough": lambda: thorough_head(WORD, [], bank, 0)[0],
     }
-    for name in ways.keys() - result["models"].keys():
-        head = ways[name]()
-        scores = [np.array([word_score(head.score(v), end, bank.hop) for v, end in some]) for some in vectors]
-        skipped = round(SETTLING_S / step_s)
-        alarms = np.concatenate([peaks(head.score(v)[skipped:], step_s) for v in speech])
-        hours = sum(len(v) - skipped for v in speech) * step_s / 3600
-        result["models"][name] = figures(*scores, alarms, hours)
-        keep(asked.out, result, name)
 
 
-def keep(out: Path, result: dict[str, Any], name: str) -> None:
-    """Write what was measured so far, and print the newest."""
-    result["models"] = dict(sorted(result["models"].items()))
-    write_json(out, result)
-    print(name, json.dumps(result["models"][name]), flush=True)
+@cache
+def loaded() -> tuple[Bank, Trunk]:
+    """The bundled bank and its trunk."""
+    bank = read_bank()
+    return bank, Trunk(bank)
 
 
 if __name__ == "__main__":
