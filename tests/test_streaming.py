@@ -269,7 +269,7 @@ def run_together(model: StreamModel, hops: npt.NDArray[np.float32]) -> npt.NDArr
     return np.array(rows)
 
 
-@pytest.mark.parametrize("name", ["base", "small", "micro", "listener", "commands"])
+@pytest.mark.parametrize("name", ["base", "small", "micro", "listener", "listener-small", "listener-micro", "commands"])
 def test_many_streams_in_one_run(name: str) -> None:
     """Each gives within 1e-4 what it gives alone."""
     model = StreamModel(name)
