@@ -225,10 +225,11 @@ def by_word() -> str:
 
 
 def by_accent() -> str:
-    """False alarms of `listener` by the accent of adults, at the strictest rate, where enough is known."""
+    """False alarms of `listener` by the accent of adults, at the strictest rate, if there is a minute of it."""
     found = streams_of("listener", f"{ADULTS}clean")["operating_point"]["by_trait"]["accent"]
     rows = []
-    for accent, its in sorted(found.items(), key=lambda item: -item[1]["hours"]):
+    long = {accent: its for accent, its in found.items() if its["hours"] >= 1 / 60}
+    for accent, its in sorted(long.items(), key=lambda item: -item[1]["hours"]):
         low, high = its["false_alarms_per_hour_interval"]
         rate = f"{its['false_alarms_per_hour']:.1f} ({low:.1f} to {high:.1f})"
         rows.append([accent, f"{60 * its['hours']:.0f} min", str(its["false_alarms"]), rate])
@@ -252,8 +253,8 @@ False alarms in speech: {listed(by_age)}. By the accent that speakers of Common 
 
 {by_accent()}
 
-The keywords' speakers have no stated age, gender or accent, and nor have the readers of LibriSpeech here, so misses
-cannot be told apart by them. Most accents have so little speech that the intervals say little."""
+Other accents have less than a minute, and even these have too little to compare. The keywords' speakers have no stated
+age, gender or accent, and nor have the readers of LibriSpeech here, so misses cannot be told apart by them."""
 
 
 def inside_sentences() -> str:
@@ -690,7 +691,7 @@ def ways_to_a_word() -> str:
     ours = {
         "brings": "the word, recordings, or both",
         "steps": "one command",
-        "voices": f"{len(read('benchmarks', 'results', 'own_words_fresh.json')['voices'])} voices that pip installs",
+        "voices": f"{len(read('benchmarks', 'results', 'own_words_fresh.json')['voices'])} voices, from pip and apt",
         "takes": f"{quick:.0f} s on two cores; `--thorough` some minutes",
         "told": "yes, with intervals, before use",
         "size": f"{find_model('commands', 'stream').stat().st_size / 1e6:.2f} MB for ten words",
