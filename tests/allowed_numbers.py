@@ -56,7 +56,9 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
             "Less of what keeps a network from learning by heart"
         ),
         "learning rates of 0.004 or less": Log("Less of what keeps a network from learning by heart"),
+        "answers from 0.08 s after a word on": Log("A listener that waits for what follows, in three sizes"),
     },
+    "docs/compare.md": {"in steps of one in 256": "numbers of eight bits"},
     "docs/device.md": {
         "From version 1.29 on": "a version of onnxruntime",
         "with ranges from 512 training clips": "export/exporter.py, CALIBRATION_CLIPS",
@@ -131,6 +133,7 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
         "one each 20 ms": "the stride of the network, training_config.py",
         "24,612 clips, takes an NVIDIA 1.6 seconds": Log("Seven minutes on a GPU"),
         "takes 40 ms at a time": "the option's value beside it",
+        "from 0.2 s after the end of a word on": "training_config.py, STREAM_TRAINING",
     },
 }
 """Phrases by page, as they read without code, links and line breaks, and without what is allowed everywhere."""

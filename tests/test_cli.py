@@ -31,7 +31,6 @@ from tiny_kws.training_config import (
     MIXED_TRAINING,
     STREAM_TRAINING,
     WINDOW_TRAINING,
-    StreamRecipe,
     TrainConfig,
 )
 
@@ -580,7 +579,7 @@ class StopError(Exception):
         (["--leave-out", "zero, bed,,zero"], TrainConfig(left_out=("bed", "zero"))),
         (
             ["--model", "base", "--recipe", "streams", "--hard-negatives"],
-            replace(STREAM_TRAINING, streams=replace(StreamRecipe(), hard_negatives=384)),
+            replace(STREAM_TRAINING, streams=replace(STREAM_TRAINING.streams, hard_negatives=384)),
         ),
     ],
 )
