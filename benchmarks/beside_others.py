@@ -32,7 +32,7 @@ from tiny_kws.enrolment.head import Head
 from tiny_kws.enrolment.predict import REFRACTORY_S, SETTLING_S, peaks_of, word_score
 from tiny_kws.enrolment.say import Say
 from tiny_kws.enrolment.takes import find_takes
-from tiny_kws.enrolment.vary import Variant, as_it_is, in_noise
+from tiny_kws.enrolment.vary import Variant, as_it_is, under_noise
 from tiny_kws.evaluation.clips import rounded, wilson_interval
 from tiny_kws.files import write_json
 
@@ -42,8 +42,8 @@ from own_words import SNR_DB, SOURCES, grouped, noises_apart, sound_of, thorough
 WORD = "alexa"
 RATES = (10.0, 2.0, 0.5, 0.2)
 RECORDINGS = 10
-BEFORE_S, BEHIND_S = 2.0, 0.5
-"""Of silence around a recording, for models that need some time to begin and to answer."""
+BEFORE_S, BEHIND = 4.0, SAMPLE_RATE // 2
+"""Of silence before a recording, in seconds, and behind it, in samples: models need time to begin and to answer."""
 RESULTS = Path(__file__).parent / "results" / "beside_others.json"
 Scores = npt.NDArray[np.float32]
 
@@ -97,12 +97,22 @@ def peaks(scores: Scores, step_s: float) -> Scores:
     return scores[rows]
 
 
+def led_in(one: Variant) -> Variant:
+    """With silence, and so with noise if it is added, for some seconds before: models adapt to what they hear."""
+    silence = round(BEFORE_S * SAMPLE_RATE)
+    audio = np.concatenate([np.zeros(silence, np.float32), one.audio, np.zeros(BEHIND, np.float32)])
+    return Variant(audio, one.start + silence, one.stop + silence)
+
+
+def in_noise(one: Variant, noise: Samples, rng: np.random.Generator) -> Variant:
+    """A recording with noise under all of it."""
+    return Variant(under_noise(one, noise, SNR_DB, rng), one.start, one.stop)
+
+
 def heard_by(name: str, sounds: list[Samples]) -> list[float]:
     """The highest score that a model of others gives each recording."""
     scores, _ = THEIRS[name]()
-    silence = (np.zeros(round(s * SAMPLE_RATE), np.float32) for s in (BEFORE_S, BEHIND_S))
-    before, behind = silence
-    return [float(scores(to_pcm(np.concatenate([before, one, behind])).tobytes()).max()) for one in sounds]
+    return [float(scores(to_pcm(one).tobytes()).max()) for one in sounds]
 
 
 def alarms_by(name: str, files: list[Path]) -> tuple[Scores, float]:
@@ -140,8 +150,8 @@ def main() -> None:
     given, others = ([paths[i] for i in some] for some in (order[:RECORDINGS], order[RECORDINGS:]))
     takes = [find_takes(read_mono(path), path.name)[0] for path in others]
     rng, noises = np.random.default_rng(11), noises_apart(asked.data / "noise")
-    clean = [as_it_is(take) for take in takes]
-    noisy = [in_noise(take, noises[int(rng.integers(len(noises)))], SNR_DB, rng) for take in takes]
+    clean = [led_in(as_it_is(take)) for take in takes]
+    noisy = [in_noise(one, noises[int(rng.integers(len(noises)))], rng) for one in clean]
     groups = [g.files for s in SOURCES for g in grouped(s, asked.data, held_out=True) if g.kind in ENGLISH]
     result: dict[str, Any] = {"word": WORD, "recordings": len(others), "hours": 0.0, "models": {}}
     if asked.out.exists():

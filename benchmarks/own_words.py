@@ -1,11 +1,12 @@
 """How well words of one's own are heard, and whether what was told of them came.
 
-    python benchmarks/own_words.py DATA OUT.json [--draws 5] [--bank FILE]
+    python benchmarks/own_words.py DATA OUT.json [--draws 5] [--typed] [--bank FILE]
 
 DATA holds wake_words/ (a manifest.csv with file and label) and the folders of speech of `scripts/make_bank.py`. For
 each word and draw, some recordings are drawn, a model is made of them, of synthetic voices or of both, and the word's
 other recordings are heard, as they are and in noise at 10 dB. False alarms are counted in the speech of speakers that
-neither trunk nor bank holds. Draws that OUT.json holds already, of the same trunk, are not made again.
+neither trunk nor bank holds. With `--typed` all models are made of voices alone. Draws that OUT.json holds already, of
+the same trunk, are not made again.
 """
 
 from __future__ import annotations
@@ -183,8 +184,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--typed", action="store_true")
     parser.add_argument("--bank", type=Path)
     asked = parser.parse_args()
+    ways = [way for way in WAYS if not (asked.typed and way[0])]
     bank = read_bank(asked.bank)
     trunk = Trunk(bank)
     speech = speech_apart(trunk, asked.data)
@@ -193,7 +196,7 @@ def main() -> None:
     done = {(one["word"], *way_of(one), one["draw"]) for one in results}
     for word, paths in sorted(word_recordings(asked.data / "wake_words").items()):
         heard = heard_in(trunk, paths, noises)
-        for way, draw in itertools.product(WAYS, range(asked.draws)):
+        for way, draw in itertools.product(ways, range(asked.draws)):
             if (word, *way, draw) not in done and draw < (THOROUGH_DRAWS if way[2] else asked.draws):
                 found = one_draw(word, paths, way, draw, bank, speech, heard)
                 results.append(found)

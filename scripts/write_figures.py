@@ -725,6 +725,28 @@ def beside_others() -> str:
     )
 
 
+def own_words_typed() -> str:
+    """Misses of words that were only typed, by word, quick and thorough."""
+    draws = read("benchmarks", "results", "own_words_typed.json")["draws"]
+    words = sorted({draw["word"] for draw in draws if way_of(draw)[2]})
+    ways = {"quick": (0, True, False), "thorough": (0, True, True)}
+    rate = min(draws[0]["missed"], key=float)
+
+    def shares(word: str) -> list[float]:
+        found = {way_of(draw): draw for draw in draws if draw["word"] == word}
+        return [found[way][key][rate] for way in ways.values() for key in MISSED]
+
+    of_words = [shares(word) for word in words]
+    means = [sum(column) / len(column) for column in zip(*of_words, strict=True)]
+    rows = [[word, *map(percent, its)] for word, its in zip(words, of_words, strict=True)]
+    head = ["typed", *(f"{name}, {how}" for name in ways for how in ("as recorded", "in noise at 10 dB"))]
+    tested = sum(draw["came"]["takes"] for draw in draws if way_of(draw)[2])
+    return (
+        f"Missed at {rate} false alarms per hour, of {tested} recordings of {len(words)} words and phrases of that "
+        f"collection, one draw:\n\n{table(head, [*rows, ['mean', *map(percent, means)]])}"
+    )
+
+
 def own_words_heard(draws: Sequence[Metrics]) -> str:
     """What was measured."""
     words = sorted({draw["word"] for draw in draws})
@@ -826,6 +848,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "networks": networks,
     "own-words": own_words,
     "own-words-fresh": own_words_fresh,
+    "own-words-typed": own_words_typed,
     "page": page,
     "published": published,
     "robustness": robustness,

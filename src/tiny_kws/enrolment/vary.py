@@ -50,7 +50,7 @@ def as_it_is(take: Take) -> Variant:
 def in_noise(take: Take, noise: Samples, snr_db: float, rng: np.random.Generator) -> Variant:
     """The take as it is, with a stretch of `noise` at a signal-to-noise ratio."""
     plain = as_it_is(take)
-    return Variant(_under_noise(plain, noise, snr_db, rng), plain.start, plain.stop)
+    return Variant(under_noise(plain, noise, snr_db, rng), plain.start, plain.stop)
 
 
 def varied(take: Take, around: Surroundings, rng: np.random.Generator) -> Variant:
@@ -65,7 +65,7 @@ def varied(take: Take, around: Surroundings, rng: np.random.Generator) -> Varian
     variant = Variant(audio, variant.start, variant.stop)
     if rng.random() < NOISE_SHARE:
         noise = around.noises[int(rng.integers(len(around.noises)))]
-        audio = _under_noise(variant, noise, float(rng.uniform(*SNR_DB)), rng)
+        audio = under_noise(variant, noise, float(rng.uniform(*SNR_DB)), rng)
     return Variant(np.clip(audio, -1, 1), variant.start, variant.stop)
 
 
@@ -86,7 +86,8 @@ def _placed(take: Take, speed: float, rng: np.random.Generator, before: Samples 
     return Variant(audio, start, start + round((take.stop - take.start) / speed))
 
 
-def _under_noise(variant: Variant, noise: Samples, snr_db: float, rng: np.random.Generator) -> Samples:
+def under_noise(variant: Variant, noise: Samples, snr_db: float, rng: np.random.Generator) -> Samples:
+    """The sound of a variant with a stretch of `noise`, drawn, at a signal-to-noise ratio of its word."""
     start = int(rng.integers(0, len(noise)))
     stretch = np.take(noise, np.arange(start, start + len(variant.audio)), mode="wrap")
     power = float(np.square(stretch, dtype=np.float64).mean())
