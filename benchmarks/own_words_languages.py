@@ -86,7 +86,7 @@ def words_of(line: str) -> list[str]:
 
 def logit_at(report: Any, rate: float) -> float:
     """Where a threshold for so many false alarms per hour lies, against the one that was asked for."""
-    point = min(report.points, key=lambda one: abs(one.alarms_per_hour - rate))
+    point = min(report.expected, key=lambda one: abs(one.alarms_per_hour - rate))
     return float(np.log(point.threshold / (1 - point.threshold)))
 
 

@@ -39,7 +39,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
-WITHOUT_COMMANDS = ("how-it-works.md", "results.md", "style.md")
+WITHOUT_COMMANDS = ("how-it-works.md", "results.md", "style.md", "compare.md")
 MOST_FIGURE_BYTES = 150_000
 MOST_README_WORDS = 1500
 

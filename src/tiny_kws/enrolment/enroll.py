@@ -438,7 +438,7 @@ def _in_noise(trunk: Trunk, takes: Sequence[Take], bank: Bank, rng: np.random.Ge
     return hear_variants(trunk, jobs)
 
 
-def _misfits(takes: Sequence[Take], evidence: Evidence, notes: Sequence[str]) -> tuple[str, ...]:
+def _misfits(takes: Sequence[Take], evidence: Evidence, notes: Sequence[str] = ()) -> tuple[str, ...]:
     """Recordings that heads made without them do not take for the word. Raises UsageError if they are too many.
 
     If there are `notes` on the folder of what is not the word, that is why.
