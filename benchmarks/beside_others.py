@@ -127,16 +127,15 @@ def figures(clean: np.ndarray, noisy: np.ndarray, alarms: np.ndarray, hours: flo
     alarms = np.sort(alarms)[::-1]
     over = {rate: float(alarms[int(rate * hours)]) for rate in RATES}  # of these there would be one too many
     return {
-        key: {
-            f"{rate:g}": {
-                "missed": int((scores <= last).sum()),
-                "share": rounded(float((scores <= last).mean())),
-                "interval": [rounded(x) for x in wilson_interval(int((scores <= last).sum()), len(scores))],
-            }
-            for rate, last in over.items()
-        }
+        key: {f"{rate:g}": share_of(int((scores <= last).sum()), len(scores)) for rate, last in over.items()}
         for key, scores in (("as_recorded", clean), ("in_noise", noisy))
     }
+
+
+def share_of(missed: int, of: int) -> dict[str, Any]:
+    """So many missed, their share, and its 95 % interval."""
+    interval = [rounded(end) for end in wilson_interval(missed, of)]
+    return {"missed": missed, "share": rounded(missed / of), "interval": interval}
 
 
 def main() -> None:
