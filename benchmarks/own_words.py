@@ -1,11 +1,12 @@
 """How well words of one's own are heard, and whether what was told of them came.
 
-    python benchmarks/own_words.py DATA OUT.json [--draws 5] [--typed] [--bank FILE]
+    python benchmarks/own_words.py DATA OUT.json [--draws 5] [--typed] [--bank FILE] [--sounds-like WORD=TEXT]
 
 DATA holds wake_words/ (a manifest.csv with file and label) and the folders of speech of `scripts/make_bank.py`. For
 each word and draw, some recordings are drawn, a model is made of them, of synthetic voices or of both, and the word's
 other recordings are heard, as they are and in noise at 10 dB. False alarms are counted in the speech of speakers that
-neither trunk nor bank holds. With `--typed` all models are made of voices alone. Draws that OUT.json holds already, of
+neither trunk nor bank holds. With `--typed` all models are made of voices alone, and with
+`--sounds-like`, repeated, of those words only, as the voices read these spellings. Draws that OUT.json holds already, of
 the same trunk, are not made again.
 """
 
@@ -126,6 +127,7 @@ def one_draw(
     bank: Bank,
     speech: Speech,
     heard: tuple[list[Heard], ...],
+    spellings: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Make a model of some recordings, of voices or of both, and try it on the other recordings."""
     count, say, thorough = way
@@ -133,9 +135,9 @@ def one_draw(
     began = time.perf_counter()
     files, told = [paths[i] for i in chosen], None
     if thorough:
-        head, n_spoken = thorough_head(word, files, bank, draw)
+        head, n_spoken = thorough_head(word, files, bank, draw, spellings)
     else:
-        made = learn(word, files, bank, WANTED, Say() if say else None, seed=draw)
+        made = learn(word, files, bank, WANTED, Say(spellings) if say else None, seed=draw)
         head, n_spoken, told = made.own_word.head, made.report.spoken, made.report.chosen
     seconds = time.perf_counter() - began
     others = [i for i in range(len(paths)) if i not in set(chosen.tolist())]
@@ -149,6 +151,7 @@ def one_draw(
         "recordings": count,
         "spoken": n_spoken,
         **({"thorough": True} if thorough else {}),
+        **({"sounds_like": spellings} if spellings else {}),
         "draw": draw,
         "seconds": round(seconds, 2),
         "missed": {f"{rate:g}": round(float((clean < logit).mean()), 4) for rate, logit in at.items()},
@@ -164,11 +167,13 @@ def one_draw(
     return found | {"told": to_json(told)}
 
 
-def thorough_head(word: str, paths: list[Path], bank: Bank, seed: int) -> tuple[Head, int]:
+def thorough_head(
+    word: str, paths: list[Path], bank: Bank, seed: int, spellings: tuple[str, ...] = ()
+) -> tuple[Head, int]:
     """The head of `enroll --say --thorough` without the five that tell what to expect, which take most of the time."""
     rng, trunk = np.random.default_rng(seed), Trunk(bank)
     recorded = read_takes(paths).takes if paths else []
-    say = Say(takes=round(THOROUGH_TAKES * voices_weight(len(recorded))))
+    say = Say(spellings, takes=round(THOROUGH_TAKES * voices_weight(len(recorded))))
     near = near_phrases(word, say, rng)
     voiced, _ = spoken(word, say, rng)
     around = Surroundings(bank.noises, bank.speech)
@@ -186,7 +191,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--typed", action="store_true")
     parser.add_argument("--bank", type=Path)
+    parser.add_argument("--sounds-like", action="append", default=[], metavar="WORD=TEXT")
     asked = parser.parse_args()
+    spelt: dict[str, tuple[str, ...]] = {}
+    for word, _, text in (named.partition("=") for named in asked.sounds_like):
+        spelt[word] = (*spelt.get(word, ()), text)
     ways = [way for way in WAYS if not (asked.typed and way[0])]
     bank = read_bank(asked.bank)
     trunk = Trunk(bank)
@@ -194,11 +203,12 @@ def main() -> None:
     noises = noises_apart(asked.data / "noise")
     results = known(asked.out, bank)
     done = {(one["word"], *way_of(one), one["draw"]) for one in results}
-    for word, paths in sorted(word_recordings(asked.data / "wake_words").items()):
+    recordings = word_recordings(asked.data / "wake_words")
+    for word, paths in sorted(item for item in recordings.items() if not spelt or item[0] in spelt):
         heard = heard_in(trunk, paths, noises)
         for way, draw in itertools.product(ways, range(asked.draws)):
             if (word, *way, draw) not in done and draw < (THOROUGH_DRAWS if way[2] else asked.draws):
-                found = one_draw(word, paths, way, draw, bank, speech, heard)
+                found = one_draw(word, paths, way, draw, bank, speech, heard, spelt.get(word, ()))
                 results.append(found)
                 print(word, *way, draw, found["missed"], found["missed_in_noise"], f"{found['seconds']} s", flush=True)
                 save(asked.out, bank, speech, results)

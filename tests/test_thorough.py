@@ -17,6 +17,7 @@ from tiny_kws.enrolment.head import Head, Hidden, OwnWord, windows
 from tiny_kws.enrolment.improve import Compared, Improvement
 from tiny_kws.enrolment.learn import Heard, Teacher
 from tiny_kws.enrolment.predict import Expected, Misses
+from tiny_kws.enrolment.say import Say
 from tiny_kws.enrolment.thorough import Progress, ThoroughTeacher
 
 SIZE, BINS = 4, 2
@@ -161,6 +162,18 @@ def test_what_is_near_a_word() -> None:
     phrase = near.near_texts("hey computer")
     assert phrase[:3] == ["hey", "computer", "hey commuter"]
     assert all(text.startswith("hey ") for text in phrase[2:])
+
+
+def test_what_is_near_a_word_is_near_its_spellings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word that is spelt otherwise for the voices is not what they say; no spelling is near another."""
+    pytest.importorskip("hibari", reason="needs the extra `say`")
+    said: list[str] = []
+    monkeypatch.setattr(near, "speakers", lambda say: [None])
+    monkeypatch.setattr(near, "spoken", lambda text, say, rng: (said.append(text) or [], {}))
+    near.near_phrases("tiny-kws", Say(("computer", "commuter")), np.random.default_rng(0))
+    assert said[:7] == [text for text in near.near_texts("computer", 8) if text != "commuter"]
+    assert len(said) == len(set(said)) > 7
+    assert not {"computer", "commuter"} & set(said)
 
 
 @pytest.mark.slow

@@ -21,17 +21,18 @@ LOOKED_AT = 80
 
 
 def near_phrases(word: str, say: Say, rng: np.random.Generator) -> list[Take]:
-    """Takes of phrases near `word`, each said once by every voice; only parts of it in languages but English.
+    """Takes of phrases near `word` as it is spelt for the voices, each said once by every voice.
 
-    A phrase that no voice says is left out.
+    In languages but English only parts of it. A phrase that no voice says is left out.
     """
     n_voices = len(speakers(say))
-    texts = parts_of(word)
+    spelt = say.texts(word)
+    texts = [text for one in spelt for text in parts_of(one)]
     if say.language == "en":
         with suppress(UsageError):  # the lexicon comes with the extra `say`; a voice of one's own does not
-            texts = near_texts(word)
+            texts = [text for one in spelt for text in near_texts(one, NEAREST // len(spelt) or 1)]
     found: list[Take] = []
-    for text in texts:
+    for text in dict.fromkeys(text for text in texts if text not in spelt):
         with suppress(UsageError):
             found += spoken(text, replace(say, sounds_like=(), takes=n_voices), rng)[0]
     return found
@@ -47,14 +48,14 @@ def parts_of(word: str) -> list[str]:
     return words if len(words) > 1 else []
 
 
-def near_texts(word: str) -> list[str]:
-    """English phrases that sound like `word` without containing it: its parts, and it with a word that is near one."""
+def near_texts(word: str, count: int = NEAREST) -> list[str]:
+    """English phrases that sound like `word` without containing it: its parts, and `count` with a word near one."""
     words = word.split()
     sounds = [bare(sounds_of(one)) for one in words]
     exchanged = [i for i in range(len(words)) if len(words) == 1 or len(sounds[i]) >= LEAST_SOUNDS]
     texts = parts_of(word)
     for i in exchanged:
-        near = _near_words(sounds[i], -(-NEAREST // len(exchanged)))
+        near = _near_words(sounds[i], -(-count // len(exchanged)))
         texts += [" ".join((*words[:i], other, *words[i + 1 :])) for other in near]
     return texts
 
