@@ -37,6 +37,7 @@ IN_THE_WHEEL = (
     "assets/base.onnx",
     "assets/listener.stream.onnx",
     "assets/own-words.bank",
+    "assets/own-words-micro.bank",
     "apps/web/index.html",
     "apps/space_files/app.py",
 )

@@ -1,6 +1,6 @@
 """Train the trunk of own words on running speech whose phones are known; see runs/trunk.sh.
 
-    python scripts/train_trunk.py RUN FOLDER:PARTS... --noise FOLDER --rooms FOLDER --out TRUNK.pt
+    python scripts/train_trunk.py RUN FOLDER:PARTS... --noise FOLDER --rooms FOLDER --out TRUNK.pt [--size micro]
 
 Each FOLDER holds an alignments.jsonl of `scripts/align_speech.py`; PARTS are digits, the thirds of its speakers to
 train on (see tiny_kws.data.held_out). RUN keeps the state after each epoch: the same command goes on from there.
@@ -17,7 +17,7 @@ import numpy as np
 
 from tiny_kws.training.running_speech import SpeechComposer, read_aligned, read_free, words_to_tell
 from tiny_kws.training.trunk import LAST, TrunkTrainer, save_trunk
-from tiny_kws.training_config import TrunkRecipe
+from tiny_kws.training_config import TRUNK_SIZES, TrunkRecipe
 
 
 def main() -> None:
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--noise", type=Path, required=True)
     parser.add_argument("--rooms", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", choices=TRUNK_SIZES, default="base")
     parser.add_argument("--epochs", type=int, default=TrunkRecipe.epochs)
     asked = parser.parse_args()
     recordings = []
@@ -42,7 +43,8 @@ def main() -> None:
     composer = SpeechComposer(
         recordings, words_to_tell(recordings, recipe.fewest), read_free(asked.noise), rooms, recipe
     )
-    TrunkTrainer(composer, recipe, asked.run).train(lambda figures: print(json.dumps(figures), flush=True))
+    trainer = TrunkTrainer(composer, recipe, asked.run, TRUNK_SIZES[asked.size])
+    trainer.train(lambda figures: print(json.dumps(figures), flush=True))
     save_trunk(asked.run / LAST, asked.out)
 
 

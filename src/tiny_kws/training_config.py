@@ -63,6 +63,11 @@ TRUNK = CausalCNNConfig(
     n_classes=64, n_band_blocks=3, band_channels=24, width=152, n_blocks=8, kernel=5, mixed_frames=2, pooled_frames=2
 )
 """The network whose frames tell any words apart: its answers are vectors, each the mean over 80 ms."""
+TRUNK_SIZES = {
+    "base": TRUNK,
+    "micro": replace(TRUNK, n_classes=32, stem_channels=8, n_band_blocks=2, band_channels=12, width=40, n_blocks=6),
+}
+"""The trunk in its sizes: about 276,000 and 23,000 parameters."""
 
 NetworkConfig = DSCNNConfig | CausalCNNConfig
 """What a network is made of; which one it is of follows from its type."""

@@ -103,6 +103,10 @@ def enroll(
             help="Train for minutes, on thousands of variants, to hear more in noise; a killed run goes on.",
         ),
     ] = False,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", help="Network under the word: base, or micro, a tenth of it, which hears less."),
+    ] = None,
     bank: Annotated[Path | None, typer.Option("--bank", help="Bank of speech (default: the package's).")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed for random draws.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -122,7 +126,7 @@ def enroll(
     if record is None and (play or device is not None):
         raise UsageError("found --play or --device without --record, expected them with it; add --record 10")
     place = add if out is None else out
-    asked = check_request(word, place, false_alarms, add, bank, improve, also or (), not_ or ())
+    asked = check_request(word, place, false_alarms, add, bank, improve, also or (), not_ or (), size)
     if record is not None:
         sources += _record(asked.word, record, device, play)
     voices = Say(tuple(sounds_like or ()), voice, tuple(voice_command or ())) if say else None

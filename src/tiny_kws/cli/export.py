@@ -1,4 +1,4 @@
-"""The command that makes artefacts of a checkpoint: export."""
+"""Commands that make artefacts of a checkpoint, export, and of a model of own words, convert."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import typer
 from ..artefact.store import bundled_files, find_model
 from ..config import SAMPLE_RATE
 from ..errors import UsageError
+from ..files import check_writable
 from ..listening.detector import read_config
-from .console import app, progress_bar
+from .console import app, complain, libraries_silenced, printable, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ..export.exporter import Exporter, Parity
+    from ..export.own_words import Hearing, Written
 
 
 @app.command()
@@ -117,3 +119,51 @@ def _print_parity(path: Path, parity: Parity) -> None:
     if parity.accuracy is not None and parity.checkpoint_accuracy is not None:
         line += f"; accuracy {100 * parity.accuracy:.2f} %, the checkpoint's {100 * parity.checkpoint_accuracy:.2f} %"
     print(f"{line} ({parity.n_clips} clips, {parity.clips})", flush=True)
+
+
+@app.command()
+@libraries_silenced()
+def convert(
+    model: Annotated[str, typer.Argument(help="Model of `enroll`, computer.onnx.")],
+    recordings: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--recordings",
+            help="Recordings of its words, for ranges of integers and a check; repeatable (default: synthetic voices).",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Model to write, NAME.tflite; others are written beside it.")
+    ] = None,
+    bank: Annotated[Path | None, typer.Option("--bank", help="Bank of speech (default: the package's).")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed for random draws.")] = 0,
+) -> None:
+    """Convert a model of your own words for a microcontroller: NAME.tflite, NAME.int8.tflite and NAME.h."""
+    from ..export.litert import require_litert
+    from ..export.own_words import Converter, takes_of
+
+    require_litert()
+    path = find_model(model, "stream")
+    place = out or path.with_name(f"{path.name.removesuffix('.onnx').removesuffix('.stream')}.tflite")
+    if place.suffix != ".tflite" or "." in place.stem:
+        raise UsageError(f"{place}: expected a name of the form NAME.tflite")
+    check_writable(place)
+    takes, passed_over = takes_of(path, recordings or (), seed)
+    for name, reason in passed_over.items():
+        complain(f"{name}: not used: {reason}", 1)
+    converter = Converter(path, takes, bank)
+    for written in converter.write(place):
+        _print_hearing(written)
+    _print_size(place.with_suffix(".h"))
+    print(f"{printable(str(path))} itself: {_hears(converter.expected)}")
+
+
+def _print_hearing(written: Written) -> None:
+    _print_size(written.path)
+    print(f"  probabilities differ by up to {written.largest_difference:.1e}; {_hears(written.found)}", flush=True)
+
+
+def _hears(found: Hearing) -> str:
+    """What is heard, in words."""
+    events = "1 false alarm" if found.events == 1 else f"{found.events} false alarms"
+    return f"hears {found.heard} of {found.takes} takes, {events} in {found.seconds / 60:.0f} min without the word"

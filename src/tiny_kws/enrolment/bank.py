@@ -25,11 +25,14 @@ from ..artefact.ends import NEXT, ends_of
 from ..artefact.runtime import open_session
 from ..audio import Samples
 from ..config import SAMPLE_RATE
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..files import write_bytes
 from .head import Rows
 
-BANK = Path(__file__).parent.parent / "assets" / "own-words.bank"
+ASSETS = Path(__file__).parent.parent / "assets"
+BANK = ASSETS / "own-words.bank"
+BANKS = {"base": BANK, "micro": ASSETS / "own-words-micro.bank"}
+"""The package's banks, by the size of their trunk."""
 FORMAT = 2
 PARTS = ("trunk.onnx", "vectors.u4", "words.json", "noises.ogg", "speech.ogg")
 LEVELS = np.array(
@@ -127,6 +130,23 @@ class Bank:
                 if lightest == part:
                     chosen.append(stretch)
         return chosen
+
+
+def bank_of_size(size: str) -> Path:
+    """The package's bank whose trunk has that size. Raises UsageError for a size that there is not."""
+    if size not in BANKS:
+        raise UsageError(f"found the size {size!r}, expected {' or '.join(BANKS)}")
+    return BANKS[size]
+
+
+def size_of_trunk(sha256: str) -> str | None:
+    """The size of the package's trunk with this checksum; None if it is none of them."""
+    return next((size for size, path in BANKS.items() if path.exists() and _trunk_sha256(path) == sha256), None)
+
+
+def _trunk_sha256(path: Path) -> str:
+    with zipfile.ZipFile(path) as archive:
+        return str(json.loads(archive.read("bank.json"))["sha256"]["trunk.onnx"])
 
 
 def read_bank(path: Path | None = None) -> Bank:

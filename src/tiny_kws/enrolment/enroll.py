@@ -17,7 +17,7 @@ from ..errors import AudioError, ModelError, UsageError, install_hint
 from ..files import check_writable
 from ..json_form import to_json
 from ..words import NOT_WORDS
-from .bank import OWN, Bank, Stretch, Trunk, read_bank
+from .bank import OWN, Bank, Stretch, Trunk, bank_of_size, read_bank, size_of_trunk
 from .head import THRESHOLD, Head, OwnWord
 from .improve import CLIPS, Improvement, Mistakes, check_not_mixed_up, compare, new_takes, read_clips
 from .learn import Heard, Teacher, hear, hear_clips, hear_variants, n_bins_for, voices_weight
@@ -47,6 +47,8 @@ FIRES_AT = 8
 """Phrases that are told at which a word fires."""
 THOROUGH_TAKES = 1000
 """That synthetic voices say for a thorough model."""
+BASE = "base"
+"""The size, if none is asked for."""
 RATE, RATE_LIMITS = 0.5, (0.01, 100.0)
 """False alarms per hour, if no rate is asked for, and the lowest and highest that can be."""
 
@@ -113,6 +115,7 @@ def enroll(
     also: Sequence[str | Path] = (),
     not_: Sequence[str | Path] = (),
     thorough: bool = False,
+    size: str | None = None,
     bank: str | Path | None = None,
     seed: int = 0,
 ) -> Report:
@@ -132,11 +135,14 @@ def enroll(
     A `thorough` model takes minutes instead of seconds, and hears more in noise. What was reached is kept beside the
     artefact until it is written, so that the same call goes on where a killed one ended.
 
+    `size` is that of the network under the word: `base` (the default), or `micro`, a tenth of it, which hears less. A
+    word that is added to a model, or made better, has the model's.
+
     Raises UsageError for a word or recordings that cannot be used, DataError for a missing or damaged bank, ModelError
     for an artefact to which words cannot be added.
     """
     sources = [recordings] if isinstance(recordings, (str, Path)) else recordings
-    asked = check_request(word, out, false_alarms_per_hour, add_to, bank, improve, also, not_)
+    asked = check_request(word, out, false_alarms_per_hour, add_to, bank, improve, also, not_, size)
     voices = (Say() if say is True else say) or None
     return fulfil(asked, sources, voices, negatives, seed, Progress(partly(asked.path)) if thorough else None)
 
@@ -181,6 +187,7 @@ def check_request(
     improve: str | Path | None = None,
     also: Sequence[str | Path] = (),
     not_: Sequence[str | Path] = (),
+    size: str | None = None,
 ) -> Request:
     """Check what can be checked before there are recordings, so that nobody records in vain; raises as `enroll`."""
     name = check_word(word)
@@ -191,8 +198,8 @@ def check_request(
     ship = _ship()
     path = Path(out or improve or f"{name.replace(' ', '-')}.onnx")
     check_writable(path)
-    ground = read_bank(Path(bank) if bank else None)
     source = add_to or improve
+    ground = ground_of(bank, size, [source] if source else [])
     others = ship.read_words(find_model(source, "stream"), ground) if source else []
     before = next((other for other in others if other.word == name), None)
     if before and add_to:
@@ -222,6 +229,20 @@ def _check_improvement(
     sound_files(not_, CLIPS, {})
 
 
+def ground_of(bank: str | Path | None, size: str | None = None, models: Sequence[str | Path] = ()) -> Bank:
+    """The bank at a path, or the package's: with the trunk of the first of `models`, or else of a size.
+
+    Raises UsageError for a size beside one of the others, DataError and ModelError for what cannot be read.
+    """
+    if size and (bank or models):
+        raise UsageError("found --size with --bank, --add or --improve, which have a size; leave it out")
+    if bank:
+        return read_bank(Path(bank))
+    if models:
+        size = size_of_trunk(_ship().trunk_of(find_model(models[0], "stream")))
+    return read_bank(bank_of_size(size or BASE))
+
+
 def combine(models: Sequence[str | Path], out: str | Path, bank: str | Path | None = None) -> list[str]:
     """Write one artefact with the words of several artefacts of `enroll`, and return these words.
 
@@ -231,7 +252,7 @@ def combine(models: Sequence[str | Path], out: str | Path, bank: str | Path | No
         raise UsageError(f"found {len(models)} model to combine, expected two or more")
     ship = _ship()
     check_writable(Path(out))
-    ground = read_bank(Path(bank) if bank else None)
+    ground = ground_of(bank, None, models)
     words = [word for model in models for word in ship.read_words(find_model(model, "stream"), ground)]
     ship.write_model(Path(out), ground, words)
     return [word.word for word in words]

@@ -20,7 +20,7 @@ from ..config import SAMPLE_RATE, DetectorConfig
 from ..errors import ModelError, UsageError
 from ..files import write_bytes
 from ..words import UNKNOWN
-from .bank import Bank, States, Trunk
+from .bank import Bank, States, Trunk, size_of_trunk
 from .head import THRESHOLD, Head, Hidden, OwnWord, Rows
 
 ARCHITECTURE = "causal-cnn"
@@ -39,16 +39,23 @@ def write_model(path: Path, bank: Bank, words: Sequence[OwnWord]) -> None:
     write_bytes(path, artefact_bytes(_graph(bank, words), metadata))
 
 
+def trunk_of(path: Path) -> str:
+    """The checksum of the trunk of an artefact of `write_model`. Raises ModelError for any other."""
+    return _trunk_sha256(_read(path)[1])
+
+
+def names_of(path: Path) -> list[str]:
+    """The words of an artefact of `write_model`, whatever its trunk. Raises ModelError for any other artefact."""
+    return [facts["word"] for facts in _read(path)[1].own_words]
+
+
 def read_words(path: Path, bank: Bank) -> list[OwnWord]:
     """The words of an artefact of `write_model`. Raises ModelError for any other, or one of another trunk."""
-    model = onnx.load_model_from_string(read_artefact(path))
-    metadata = parse_metadata({entry.key: entry.value for entry in model.metadata_props}, str(path))
-    if not metadata.own_words:
-        raise ModelError(f"{path}: has no words of your own, expected a file written by `tiny-kws enroll`")
-    found = metadata.own_words[0].get("trunk_sha256")
+    model, metadata = _read(path)
+    found = _trunk_sha256(metadata)
     if found != bank.trunk_sha256:
         raise ModelError(
-            f"{path}: was made with another trunk ({str(found)[:12]}), expected {bank.trunk_sha256[:12]}; enroll its "
+            f"{path}: was made with another trunk ({_named(found)}), expected {_named(bank.trunk_sha256)}; enroll its "
             "words again"
         )
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -58,6 +65,24 @@ def read_words(path: Path, bank: Bank) -> list[OwnWord]:
         OwnWord(facts["word"], head, thresholds[facts["word"]], facts)
         for facts, head in zip(metadata.own_words, heads, strict=True)
     ]
+
+
+def _read(path: Path) -> tuple[onnx.ModelProto, Metadata]:
+    model = onnx.load_model_from_string(read_artefact(path))
+    metadata = parse_metadata({entry.key: entry.value for entry in model.metadata_props}, str(path))
+    if not metadata.own_words:
+        raise ModelError(f"{path}: has no words of your own, expected a file written by `tiny-kws enroll`")
+    return model, metadata
+
+
+def _trunk_sha256(metadata: Metadata) -> str:
+    return str(metadata.own_words[0].get("trunk_sha256"))
+
+
+def _named(trunk_sha256: str) -> str:
+    """A trunk of the package by its size, another by the start of its checksum."""
+    size = size_of_trunk(trunk_sha256)
+    return f"--size {size}" if size else trunk_sha256[:12]
 
 
 def _heads(words: Sequence[Mapping[str, Any]], tensors: Mapping[str, npt.NDArray[Any]], size: int) -> Iterator[Head]:

@@ -72,21 +72,23 @@ def export_litert(exporter: Exporter, out: Path, calibration: Array) -> Iterator
     checkpoint = exporter.checkpoint
     check_window(checkpoint, calibration)
     features = features_of(checkpoint, exporter.audio)
-    model = _convert(checkpoint)
-    parity = exporter.compare(_run(model, features), exporter.expected)
+    config = checkpoint.feature_config
+    example = torch.zeros(1, config.n_mels, config.n_frames(checkpoint.window), 1)
+    model = converted(_FromFeatures(checkpoint.model), example)
+    parity = exporter.compare(run(model, features), exporter.expected)
     require_closeness(parity, out)
-    write_bytes(out, with_metadata(model, _properties(exporter.metadata(out, parity, kind="features"))))
+    write_bytes(out, with_metadata(model, properties_of(exporter.metadata(out, parity, kind="features"))))
     yield out, parity
 
     int8_out = out.with_suffix(".int8.tflite")
-    int8_model = _quantize(model, features_of(checkpoint, calibration))
-    parity = exporter.compare(_run(int8_model, features), exporter.expected)
+    int8_model = quantized(model, features_of(checkpoint, calibration))
+    parity = exporter.compare(run(int8_model, features), exporter.expected)
     require_accuracy(parity, int8_out)
     metadata = exporter.metadata(
         int8_out, parity, kind="features", precision="int8", calibration_clips=len(calibration)
     )
     quantization = quantization_of(int8_model)
-    whole = with_metadata(int8_model, _properties(metadata, quantization))
+    whole = with_metadata(int8_model, properties_of(metadata, quantization))
     write_bytes(int8_out, whole)
     write_bytes(out.with_suffix(".h"), c_header(whole, metadata, quantization).encode())
     yield int8_out, parity
@@ -201,7 +203,8 @@ def c_string(text: str) -> str:
     return f'"{inside}"'
 
 
-def _properties(metadata: Metadata, quantization: Quantization | None = None) -> dict[str, Any]:
+def properties_of(metadata: Metadata, quantization: Quantization | None = None) -> dict[str, Any]:
+    """What a LiteRT model says about itself."""
     properties = metadata.to_dict()
     properties.pop("artefact_sha256")  # of ONNX files only
     if quantization:
@@ -210,18 +213,18 @@ def _properties(metadata: Metadata, quantization: Quantization | None = None) ->
     return properties
 
 
-def _convert(checkpoint: Checkpoint) -> bytes:
-    config = checkpoint.feature_config
-    example = torch.zeros(1, config.n_mels, config.n_frames(checkpoint.window), 1)
+def converted(network: nn.Module, example: Tensor) -> bytes:
+    """`network` as a LiteRT model in float32, for inputs of the shape of `example`."""
     with _quiet(), TemporaryDirectory() as folder:
         import litert_torch  # noqa: PLC0415
 
         path = Path(folder) / "model.tflite"
-        litert_torch.convert(_FromFeatures(checkpoint.model).eval(), (example,)).export(str(path))
+        litert_torch.convert(network.eval(), (example,)).export(str(path))
         return path.read_bytes()
 
 
-def _quantize(model: bytes, features: Array) -> bytes:
+def quantized(model: bytes, features: Array) -> bytes:
+    """`model` in int8 from input to output, ranges taken from `features` (n, *input)."""
     with _quiet(), TemporaryDirectory() as folder:
         from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager  # noqa: PLC0415
         from ai_edge_quantizer.utils import qsv_utils  # noqa: PLC0415
@@ -238,8 +241,8 @@ def _quantize(model: bytes, features: Array) -> bytes:
         return path.read_bytes()
 
 
-def _run(model: bytes, features: Array) -> Array:
-    """Probabilities (clips, classes) of a float or int8 model."""
+def run(model: bytes, features: Array) -> Array:
+    """Probabilities (n, classes) of a float or int8 model."""
     interpreter = _interpreter(model)
     given, answered = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     rows = []
