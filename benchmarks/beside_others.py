@@ -26,7 +26,7 @@ import numpy.typing as npt
 from tiny_kws.audio import Samples, read_mono
 from tiny_kws.config import SAMPLE_RATE
 from tiny_kws.data.prepared import to_pcm
-from tiny_kws.enrolment.bank import ENGLISH, Bank, Trunk, read_bank
+from tiny_kws.enrolment.bank import ENGLISH, Bank, Trunk, bank_of_size, read_bank
 from tiny_kws.enrolment.enroll import learn
 from tiny_kws.enrolment.head import Head
 from tiny_kws.enrolment.predict import REFRACTORY_S, SETTLING_S, peaks_of, word_score
@@ -40,6 +40,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from own_words import SNR_DB, SOURCES, grouped, noises_apart, sound_of, thorough_head, word_recordings
 
 WORD = "alexa"
+SMALL = "micro"
+"""The size of the network that is about as large as microWakeWord's."""
 RATES = (10.0, 2.0, 0.5, 0.2)
 RECORDINGS = 10
 BEFORE_S, BEHIND = 4.0, SAMPLE_RATE // 2
@@ -182,7 +184,7 @@ def measure_ours(
     name: str, given: list[Path], tried: tuple[list[Variant], ...], groups: list[tuple[Path, ...]]
 ) -> Measured:
     """The same of a model made here."""
-    bank, trunk = loaded()
+    bank, trunk = loaded(SMALL if SMALL in name else "base")
     head, step_s = ways_of_ours(given)[name](), bank.hop / SAMPLE_RATE
     scores = [
         np.array([word_score(head.score(trunk.vectors(v.audio)), v.stop / bank.hop, bank.hop) for v in some])
@@ -196,20 +198,24 @@ def measure_ours(
 
 def ways_of_ours(given: list[Path]) -> dict[str, Callable[[], Head]]:
     """How the models are made that are compared with those of others."""
-    bank, _ = loaded()
+    bank, _ = loaded("base")
+    small, _ = loaded(SMALL)
     return {
         "ten recordings": lambda: learn(WORD, given, bank, 0.5).own_word.head,
         "ten recordings and voices": lambda: learn(WORD, given, bank, 0.5, Say()).own_word.head,
         "ten recordings and voices, thorough": lambda: thorough_head(WORD, given, bank, 0)[0],
         "voices": lambda: learn(WORD, [], bank, 0.5, Say()).own_word.head,
         "voices, thorough": lambda: thorough_head(WORD, [], bank, 0)[0],
+        f"ten recordings, {SMALL}": lambda: learn(WORD, given, small, 0.5).own_word.head,
+        f"ten recordings and voices, thorough, {SMALL}": lambda: thorough_head(WORD, given, small, 0)[0],
+        f"voices, thorough, {SMALL}": lambda: thorough_head(WORD, [], small, 0)[0],
     }
 
 
 @cache
-def loaded() -> tuple[Bank, Trunk]:
-    """The bundled bank and its trunk."""
-    bank = read_bank()
+def loaded(size: str) -> tuple[Bank, Trunk]:
+    """The bundled bank whose trunk has that size, and the trunk."""
+    bank = read_bank(bank_of_size(size))
     return bank, Trunk(bank)
 
 

@@ -5,9 +5,9 @@
 DATA holds wake_words/ (a manifest.csv with file and label) and the folders of speech of `scripts/make_bank.py`. For
 each word and draw, some recordings are drawn, a model is made of them, of synthetic voices or of both, and the word's
 other recordings are heard, as they are and in noise at 10 dB. False alarms are counted in the speech of speakers that
-neither trunk nor bank holds. With `--typed` all models are made of voices alone, and with
-`--sounds-like`, repeated, of those words only, as the voices read these spellings. Draws that OUT.json holds already, of
-the same trunk, are not made again.
+neither trunk nor bank holds. With `--typed` all models are made of voices alone, and with `--sounds-like`, repeated, of
+those words only, as the voices read these spellings. Draws that OUT.json holds already, of the same trunk, are not made
+again.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from tiny_kws.json_form import from_json
 from tiny_kws.sharing.card import RATES_PER_HOUR, missed, model_card
 from tiny_kws.sharing.publish import collect
 from tiny_kws.training.networks import DSCNN, CausalCNN, count_parameters
-from tiny_kws.training_config import CAUSAL_SIZES, CausalCNNConfig
+from tiny_kws.training_config import CAUSAL_SIZES, TRUNK_SIZES, CausalCNNConfig
 from tiny_kws.words import is_word
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -696,7 +696,7 @@ def ways_to_a_word() -> str:
         "takes": f"{quick:.0f} s on two cores; `--thorough` some minutes",
         "told": "yes, with intervals, before use",
         "size": f"{find_model('commands', 'stream').stat().st_size / 1e6:.2f} MB for ten words",
-        "runs": "Linux, macOS, Windows, browsers",
+        "runs": "Linux, macOS, Windows, browsers; microcontrollers through LiteRT",
         "licence": "MIT; MIT",
     }
     rows = [[name, ours[key], *(project[key] for project in told["projects"])] for key, name in told["columns"].items()]
@@ -745,6 +745,82 @@ def own_words_typed() -> str:
     return (
         f"Missed at {rate} false alarms per hour, of {tested} recordings of {len(words)} words and phrases of that "
         f"collection, one draw:\n\n{table(head, [*rows, ['mean', *map(percent, means)]])}"
+    )
+
+
+def own_words_spelt() -> str:
+    """Words that no voice reads as people say them, typed, and typed with how they sound."""
+    plain, spelt = (
+        {
+            (draw["word"], way_of(draw)): draw
+            for draw in read("benchmarks", "results", f"own_words_{name}.json")["draws"]
+        }
+        for name in ("typed", "spelt")
+    )
+    rate = min(next(iter(spelt.values()))["missed"], key=float)
+    rows = []
+    for (word, way), draw in spelt.items():
+        name = "thorough" if way[2] else "quick"
+        spellings = listed([f"`{text}`" for text in draw["sounds_like"]])
+        cells = [percent(found[key][rate]) for key in MISSED for found in (plain[word, way], draw)]
+        rows.append([f"{word} ({spellings}), {name}", *cells])
+    kinds = [
+        f"{how}, {what}"
+        for how in ("as recorded", "in noise at 10 dB")
+        for what in ("as written", "with `--sounds-like`")
+    ]
+    return f"Missed at {rate} false alarms per hour, one draw:\n\n{table(['typed', *kinds], rows)}"
+
+
+def own_words_micro() -> str:
+    """Misses on the small network beside those on the usual one, of words on which nothing was chosen."""
+    small, usual = (read("benchmarks", "results", f"own_words_{name}.json")["draws"] for name in ("micro", "fresh"))
+    rate = min(small[0]["missed"], key=float)
+    ways = list(dict.fromkeys(map(way_of, small)))
+    rows = [
+        [
+            own_words_row(small, way, "missed", [rate])[0],
+            *(mean_over_words(draws, way, key, rate) for key in MISSED for draws in (usual, small)),
+        ]
+        for way in ways
+    ]
+    kinds = [f"{how}, {size}" for how in ("as recorded", "in noise at 10 dB") for size in ("base", "micro")]
+    sizes = {name: count_parameters(CausalCNN(config)) for name, config in TRUNK_SIZES.items()}
+    words = sorted({draw["word"] for draw in small})
+    return (
+        f"The network of `--size micro` has {sizes['micro']:,} parameters, the usual one {sizes['base']:,}. Missed at "
+        f"{rate} false alarms per hour, of the {recordings_of(small)} recordings of "
+        f"{listed([f'*{word}*' for word in words])}, on which nothing was tuned; "
+        f"{len({draw['draw'] for draw in small})} draws (one for thorough models), in brackets the best and the worst "
+        f"word:\n\n{table(['made from', *kinds], rows)}"
+    )
+
+
+def own_words_languages() -> str:
+    """False alarms of typed words of other languages, in their own language and in English."""
+    found = read("benchmarks", "results", "own_words_languages.json")
+    names = {"de": "German", "es": "Spanish", "fr": "French", "it": "Italian"}
+    rates = sorted(
+        (key for key in next(iter(found.values()))["own"] if key.replace(".", "").isdigit()), key=float, reverse=True
+    )
+
+    def cell(told: Metrics, rate: str) -> str:
+        low, high = told[rate]["interval"]
+        return f"{told[rate]['per_hour']:.1f} ({low:.1f} to {high:.1f})"
+
+    rows = [
+        [
+            names[language],
+            f"{60 * one['own']['hours']:.0f} min",
+            *(cell(one[where], rate) for rate in rates for where in ("own", "others")),
+        ]
+        for language, one in found.items()
+    ]
+    head = [f"{where}, {rate} aimed at" for rate in rates for where in ("in the language itself", "in other languages")]
+    return (
+        f"False alarms per hour and word, of ten typed words of each language, with thresholds for "
+        f"{listed([f'{rate}' for rate in rates])} per hour of English (`benchmarks/own_words_languages.py`):\n\n"
+        f"{table(['words', 'speech of the language', *head], rows)}"
     )
 
 
@@ -849,6 +925,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "networks": networks,
     "own-words": own_words,
     "own-words-fresh": own_words_fresh,
+    "own-words-languages": own_words_languages,
+    "own-words-micro": own_words_micro,
+    "own-words-spelt": own_words_spelt,
     "own-words-typed": own_words_typed,
     "page": page,
     "published": published,
