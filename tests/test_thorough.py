@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from tiny_kws.enrolment.head import Head, Hidden, OwnWord, windows
 from tiny_kws.enrolment.improve import Compared, Improvement
 from tiny_kws.enrolment.learn import Heard, Teacher
 from tiny_kws.enrolment.predict import Expected, Misses
+from tiny_kws.enrolment.takes import Take
 from tiny_kws.enrolment.thorough import Progress, ThoroughTeacher
 
 SIZE, BINS = 4, 2
@@ -159,11 +161,32 @@ def test_what_is_damaged_is_not_gone_on_with(harm: str, tmp_path: Path) -> None:
     assert same(teacher(path).learn(), teacher().learn())
 
 
-def test_another_request_is_not_gone_on_with(tmp_path: Path) -> None:
-    """What was kept of a word in another bank does not count."""
+@pytest.mark.parametrize("other", ["bank", "takes", "seed", "steps"])
+def test_another_request_is_not_gone_on_with(other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was kept of another bank, other takes, another seed or a shorter training does not count."""
     path = tmp_path / "word.onnx.partly.npz"
-    ThoroughTeacher(a_bank(5), takes(), BINS, np.random.default_rng(3), progress=Progress(path)).learn()
+    with monkeypatch.context() as patched:
+        if other == "steps":
+            patched.setattr(thorough, "STEPS", 30)
+        ThoroughTeacher(
+            a_bank(5 if other == "bank" else 0),
+            takes(),
+            BINS,
+            np.random.default_rng(4 if other == "seed" else 3),
+            progress=Progress(path),
+            fingerprint="others" if other == "takes" else "",
+        ).learn()
     assert same(teacher(path).learn(), teacher().learn())
+
+
+def test_takes_are_told_apart() -> None:
+    """Recordings by their sound, what voices say by speaker and length: a little noise in it makes no difference."""
+    audio = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    take, noisy = (Take("pico", sound, 4000, 12_000) for sound in (audio, audio + np.float32(1e-4)))
+    longer, other = Take("pico", np.append(audio, audio), 4000, 12_000), Take("flite", audio, 4000, 12_000)
+    assert thorough.fingerprint_of([take], [take]) == thorough.fingerprint_of([take], [noisy])
+    found = [([take], [take]), ([noisy], [take]), ([take], [longer]), ([take], [other]), ([take], []), ([], [take])]
+    assert len({thorough.fingerprint_of(*both) for both in found}) == len(found)
 
 
 def test_the_time_is_told() -> None:
@@ -185,10 +208,8 @@ def test_what_is_near_a_word() -> None:
     assert all(text.startswith("hey ") for text in phrase[2:])
 
 
-@pytest.mark.slow
-def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command says how long it takes, writes a model with hidden units and leaves nothing else beside it."""
-    pytest.importorskip("hibari", reason="needs the extra `say`")
+def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few takes, and networks that are hardly trained."""
     for room, name, value in (
         (thorough, "EPOCHS", 1),
         (thorough, "STEPS", 25),
@@ -197,6 +218,13 @@ def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         (near, "NEAREST", 2),
     ):
         monkeypatch.setattr(room, name, value)
+
+
+@pytest.mark.slow
+def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command says how long it takes, writes a model with hidden units and leaves nothing else beside it."""
+    pytest.importorskip("hibari", reason="needs the extra `say`")
+    quicken(monkeypatch)
     monkeypatch.setattr(sys, "argv", ["tiny-kws", "enroll", "computer", "--say", "--thorough", "--out", "c.onnx"])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as exit_:
@@ -206,6 +234,34 @@ def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert [path.name for path in tmp_path.iterdir()] == ["c.onnx"]
     (facts,) = read_metadata(tmp_path / "c.onnx").own_words
     assert (facts["word"], facts["units"]) == ("computer", thorough.UNITS)
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed in its third network it goes on there, though not every voice says the word alike to the last bit."""
+    pytest.importorskip("hibari", reason="needs the extra `say`")
+    quicken(monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["tiny-kws", "enroll", "computer", "--say", "--thorough", "--out", "c.onnx"])
+    monkeypatch.chdir(tmp_path)
+    keep = thorough._Saved.keep
+
+    def killed(self: thorough._Saved, number: int, training: thorough._Training) -> None:
+        if number == 3:
+            raise KilledError
+        keep(self, number, training)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(thorough._Saved, "keep", killed)
+        with pytest.raises(KilledError):
+            cli.main()
+    assert "network 3 of 6" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert not exit_.value.code
+    assert re.findall("network [0-9]", capsys.readouterr().err) == [f"network {i}" for i in (3, 4, 5, 6)]
+    assert [path.name for path in tmp_path.iterdir()] == ["c.onnx"]
 
 
 @pytest.mark.parametrize("worse", [(), ("hears less",)])

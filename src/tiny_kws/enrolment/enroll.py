@@ -25,7 +25,7 @@ from .near import near_phrases
 from .predict import RATES, Evidence, Expected, expected, gather, logit_for, n_parts
 from .say import LONGEST_TEXT, Say, spoken
 from .takes import Take, read_takes, sound_files
-from .thorough import Progress, ThoroughTeacher
+from .thorough import Progress, ThoroughTeacher, fingerprint_of
 from .vary import Surroundings, in_noise
 
 NOISE_DRAWS = 4
@@ -370,7 +370,8 @@ def study_of(
     n_bins = n_bins_for(takes, bank.hop / SAMPLE_RATE)
     if thorough:
         n_heads = 1 + n_parts(speakers, len(clips))
-        teacher: Teacher = ThoroughTeacher(bank, heard, n_bins, rng, not_word, thorough, n_heads)
+        told_apart = fingerprint_of([*recorded, *clips], [*voiced, *near])
+        teacher: Teacher = ThoroughTeacher(bank, heard, n_bins, rng, not_word, thorough, n_heads, told_apart)
     else:
         teacher = Teacher(bank, heard, n_bins, rng, not_word)
     head = teacher.learn()

@@ -23,6 +23,7 @@ from ..files import remove_abandoned_files, write_bytes
 from .bank import Bank, Stretch
 from .head import Head, Hidden, Rows, windows
 from .learn import Heard, Teacher
+from .takes import Take
 
 Indices = npt.NDArray[np.intp]
 UNITS = 48
@@ -59,8 +60,23 @@ class Progress:
             remove_abandoned_files(self.path)
 
 
+def fingerprint_of(recorded: Sequence[Take], voiced: Sequence[Take]) -> str:
+    """What tells takes from all others: the sound of recorded ones, the speaker and the length of those of voices.
+
+    A voice need not say a text alike to the last bit each time, and Pico does not.
+    """
+    found = hashlib.sha256()
+    for take in recorded:
+        found.update(take.audio.tobytes() + repr((take.start, take.stop)).encode())
+    found.update(repr([(take.name, len(take.audio)) for take in voiced]).encode())
+    return found.hexdigest()
+
+
 class ThoroughTeacher(Teacher):
-    """A Teacher whose heads have a hidden layer; `n_heads` is how many of them will be asked for."""
+    """A Teacher whose heads have a hidden layer.
+
+    `n_heads` is how many of them will be asked for, `fingerprint` tells what they learn from, apart from the bank.
+    """
 
     def __init__(
         self,
@@ -71,13 +87,15 @@ class ThoroughTeacher(Teacher):
         clips: Sequence[Heard] = (),
         progress: Progress | None = None,
         n_heads: int = 1,
+        fingerprint: str = "",
     ) -> None:
         super().__init__(bank, heard, n_bins, rng, clips)
         self._progress = progress or Progress()
         self._seed = int(rng.integers(2**32))
         self._steps = _Steps(n_heads, self._progress)
-        key = hashlib.sha256(self._rows.tobytes() + bank.vectors.tobytes() + str(self._seed).encode()).hexdigest()
-        self._saved = _Saved(self._progress.path, key)
+        settings = (fingerprint, self._seed, n_bins, UNITS, EPOCHS, STEPS)
+        key = hashlib.sha256(bank.vectors.tobytes() + repr(settings).encode())
+        self._saved = _Saved(self._progress.path, key.hexdigest())
 
     def learn(self) -> Head:
         """The head of all examples and the whole bank."""
