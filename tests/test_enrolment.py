@@ -91,14 +91,16 @@ def test_a_click_is_no_take() -> None:
 
 
 def test_what_is_not_used_is_named_with_the_reason(tmp_path: Path) -> None:
-    """Of a folder with a word, silence and a damaged file the word is used, and the others are named."""
+    """Of a folder with a word, silence, a damaged file and a long sound the word is used, and the others are named."""
     sf.write(tmp_path / "a.wav", around([word_like(0)]), RATE)
     sf.write(tmp_path / "b.wav", np.zeros(RATE), RATE)
     (tmp_path / "c.wav").write_bytes(b"RIFF....nothing")
+    sf.write(tmp_path / "d.wav", around([word_like(0, 3.0)]), RATE)
     found = read_takes([tmp_path])
     assert [take.name for take in found.takes] == ["a.wav"]
-    assert sorted(found.passed_over) == ["b.wav", "c.wav"]
-    assert "has no word" in found.passed_over["b.wav"]
+    assert sorted(found.passed_over) == ["b.wav", "c.wav", "d.wav"]
+    assert "has no word: 3.0 s of speech or noise without a pause, expected 1.6 s" in found.passed_over["d.wav"]
+    assert "has no word: nothing stands out" in found.passed_over["b.wav"]
 
 
 def test_recordings_that_are_not_there_are_an_error(tmp_path: Path) -> None:

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from tiny_kws.errors import KwsError
-from tiny_kws.files import cannot_write, check_writable, sha256_of, whole_file, whole_folder, write_bytes, write_json
+from tiny_kws.files import (
+    ON_WINDOWS,
+    cannot_write,
+    check_writable,
+    sha256_of,
+    whole_file,
+    whole_folder,
+    write_bytes,
+    write_json,
+)
 
 from .conftest import full_disk, kill_in_the_middle
 
@@ -104,6 +113,23 @@ def test_a_killed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
     kill_in_the_middle(KILLED_FILE, path)
     assert path.read_bytes() == b"earlier"
     assert visible(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(ON_WINDOWS, reason="there a file cannot be locked and renamed")
+def test_the_next_write_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    """The hidden leftover goes; a file that another run is writing, another's, and a folder of such a name stay."""
+    path = tmp_path / "file"
+    kill_in_the_middle(KILLED_FILE, path)
+    (left,) = tmp_path.iterdir()
+    (tmp_path / ".other.0a1b2c3d").touch()
+    (tmp_path / ".file.0a1b2c3d").mkdir()
+    with whole_file(path) as slow:
+        slow.write(b"slow")
+        write_bytes(path, b"quick")
+        assert path.read_bytes() == b"quick"
+    assert path.read_bytes() == b"slow"
+    assert not left.exists()
+    assert sorted(found.name for found in tmp_path.iterdir()) == [".file.0a1b2c3d", ".other.0a1b2c3d", "file"]
 
 
 def test_a_killed_write_leaves_no_new_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from tiny_kws import AudioError, Detector, UsageError, enroll
+from tiny_kws.audio import _warn_of_low_rate
 from tiny_kws.config import SAMPLE_RATE
 from tiny_kws.enrolment import voices as voices_module
 from tiny_kws.enrolment.bank import BANK
@@ -24,15 +26,17 @@ pytest.importorskip("py_nanotts", reason="py-nanotts, which comes with the extra
 
 from tiny_kws.enrolment.sounds import bare, lexicon, n_syllables, nearest, sounds_of
 
+TONE_FROM_STDOUT = "sf.write(sys.stdout.buffer, tone, 8000, format='WAV')"
 TONE = (0.3 * np.sin(2 * np.pi * 300 * np.arange(8000) / 16000)).astype(np.float32)
 
 
 def program(tmp_path: Path, code: str) -> str:
-    """The command of a program that runs `code`, which knows `sys`, `sf`, `np` and `tone` at 8 kHz."""
+    """The command of a program that runs `code`, which knows `tone`, half a second at 8 kHz, and it as `wav`."""
     path = tmp_path / "speaker.py"
     path.write_text(
-        "import io, sys, time\nimport numpy as np, soundfile as sf\n"
-        "tone = 0.3 * np.sin(2 * np.pi * 300 * np.arange(4000) / 8000)\n" + code
+        "import io, os, subprocess, sys, time\nimport numpy as np, soundfile as sf\n"
+        "tone = 0.3 * np.sin(2 * np.pi * 300 * np.arange(4000) / 8000)\n"
+        "sf.write(whole := io.BytesIO(), tone, 8000, format='WAV')\nwav = whole.getvalue()\n" + code
     )
     return f"{sys.executable} {path}"
 
@@ -84,23 +88,77 @@ def test_a_program_is_told_the_text(placed: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("time.sleep(60)", "said nothing of 'computer' within 1 s"),
+        ("time.sleep(60)", "asked to say 'computer', it did not end within 1 s"),
+        ("subprocess.run(['sleep', '60'])", "did not end within 1 s"),
         ("print('no voice for you', file=sys.stderr); sys.exit(3)", "status 3: no voice for you"),
-        ("print('garbage')", "expected a WAV"),
-        ("pass", "empty"),
+        ("print('garbage')", "it wrote what cannot be used: found no sound in it .*, expected a WAV.*try it in"),
+        ("while True: sys.stdout.write('garbage' * 1000)", "it wrote more than 1 MB"),
+        ("pass", "it wrote no sound, neither into {out} nor on its standard output"),
+        ("open(sys.argv[1], 'w')", "it wrote no sound"),
+        ("os.mkdir(sys.argv[1])", "it wrote no sound"),
+        ("open(sys.argv[1], 'wb').write(wav[:3000])", "it wrote less sound than its WAV header promises"),
+        ("open(sys.argv[1], 'wb').write(wav[:44])", "cannot be used: holds no samples"),
         ("sf.write(sys.stdout.buffer, np.zeros(8000 * 20), 8000, format='WAV')", "in 20 s, expected 12"),
     ],
-    ids=["hangs", "fails", "prints garbage", "says nothing", "never stops"],
+    ids=[
+        "hangs",
+        "waits for another that hangs",
+        "fails",
+        "prints garbage",
+        "prints garbage without end",
+        "says nothing",
+        "writes an empty file",
+        "writes a folder",
+        "writes half a file",
+        "writes a header alone",
+        "never stops",
+    ],
 )
 def test_a_program_that_does_not_speak(code: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an error that names it and says what it did; the voices beside it are used all the same."""
-    monkeypatch.setattr(voices_module, "TIMEOUT_S", 1)
-    command = program(tmp_path, code)
+    monkeypatch.setattr(voices_module, "TIMEOUT_S", 1 if "60" in code else 60)
+    monkeypatch.setattr(voices_module, "MOST_BYTES", 1_000_000)
+    command = f"{program(tmp_path, code)} {{out}}"
     with pytest.raises(AudioError, match=reason):
         of_command(command).speak("computer", 1.0)
     takes, failed = spoken("computer", Say(commands=(command,), takes=24), np.random.default_rng(0))
     assert list(failed) == [Path(sys.executable).name]
     assert len({take.name for take in takes}) == len(voices())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no groups of processes")
+def test_what_a_hanging_program_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script is ended after a second, and so is the program in it that hangs."""
+    monkeypatch.setattr(voices_module, "TIMEOUT_S", 5)
+    code = "child = subprocess.Popen(['sleep', '60'])\nopen(sys.argv[2], 'w').write(str(child.pid))\nchild.wait()"
+    with pytest.raises(AudioError, match="did not end"):
+        of_command(f"{program(tmp_path, code)} {{out}} {tmp_path / 'pid'} {{text}}").speak("computer", 1.0)
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs, and does not merely wait to be counted."""
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout.strip()[:1] not in ("", "Z")
+
+
+def test_a_program_does_not_wait_for_the_keyboard(tmp_path: Path) -> None:
+    """One that is given the text and reads on finds its standard input at an end."""
+    command = program(tmp_path, "assert sys.stdin.read() == ''\nsf.write(sys.argv[1], tone, 8000)")
+    assert len(of_command(f"{command} {{out}} {{text}}").speak("computer", 1.0)) == pytest.approx(8000, abs=2)
+
+
+def test_stereo_is_one_voice(tmp_path: Path) -> None:
+    """Two channels are mixed down, and cancel nothing where one is the other inverted."""
+    command = program(tmp_path, "sf.write(sys.argv[1], np.stack([tone, -tone], 1), 8000)")
+    assert np.abs(of_command(f"{command} {{out}}").speak("computer", 1.0)).max() == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_narrow_voice_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Sound at 8 kHz is used, and there is a line about it."""
+    _warn_of_low_rate.cache_clear()
+    assert len(of_command(program(tmp_path, TONE_FROM_STDOUT)).speak("computer", 1.0)) > 0
+    assert "recorded at under 11000 Hz" in caplog.text
 
 
 @pytest.mark.parametrize("command", ["", "no-such-program-here {out}", "'unclosed"])
@@ -123,7 +181,7 @@ def test_every_voice_says_every_spelling() -> None:
 
     every = [Voice(name, speak) for name in ("one", "two")]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tiny_kws.enrolment.say.speakers", lambda say: every)
+        patched.setattr("tiny_kws.enrolment.say.speakers", lambda *_: every)
         takes, failed = spoken("x", Say(("tomayto", "tomahto"), takes=8), np.random.default_rng(0))
     assert [take.name for take in takes] == ["one", "two"] * 4
     assert said == ["tomayto", "tomayto", "tomahto", "tomahto"] * 2
@@ -136,7 +194,14 @@ def test_every_voice_says_every_spelling() -> None:
     [
         ("привет", Say(), "found 'п' in 'привет', which the voices cannot read, expected Latin letters"),
         ("hola 你好 привет", Say(), "found '你'"),
+        ("hey компьютер", Say(), "found 'к' in 'hey компьютер'"),
+        ("٣٤", Say(), "found '٣' in '٣٤'.*expected Latin letters and digits"),
+        ("10⁴", Say(), "found '⁴'"),
         ("hey", Say(("",)), "found '' to say, expected words"),
+        ("hey", Say((" ! ",)), "found ' ! ' to say, expected words"),
+        ("hey", Say(("привет",)), "found 'п' in 'привет'.*--voice-command"),
+        ("computer " * 100, Say(), "found a text of 900 characters to say, expected 80 at most"),
+        ("hey", Say(language="xx", commands=("true",)), "found the language 'xx'"),
         ("hey", Say(language="xx"), "found the language 'xx'"),
     ],
 )
@@ -150,6 +215,39 @@ def test_a_foreign_word_is_said_as_it_sounds() -> None:
     """With a spelling that voices can read, a word in any script is said."""
     takes, _ = spoken("привет", Say(("preevyet",), takes=7), np.random.default_rng(0))
     assert len(takes) == 7
+
+
+def test_programs_alone_say_what_only_they_can_read(tmp_path: Path) -> None:
+    """Another script is given to programs as it is, one name for each of them, and not to the packages' voices."""
+    command = program(tmp_path, f"assert sys.argv[1] == 'привет'\n{TONE_FROM_STDOUT}")
+    say = Say(commands=(f"{command} {{text}}", f"{command} {{text}} 2", f"{command} {{text}}"), takes=4)
+    takes, failed = spoken("привет", say, np.random.default_rng(0))
+    name = Path(sys.executable).name
+    assert ([take.name for take in takes], failed) == ([name, f"{name} 2"] * 2, {})
+    with pytest.raises(UsageError, match="found 'п'"):
+        sounds_of("привет")
+
+
+def said_as(sound: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Seconds of the take of a voice that says a text as `sound`."""
+    monkeypatch.setattr("tiny_kws.enrolment.say.speakers", lambda *_: [Voice("one", lambda *_: sound)])
+    monkeypatch.setattr(voices_module, "PITCHES", (1.0, 1.0))
+    (take,), _ = spoken("x y", Say(takes=1), np.random.default_rng(0))
+    return take.seconds
+
+
+@pytest.mark.parametrize("parts", [[0.5], [2.0], [0.5, 2.0], [2.0, 0.5]])
+def test_a_phrase_counts_as_a_whole(parts: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said without a pause, however long, is part of the take, and so is what comes after a pause of 0.3 s."""
+    sounds = [np.pad(np.resize(TONE, round(part * SAMPLE_RATE)), (0, 4800)) for part in parts]
+    seconds = sum(parts) + 0.3 * (len(parts) - 1)
+    assert said_as(np.concatenate(sounds), monkeypatch) == pytest.approx(seconds, abs=0.1)
+
+
+def test_a_phrase_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three and a half seconds are told, with the length that may be."""
+    with pytest.raises(UsageError, match=r"no voice says 'x y': one: takes 3\.\d s, expected 3 s at most"):
+        said_as(np.resize(TONE, round(3.5 * SAMPLE_RATE)), monkeypatch)
 
 
 def test_own_voices_do_without_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -187,7 +285,7 @@ def test_a_typed_word_is_heard(tmp_path: Path) -> None:
     """Said by a voice that the model was not made from, the word is heard once; other words are not, nor a sentence."""
     others = [voice for voice in voices() if voice.name != "pico en-GB"]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tiny_kws.enrolment.say.speakers", lambda say: others)
+        patched.setattr("tiny_kws.enrolment.say.speakers", lambda *_: others)
         report = enroll("computer", (), tmp_path / "computer.onnx", say=True)
     assert (report.takes, report.spoken) == (0, 140)
     assert any("synthetic voices" in note for note in report.notes)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +21,7 @@ from tiny_kws.enrolment.improve import Compared, Improvement
 from tiny_kws.enrolment.learn import Heard, Teacher
 from tiny_kws.enrolment.predict import Expected, Misses
 from tiny_kws.enrolment.say import Say
+from tiny_kws.enrolment.takes import Take
 from tiny_kws.enrolment.thorough import Progress, ThoroughTeacher
 
 SIZE, BINS = 4, 2
@@ -133,16 +137,57 @@ def test_a_killed_training_goes_on_exactly(epochs: int, tmp_path: Path, monkeypa
     assert [same(a, b) for a, b in zip(found, both, strict=True)] == [True, True]
 
 
-@pytest.mark.parametrize("harm", ["another request", "cut", "foreign"])
-def test_what_does_not_fit_is_not_gone_on_with(harm: str, tmp_path: Path) -> None:
-    """The state of another request, half a file and another file: the training begins anew and ends as it should."""
+def array_file() -> bytes:
+    np.save(file := io.BytesIO(), np.arange(5))
+    return file.getvalue()
+
+
+HARMS: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda data: data[:2000],
+    "one byte less": lambda data: data[:-1],
+    "empty": lambda _: b"",
+    "a letter": lambda _: b"a letter",
+    "an array": lambda _: array_file(),
+    "one bit": lambda data: data[:3000] + bytes([data[3000] ^ 1]) + data[3001:],
+    "another compression": lambda data: data.replace(b"PK\1\2\x14\0\x14\0\0\0\0\0", b"PK\1\2\x14\0\x14\0\0\0\x63\0"),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_what_is_damaged_is_not_gone_on_with(harm: str, tmp_path: Path) -> None:
+    """Half a file, another file, other bytes in it: the training begins anew and ends as it should."""
     path = tmp_path / "word.onnx.partly.npz"
-    if harm == "another request":
-        ThoroughTeacher(a_bank(5), takes(), BINS, np.random.default_rng(3), progress=Progress(path)).learn()
-    else:
-        teacher(path).learn()
-        path.write_bytes(path.read_bytes()[:2000] if harm == "cut" else b"a letter")
+    teacher(path).learn()
+    path.write_bytes(HARMS[harm](path.read_bytes()))
     assert same(teacher(path).learn(), teacher().learn())
+
+
+@pytest.mark.parametrize("other", ["bank", "takes", "seed", "steps"])
+def test_another_request_is_not_gone_on_with(other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was kept of another bank, other takes, another seed or a shorter training does not count."""
+    path = tmp_path / "word.onnx.partly.npz"
+    with monkeypatch.context() as patched:
+        if other == "steps":
+            patched.setattr(thorough, "STEPS", 30)
+        ThoroughTeacher(
+            a_bank(5 if other == "bank" else 0),
+            takes(),
+            BINS,
+            np.random.default_rng(4 if other == "seed" else 3),
+            progress=Progress(path),
+            fingerprint="others" if other == "takes" else "",
+        ).learn()
+    assert same(teacher(path).learn(), teacher().learn())
+
+
+def test_takes_are_told_apart() -> None:
+    """Recordings by their sound, what voices say by speaker and length: a little noise in it makes no difference."""
+    audio = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    take, noisy = (Take("pico", sound, 4000, 12_000) for sound in (audio, audio + np.float32(1e-4)))
+    longer, other = Take("pico", np.append(audio, audio), 4000, 12_000), Take("flite", audio, 4000, 12_000)
+    assert thorough.fingerprint_of([take], [take]) == thorough.fingerprint_of([take], [noisy])
+    found = [([take], [take]), ([noisy], [take]), ([take], [longer]), ([take], [other]), ([take], []), ([], [take])]
+    assert len({thorough.fingerprint_of(*both) for both in found}) == len(found)
 
 
 def test_the_time_is_told() -> None:
@@ -176,10 +221,8 @@ def test_what_is_near_a_word_is_near_its_spellings(monkeypatch: pytest.MonkeyPat
     assert not {"computer", "commuter"} & set(said)
 
 
-@pytest.mark.slow
-def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command says how long it takes, writes a model with hidden units and leaves nothing else beside it."""
-    pytest.importorskip("hibari", reason="needs the extra `say`")
+def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few takes, and networks that are hardly trained."""
     for room, name, value in (
         (thorough, "EPOCHS", 1),
         (thorough, "STEPS", 25),
@@ -188,6 +231,13 @@ def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         (near, "NEAREST", 2),
     ):
         monkeypatch.setattr(room, name, value)
+
+
+@pytest.mark.slow
+def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command says how long it takes, writes a model with hidden units and leaves nothing else beside it."""
+    pytest.importorskip("hibari", reason="needs the extra `say`")
+    quicken(monkeypatch)
     monkeypatch.setattr(sys, "argv", ["tiny-kws", "enroll", "computer", "--say", "--thorough", "--out", "c.onnx"])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as exit_:
@@ -199,6 +249,34 @@ def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert (facts["word"], facts["units"]) == ("computer", thorough.UNITS)
 
 
+@pytest.mark.slow
+def test_a_killed_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed in its third network it goes on there, though not every voice says the word alike to the last bit."""
+    pytest.importorskip("hibari", reason="needs the extra `say`")
+    quicken(monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["tiny-kws", "enroll", "computer", "--say", "--thorough", "--out", "c.onnx"])
+    monkeypatch.chdir(tmp_path)
+    keep = thorough._Saved.keep
+
+    def killed(self: thorough._Saved, number: int, training: thorough._Training) -> None:
+        if number == 3:
+            raise KilledError
+        keep(self, number, training)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(thorough._Saved, "keep", killed)
+        with pytest.raises(KilledError):
+            cli.main()
+    assert "network 3 of 6" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert not exit_.value.code
+    assert re.findall("network [0-9]", capsys.readouterr().err) == [f"network {i}" for i in (3, 4, 5, 6)]
+    assert [path.name for path in tmp_path.iterdir()] == ["c.onnx"]
+
+
 @pytest.mark.parametrize("worse", [(), ("hears less",)])
 def test_nothing_is_left_of_a_training_that_ended(
     worse: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -206,6 +284,7 @@ def test_nothing_is_left_of_a_training_that_ended(
     """What was kept of it goes when the model is written, and when the old model stays since it is better."""
     kept, model = tmp_path / "c.onnx.partly.npz", tmp_path / "c.onnx"
     kept.write_bytes(b"a state")
+    (tmp_path / f".{kept.name}.0a1b2c3d").write_bytes(b"half a state")
     told = Misses(0, 1, (0.0, 1.0))
     chosen = Expected(0.5, told, told, {})
     counts = Compared(1, 0, 1)
@@ -216,5 +295,5 @@ def test_nothing_is_left_of_a_training_that_ended(
     monkeypatch.setattr(enroll, "_ship", lambda: SimpleNamespace(write_model=lambda path, *_: path.write_bytes(b"new")))
     asked = enroll.Request("word", model, a_bank(), (), 0.5, keeps_better=True)
     found = enroll.fulfil(asked, ["a.wav"], thorough=Progress(kept))
-    assert not kept.exists()
+    assert not any("partly" in path.name for path in tmp_path.iterdir())
     assert (found.path, model.exists()) == ((None, False) if worse else (model, True))

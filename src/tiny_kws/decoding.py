@@ -44,6 +44,19 @@ def decode(source: Source, name: str) -> Generator[Block, None, None]:
             yield from _Recording(piece, name).blocks()
 
 
+def is_cut_short(path: Path) -> bool:
+    """Whether a file lacks sound that its header promises, as far as a WAV, AIFF, AU, W64 or RF64 tells."""
+    try:
+        with sf.SoundFile(os.fsencode(path) if os.name != "nt" else path) as file:
+            return _is_short(file.frames, _promised_frames(file, path), file.samplerate)
+    except sf.LibsndfileError:
+        return False
+
+
+def _is_short(n_frames: int, n_promised: int, rate: int) -> bool:
+    return n_frames < n_promised - SHORT_SECONDS * rate
+
+
 class _Recording:
     """A file of one recording, decoded by libsndfile, or from where that fails on, by another decoder."""
 
@@ -97,7 +110,7 @@ class _Recording:
             raise self._error(_reason(failure)) from failure
 
     def _warn_if_short(self) -> None:
-        if self.n_frames < self.n_promised - SHORT_SECONDS * self.rate:
+        if _is_short(self.n_frames, self.n_promised, self.rate):
             _log.warning(
                 "%s: cut short, holds %.2f s of the %.2f s that its header promises, expected all of them; only these "
                 "are used, so download or record it again",

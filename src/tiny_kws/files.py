@@ -23,17 +23,22 @@ from .errors import KwsError, UsageError
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file that appears at `path` when the block ends well, and leaves no trace when it does not.
 
+    What a killed run left of it, under a hidden name, is removed first.
     Raises KwsError if it cannot be written (full disk, no permission, no such folder).
     """
     beside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned_files(path)
         beside, descriptor = _open_beside(path)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+            if not ON_WINDOWS:  # it keeps its lock up to here: nobody takes it for abandoned
+                beside.replace(path)
+        if ON_WINDOWS:
+            beside.replace(path)
     except BaseException as error:
         if beside is not None:
             beside.unlink(missing_ok=True)
@@ -52,7 +57,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     beside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
+        _remove_abandoned_folders(path)
         beside = _name_beside(path)
         beside.mkdir()
         lock = beside / LOCK_FILE
@@ -87,6 +92,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
 
 
+ON_WINDOWS = sys.platform == "win32"
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no EDQUOT
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -140,8 +146,23 @@ def _open_beside(path: Path) -> tuple[Path, int]:
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise KwsError(f"{path}: is a device or a pipe, expected a file to write; choose another place")
-    beside = _name_beside(path)
-    return beside, os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
+    while True:
+        beside = _name_beside(path)
+        descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
+        if ON_WINDOWS or _is_ours(descriptor, beside):
+            return beside, descriptor
+        os.close(descriptor)
+
+
+def _is_ours(descriptor: int, beside: Path) -> bool:
+    """Lock a new file, unless another run took it for abandoned before it was locked."""
+    try:
+        _take(descriptor)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # the file system has no locks, and nobody removes anything
+    return beside.exists()
 
 
 def _name_beside(path: Path) -> Path:
@@ -185,7 +206,30 @@ def _held(lock: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remove_abandoned(path: Path) -> None:
+def remove_abandoned_files(path: Path) -> None:
+    """Remove what killed runs left of the file `path`: hidden files beside it that nobody writes any more.
+
+    On Windows they stay, as there a file cannot be locked and renamed.
+    """
+    if ON_WINDOWS:
+        return
+    with suppress(OSError):  # a folder may be written to and not read
+        for beside in path.parent.iterdir():
+            if _is_beside(beside.name, path) and beside.is_file() and not beside.is_symlink():
+                _remove_unlocked(beside)
+
+
+def _remove_unlocked(beside: Path) -> None:
+    with suppress(OSError):
+        descriptor = os.open(beside, os.O_RDWR)
+        try:
+            _take(descriptor)
+            beside.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _remove_abandoned_folders(path: Path) -> None:
     """Remove the hidden folders beside `path` that nobody works in any more."""
     with suppress(PermissionError):  # a folder may be written to and not read
         for beside in path.parent.iterdir():

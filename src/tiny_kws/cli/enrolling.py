@@ -248,7 +248,7 @@ def _print_sounds(word: str, say: Say) -> None:
         with suppress(UsageError):
             read = ", ".join(f"{printable(text)} as {sounds_of(text)}" for text in texts)
             complain(f"read {read}; write how it sounds with --sounds-like if that is not it", 1)
-    complain(f"said by {', '.join(voice.name for voice in speakers(say))}", 1)
+    complain(f"said by {', '.join(voice.name for voice in speakers(say, texts))}", 1)
 
 
 def _record(word: str, count: int, device: str | None, playback: bool) -> list[Path]:

@@ -23,9 +23,9 @@ from .improve import CLIPS, Improvement, Mistakes, check_not_mixed_up, compare, 
 from .learn import Heard, Teacher, hear, hear_clips, hear_variants, n_bins_for, voices_weight
 from .near import near_phrases
 from .predict import RATES, Evidence, Expected, expected, gather, logit_for, n_parts
-from .say import Say, spoken
+from .say import LONGEST_TEXT, Say, spoken
 from .takes import Take, read_takes, sound_files
-from .thorough import Progress, ThoroughTeacher
+from .thorough import Progress, ThoroughTeacher, fingerprint_of
 from .vary import Surroundings, in_noise
 
 NOISE_DRAWS = 4
@@ -259,12 +259,14 @@ def combine(models: Sequence[str | Path], out: str | Path, bank: str | Path | No
 
 
 def check_word(word: str) -> str:
-    """`word` as a label. Raises UsageError if it is empty, a single letter, or means something else."""
+    """`word` as a label. Raises UsageError if it is empty, a letter, longer than a phrase, or means something else."""
     name = " ".join(composed(word).split())
     if not any(letter.isalnum() for letter in name):
         raise UsageError(f"found the word {word!r}, expected one with letters in it")
     if len(name) == 1:
         raise UsageError(f"found the word {word!r}, expected more than one letter: it is too short to recognise")
+    if len(name) > LONGEST_TEXT:
+        raise UsageError(f"found a word of {len(name)} characters, expected {LONGEST_TEXT} at most; shorten it")
     if name in NOT_WORDS:
         raise UsageError(f"found the word {word!r}, which is the label for everything else; expected another name")
     if not name.isprintable() or any(sign in name for sign in ",/\\"):
@@ -389,7 +391,8 @@ def study_of(
     n_bins = n_bins_for(takes, bank.hop / SAMPLE_RATE)
     if thorough:
         n_heads = 1 + n_parts(speakers, len(clips))
-        teacher: Teacher = ThoroughTeacher(bank, heard, n_bins, rng, not_word, thorough, n_heads)
+        told_apart = fingerprint_of([*recorded, *clips], [*voiced, *near])
+        teacher: Teacher = ThoroughTeacher(bank, heard, n_bins, rng, not_word, thorough, n_heads, told_apart)
     else:
         teacher = Teacher(bank, heard, n_bins, rng, not_word)
     head = teacher.learn()

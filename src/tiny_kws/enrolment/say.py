@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import string
 import unicodedata
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..audio import Samples
 from ..config import SAMPLE_RATE
 from ..errors import AudioError, UsageError
-from .takes import Take, find_takes
-from .voices import Voice, of_command, voices
+from .takes import Take, said_span
+from .voices import LANGUAGES, Voice, of_command, voices
 
 TAKES = 140
 """The number of takes, of all voices together."""
@@ -20,6 +23,8 @@ QUIET = np.zeros(round(0.3 * SAMPLE_RATE), np.float32)
 PEAK = 0.5
 LONGEST_S = 3.0
 """The longest take, in seconds."""
+LONGEST_TEXT = 80
+"""In characters: what is longer no voice says in that time."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +41,36 @@ class Say:
     takes: int = TAKES
 
     def texts(self, word: str) -> tuple[str, ...]:
-        """What is said. Raises UsageError for what the voices cannot read."""
+        """What is said. Raises UsageError for what no voice can read: programs may read any script."""
         texts = self.sounds_like or (word,)
         for text in texts:
-            check_readable(text)
+            check_words(text)
+            if not self.commands:
+                check_readable(text)
         return texts
 
 
-def speakers(say: Say) -> list[Voice]:
-    """The voices that are to speak. Raises UsageError if there are none."""
-    own = [of_command(command) for command in say.commands]
+def speakers(say: Say, texts: Sequence[str] = ()) -> list[Voice]:
+    """The voices that are to say texts: programs alone what is not in Latin letters. Raises UsageError for none."""
+    own = _own_voices(say.commands)
+    if own and not all(map(is_readable, texts)):
+        return own
     try:
         return [*voices(say.language), *own]
     except UsageError:
-        if own:
+        if own and say.language in LANGUAGES:
             return own
         raise
+
+
+def _own_voices(commands: Sequence[str]) -> list[Voice]:
+    """A voice for each command; where several run one program, they are numbered."""
+    found: list[Voice] = []
+    names: Counter[str] = Counter()
+    for voice in map(of_command, dict.fromkeys(commands)):
+        names[voice.name] += 1
+        found.append(replace(voice, name=f"{voice.name} {names[voice.name]}") if names[voice.name] > 1 else voice)
+    return found
 
 
 def spoken(word: str, say: Say, rng: np.random.Generator) -> tuple[list[Take], dict[str, str]]:
@@ -62,7 +81,7 @@ def spoken(word: str, say: Say, rng: np.random.Generator) -> tuple[list[Take], d
     texts = say.texts(word)
     found: list[Take] = []
     failed: dict[str, str] = {}
-    speaking = speakers(say)
+    speaking = speakers(say, texts)
     for i in range(say.takes):
         voice = speaking[i % len(speaking)]
         if voice.name in failed:
@@ -76,21 +95,34 @@ def spoken(word: str, say: Say, rng: np.random.Generator) -> tuple[list[Take], d
     return found, failed
 
 
-def check_readable(text: str) -> None:
-    """Raise UsageError for a text that is empty or in a script that no voice reads."""
-    letters = [sign for sign in text if sign.isalnum()]
-    if not letters:
+def check_words(text: str) -> None:
+    """Raise UsageError for a text without words, or longer than any voice says in time."""
+    if not any(sign.isalnum() for sign in text):
         raise UsageError(f"found {text!r} to say, expected words")
-    foreign = next((sign for sign in letters if not _is_latin(sign)), None)
+    if len(text) > LONGEST_TEXT:
+        raise UsageError(f"found a text of {len(text)} characters to say, expected {LONGEST_TEXT} at most; shorten it")
+
+
+def check_readable(text: str) -> None:
+    """Raise UsageError for a text in a script that the packages' voices do not read."""
+    foreign = next((sign for sign in text if not _is_readable(sign)), None)
     if foreign:
         raise UsageError(
-            f"found {foreign!r} in {text!r}, which the voices cannot read, expected Latin letters; write how the word "
-            "sounds with --sounds-like"
+            f"found {foreign!r} in {text!r}, which the voices cannot read, expected Latin letters and digits; write in "
+            "these how it sounds (`enroll`: with --sounds-like), or name a program that reads it (`enroll`: with "
+            "--voice-command)"
         )
 
 
-def _is_latin(sign: str) -> bool:
-    return sign.isdigit() or unicodedata.name(sign, "").startswith("LATIN ")
+def is_readable(text: str) -> bool:
+    """Whether the packages' voices can read all letters and digits of a text."""
+    return all(map(_is_readable, text))
+
+
+def _is_readable(sign: str) -> bool:
+    if not sign.isalnum():
+        return True
+    return sign in string.digits or unicodedata.name(sign, "").startswith("LATIN ")
 
 
 def _take(name: str, sound: Samples) -> Take:
@@ -98,10 +130,10 @@ def _take(name: str, sound: Samples) -> Take:
     if loudest < 1e-3:
         raise AudioError(f"{name}: says nothing of it")
     audio = np.concatenate((QUIET, sound * np.float32(PEAK / loudest), QUIET))
-    parts = find_takes(audio, name)
-    if not parts:
+    span = said_span(audio)
+    if span is None:
         raise AudioError(f"{name}: says nothing that is like a word")
-    start, stop = parts[0].start, parts[-1].stop
+    start, stop = span
     if stop - start > LONGEST_S * SAMPLE_RATE:
         raise AudioError(f"{name}: takes {(stop - start) / SAMPLE_RATE:.1f} s, expected {LONGEST_S:g} s at most")
     return Take(name, audio, start, stop)

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from ..errors import UsageError, install_hint
+from .say import check_readable
 from .voices import hibari
 
 VOWELS = frozenset("AIOWYQaeiouæɑɒɐɔəɚɛɜɪʊʌɨᵊᵻ")
@@ -20,7 +21,11 @@ LEXICONS = ("lexicon_us_gold.json.gz", "lexicon_us_silver.json.gz")
 
 
 def sounds_of(text: str) -> str:
-    """What a text sounds like, in one letter for each sound, with marks of stress. Raises UsageError without `say`."""
+    """What a text sounds like, in one letter for each sound, with marks of stress.
+
+    Raises UsageError without the extra `say`, and for what is not written in Latin letters.
+    """
+    check_readable(text)
     spoken: list[str] = _speller().phonemize(text)
     return " ".join(spoken)
 

@@ -85,12 +85,20 @@ def read_takes(recordings: Sequence[str | Path]) -> Takes:
         found = find_takes(audio, name)
         first = seen.setdefault(sha256(audio.tobytes()).digest(), name)
         if not found:
-            passed_over[name] = "has no word: nothing stands out from the silence or the noise"
+            passed_over[name] = _why_none(audio)
         elif first != name:
             passed_over[name] = f"is the same recording as {first}"
         else:
             takes += found
     return Takes(tuple(takes), passed_over)
+
+
+def _why_none(audio: Samples) -> str:
+    span = said_span(audio)
+    if span is None:
+        return "has no word: nothing stands out from the silence or the noise"
+    seconds = (span[1] - span[0]) / SAMPLE_RATE
+    return f"has no word: {seconds:.1f} s of speech or noise without a pause, expected {LONGEST / 100:g} s at most"
 
 
 def _named(files: Sequence[Path]) -> dict[str, Path]:
@@ -127,6 +135,24 @@ def find_takes(audio: Samples, name: str) -> list[Take]:
     tenth of the frames). Loud frames with less than 350 ms between them are one take; what is shorter than 120 ms is a
     click. A single stretch that is longer than 1.6 s is searched again with shorter pauses.
     """
+    words = [(a, b) for a, b in _loud_stretches(audio) if b - a <= LONGEST]
+    names = [name if len(words) == 1 else f"{name} at {a * FRAME / SAMPLE_RATE:.1f} s" for a, _ in words]
+    return [
+        Take(each, audio, max(0, a - 2) * FRAME, min(len(audio), (b + 2) * FRAME))
+        for each, (a, b) in zip(names, words, strict=True)
+    ]
+
+
+def said_span(audio: Samples) -> tuple[int, int] | None:
+    """From the first to the last sound in (samples,) that may be a take or is too long for one, as samples."""
+    stretches = _loud_stretches(audio)
+    if not stretches:
+        return None
+    return max(0, stretches[0][0] - 2) * FRAME, min(len(audio), (stretches[-1][1] + 2) * FRAME)
+
+
+def _loud_stretches(audio: Samples) -> list[tuple[int, int]]:
+    """As described in `find_takes`, in frames, and also those that are too long for a take."""
     level_db = loudness_db(audio)
     if len(level_db) < SHORTEST or level_db.max() < QUIETEST_DB:
         return []
@@ -135,16 +161,8 @@ def find_takes(audio: Samples, name: str) -> list[Take]:
         return []
     groups = _groups(level_db, floor, PAUSE)
     loudest = max((float(level_db[a:b].max()) for a, b in groups), default=0.0)
-    words = [
-        (a, b)
-        for a, b in groups
-        if SHORTEST <= b - a <= LONGEST and level_db[a:b].max() > max(loudest - 25, floor + LEAST_RANGE_DB)
-    ]
-    names = [name if len(words) == 1 else f"{name} at {a * FRAME / SAMPLE_RATE:.1f} s" for a, _ in words]
-    return [
-        Take(each, audio, max(0, a - 2) * FRAME, min(len(audio), (b + 2) * FRAME))
-        for each, (a, b) in zip(names, words, strict=True)
-    ]
+    least = max(loudest - 25, floor + LEAST_RANGE_DB)
+    return [(a, b) for a, b in groups if b - a >= SHORTEST and level_db[a:b].max() > least]
 
 
 def _groups(level_db: npt.NDArray[np.float64], floor: float, pause: int) -> list[tuple[int, int]]:

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..files import write_bytes
+from ..files import remove_abandoned_files, write_bytes
 from .bank import Bank, Stretch
 from .head import Head, Hidden, Rows, windows
 from .learn import Heard, Teacher
+from .takes import Take
 
 Indices = npt.NDArray[np.intp]
 UNITS = 48
@@ -40,6 +40,8 @@ DROPPED = 0.2
 """The share of inputs, and of units, that a step does without."""
 FIRST_GAINS = 0.1
 """Of the units at first, against what is usual: the linear head is nearly right already."""
+DIGEST_BYTES = hashlib.sha256().digest_size
+"""At the end of what is kept."""
 TIMED_STEPS = 20
 """After which the time of all is told."""
 
@@ -55,10 +57,26 @@ class Progress:
         """The model is there, and what was kept is not needed."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+            remove_abandoned_files(self.path)
+
+
+def fingerprint_of(recorded: Sequence[Take], voiced: Sequence[Take]) -> str:
+    """What tells takes from all others: the sound of recorded ones, the speaker and the length of those of voices.
+
+    A voice need not say a text alike to the last bit each time, and Pico does not.
+    """
+    found = hashlib.sha256()
+    for take in recorded:
+        found.update(take.audio.tobytes() + repr((take.start, take.stop)).encode())
+    found.update(repr([(take.name, len(take.audio)) for take in voiced]).encode())
+    return found.hexdigest()
 
 
 class ThoroughTeacher(Teacher):
-    """A Teacher whose heads have a hidden layer; `n_heads` is how many of them will be asked for."""
+    """A Teacher whose heads have a hidden layer.
+
+    `n_heads` is how many of them will be asked for, `fingerprint` tells what they learn from, apart from the bank.
+    """
 
     def __init__(
         self,
@@ -69,13 +87,15 @@ class ThoroughTeacher(Teacher):
         clips: Sequence[Heard] = (),
         progress: Progress | None = None,
         n_heads: int = 1,
+        fingerprint: str = "",
     ) -> None:
         super().__init__(bank, heard, n_bins, rng, clips)
         self._progress = progress or Progress()
         self._seed = int(rng.integers(2**32))
         self._steps = _Steps(n_heads, self._progress)
-        key = hashlib.sha256(self._rows.tobytes() + bank.vectors.tobytes() + str(self._seed).encode()).hexdigest()
-        self._saved = _Saved(self._progress.path, key)
+        settings = (fingerprint, self._seed, n_bins, UNITS, EPOCHS, STEPS)
+        key = hashlib.sha256(bank.vectors.tobytes() + repr(settings).encode())
+        self._saved = _Saved(self._progress.path, key.hexdigest())
 
     def learn(self) -> Head:
         """The head of all examples and the whole bank."""
@@ -206,7 +226,7 @@ class _Saved:
     def __init__(self, path: Path | None, key: str) -> None:
         self._path, self._key = path, key
         self._states: dict[str, npt.NDArray[Any]] = {}
-        if path is not None and path.exists():
+        if path is not None:
             self._read(path)
 
     def restore(self, number: int, training: _Training) -> None:
@@ -228,15 +248,19 @@ class _Saved:
         self._states |= {f"{number}/{name}": values.copy() for name, values in _arrays(training)}
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, key=np.array(self._key), **self._states)
-        write_bytes(self._path, content.getvalue())
+        write_bytes(self._path, content.getvalue() + hashlib.sha256(content.getvalue()).digest())
 
     def _read(self, path: Path) -> None:
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
-                if str(found["key"]) == self._key:
-                    self._states = {name: found[name] for name in found.files if name != "key"}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            self._states = {}  # damaged: what was reached is lost, and nothing else
+        """Of a file that is damaged, or is another one, nothing is read."""
+        if not path.is_file():
+            return
+        data = path.read_bytes()
+        content, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            return
+        with np.load(io.BytesIO(content), allow_pickle=False) as found:
+            if str(found["key"]) == self._key:
+                self._states = {name: found[name] for name in found.files if name != "key"}
 
 
 def _arrays(training: _Training) -> Iterator[tuple[str, Rows]]:

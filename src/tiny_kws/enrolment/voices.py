@@ -6,11 +6,16 @@ installed. Any program that speaks can be named by its command.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +27,7 @@ import soxr
 from ..audio import Samples, read_mono
 from ..config import SAMPLE_RATE
 from ..data.mixing import at_speed
+from ..decoding import is_cut_short
 from ..errors import AudioError, UsageError, install_hint
 
 PACES = (0.8, 1.25)
@@ -36,6 +42,13 @@ LANGUAGES = tuple(PICO_VOICES)
 TIMEOUT_S = 20
 LONGEST_S = 12.0
 """Of what a program says of one text."""
+MOST_BYTES = 100_000_000
+"""That a program may write."""
+WAIT_S = 0.05
+"""After which it is looked whether a program hangs or writes without end."""
+GIVEN, PRINTED, TOLD = "given", "printed", "told"
+"""Files of what a program reads, what it prints, and of its messages, of which the end is looked at."""
+LONGEST_TOLD = 10_000
 
 
 @dataclass(frozen=True)
@@ -129,24 +142,76 @@ def _flite() -> list[Voice]:
 
 def _run(words: Sequence[str], text: str, pace: float) -> Samples:
     """What a program says, by time alone at another pace. Raises AudioError where it says nothing that can be used."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "spoken.wav"
+    program = words[0]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        out = folder / "spoken.wav"
         command = [word.replace("{text}", text).replace("{out}", str(out)) for word in words]
-        given = None if any("{text}" in word for word in words) else f"{text}\n".encode()
+        (folder / GIVEN).write_bytes(b"" if any("{text}" in word for word in words) else f"{text}\n".encode())
         try:
-            done = subprocess.run(command, input=given, capture_output=True, timeout=TIMEOUT_S, check=False)  # noqa: S603
-        except subprocess.TimeoutExpired:
-            raise AudioError(f"{words[0]}: said nothing of {text!r} within {TIMEOUT_S} s") from None
-        except OSError as error:
-            raise AudioError(f"{words[0]}: cannot be started ({error})") from None
-        if done.returncode:
-            told = done.stderr.decode(errors="replace").strip().splitlines()
-            raise AudioError(f"{words[0]}: ended with status {done.returncode}: {told[-1] if told else 'no message'}")
-        if not out.is_file():
-            out.write_bytes(done.stdout)
-        sound = read_mono(out)
+            _finish(command, folder)
+            sound = _whole(out if out.exists() else folder / PRINTED)
+        except AudioError as error:
+            raise AudioError(f"{program}: asked to say {text!r}, it {error}") from error
     if len(sound) > LONGEST_S * SAMPLE_RATE:
         raise AudioError(
-            f"{words[0]}: said {text!r} in {len(sound) / SAMPLE_RATE:.0f} s, expected {LONGEST_S:g} at most"
+            f"{program}: said {text!r} in {len(sound) / SAMPLE_RATE:.0f} s, expected {LONGEST_S:g} at most"
         )
     return at_speed(sound, pace)
+
+
+def _finish(command: Sequence[str], folder: Path) -> None:
+    """Run a program to its end, with files of `folder` for what it reads and prints. Raises AudioError if it fails.
+
+    Files, not pipes: a server that the program leaves running would hold a pipe open.
+    """
+    given, printed, told = (folder / name for name in (GIVEN, PRINTED, TOLD))
+    with given.open("rb") as stdin, printed.open("wb") as stdout, told.open("wb") as stderr:
+        try:
+            process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)  # noqa: S603
+        except OSError as error:
+            raise AudioError(f"cannot be started ({error.strerror})") from None
+        try:
+            _wait(process, folder)
+        except BaseException:
+            _end(process)
+            raise
+    if process.returncode:
+        lines = told.read_bytes()[-LONGEST_TOLD:].decode(errors="replace").strip().splitlines()
+        raise AudioError(f"ended with status {process.returncode}: {lines[-1] if lines else 'no message'}")
+
+
+def _wait(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait for a program, but not for one that hangs, nor for one that writes without end."""
+    until = time.monotonic() + TIMEOUT_S
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(WAIT_S)
+            return
+        if time.monotonic() > until:
+            raise AudioError(f"did not end within {TIMEOUT_S} s")
+        if sum(file.stat().st_size for file in folder.iterdir()) > MOST_BYTES:
+            raise AudioError(f"wrote more than {MOST_BYTES // 10**6} MB")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program and what it started, where the system has groups of processes."""
+    with suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _whole(file: Path) -> Samples:
+    """The sound that a program wrote. Raises AudioError if it is none, or was not written to its end."""
+    if not file.is_file() or not file.stat().st_size:
+        raise AudioError("wrote no sound, neither into {out} nor on its standard output; try it in a terminal")
+    if is_cut_short(file):
+        raise AudioError("wrote less sound than its WAV header promises; try it in a terminal")
+    try:
+        return read_mono(file)
+    except AudioError as error:
+        reason = str(error).removeprefix(f"{file}: ").partition("; ")[0]
+        raise AudioError(f"wrote what cannot be used: {reason}; try it in a terminal") from error
