@@ -140,7 +140,7 @@ SHORTER = {
 def can_run(words: list[str]) -> bool:
     """Whether a command needs nothing but files, and what is installed."""
     text = shlex.join(words)
-    if "--litert" in words and not find_spec("litert_torch"):
+    if {"--litert", "convert"} & set(words) and not find_spec("litert_torch"):
         return False
     return any(option in words for option in WRITES_ONLY) or not any(part in text for part in NOT_RUN)
 
