@@ -166,7 +166,7 @@ def c_header(model: bytes, metadata: Metadata, quantization: Quantization) -> st
     licence = metadata.licence or "licence not stated"
     name, licence = (text.replace("*/", "* /") for text in (metadata.name, licence))  # it ends a comment
     return f"""/* {name}: a keyword spotter, made by tiny-kws {metadata.version}. Weights: {licence}.
-   Input: int8 (1, {config.n_mels}, {config.n_frames(metadata.window)}, 1), the natural log of
+   Input: int8 (1, {config.n_mels}, {config.n_frames(metadata.window + metadata.look_back)}, 1), the natural log of
    (mel power + {config.log_offset:g}) of {config.rate} Hz audio in [-1, 1]: periodic Hann window and
    FFT of {config.n_fft}, hop {config.hop}, {config.n_mels} HTK mel filters of height one
    from {config.f_min:g} to {config.f_max:g} Hz; {frames}.

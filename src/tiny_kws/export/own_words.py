@@ -297,9 +297,8 @@ class Converter:
             self._model.metadata,
             name=name,
             kind="features",
-            window=self._module.n_frames * self._config.hop,
             hop=0,
-            look_back=0,
+            look_back=self._module.n_frames * self._config.hop - self._model.metadata.window,
             macs=count_macs(self._module, features),
         )
 
