@@ -23,6 +23,7 @@ from tiny_kws.enrolment.enroll import check_request, ground_of
 from tiny_kws.enrolment.head import THRESHOLD, Head, Hidden, OwnWord
 from tiny_kws.enrolment.ship import write_model
 from tiny_kws.enrolment.takes import Take
+from tiny_kws.export import own_words
 from tiny_kws.export.own_words import Converter, OwnWords, network_of
 from tiny_kws.training.features import LogMel, normalize
 
@@ -187,6 +188,14 @@ def test_what_cannot_be_converted_is_refused(folder: Path, tmp_path: Path) -> No
         assert (done.returncode, done.stdout) == (status, "")
         assert said in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["computer.onnx", "silent"]
+
+
+def test_more_takes_than_are_needed_are_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ones are used, and it is said how many are not."""
+    monkeypatch.setattr(own_words, "MOST_TAKES", 4)
+    takes, passed_over = own_words.takes_of(folder / "computer.onnx", [folder / "takes"])
+    assert [take.name for take in takes] == ["0.wav", "1.wav", "2.wav", "3.wav"]
+    assert passed_over == {"2 of 6 takes": "4 are enough"}
 
 
 def test_a_model_that_hears_nothing_is_not_converted(folder: Path) -> None:

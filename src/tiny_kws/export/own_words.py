@@ -181,6 +181,8 @@ def takes_of(artefact: Path, recordings: Sequence[Path], seed: int = 0) -> tuple
     if not takes:
         name, reason = next(iter(passed_over.items()))
         raise UsageError(f"found no take of the words ({name}: {reason}), expected recordings of them")
+    if len(takes) > MOST_TAKES:
+        passed_over[f"{len(takes) - MOST_TAKES} of {len(takes)} takes"] = f"{MOST_TAKES} are enough"
     return takes[:MOST_TAKES], passed_over
 
 
