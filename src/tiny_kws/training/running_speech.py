@@ -34,6 +34,8 @@ PHONES = (
 # fmt: on
 """The phones of American English in ARPABET; everything that is not speech is SIL."""
 ALIGNMENTS = "alignments.jsonl"
+NO_WORD = "<[+"
+"""With which the names of silence, breath and noise begin in an alignment."""
 UNHEARD = ("speech_libri", "speech")
 """Folders of which a third of the speakers are kept out of the trunk's training."""
 
@@ -73,7 +75,7 @@ def read_words(folder: Path, parts: Sequence[int] = (1, 2)) -> list[str]:
 
 def words_of(entry: Mapping[str, Any]) -> list[Word]:
     """The words of a line of alignments, without the silence, breath and noise between them."""
-    return [Word(text, start, start + n) for text, start, n, _ in entry["words"] if text[0] not in "<[+"]
+    return [Word(text, start, start + n) for text, start, n, _ in entry["words"] if text[0] not in NO_WORD]
 
 
 def read_entries(folder: Path) -> list[dict[str, Any]]:
