@@ -104,6 +104,7 @@ def grouped(source: Source, data: Path, held_out: bool = False) -> list[Group]:
 def words_in(folder: Path) -> dict[Path, list[tuple[int, str]]]:
     """Of each recording its words, with the sample in which each ends; empty for a folder that is not aligned."""
     if not (folder / ALIGNMENTS).is_file():
+        print(f"{folder}: has no {ALIGNMENTS}, so the bank holds its sound and not its words", flush=True)
         return {}
     return {
         folder / entry["file"]: [(word.stop * FRAME, word.text) for word in words_of(entry)]

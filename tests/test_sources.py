@@ -169,6 +169,23 @@ def test_speech_without_keywords(root: Path, sources: Sources) -> None:
     assert bill.left_out == {"holds a keyword": 2, "kept for measurements": 1, "no transcript": 1}
 
 
+@pytest.mark.parametrize("licence", ["", " "])
+def test_what_has_no_licence_is_left_out(licence: str, tmp_path: Path, sources: Sources) -> None:
+    """A recording whose licence is not stated is not used, and counted; with any licence it is."""
+    write(tmp_path / "own" / "manifest.csv", f"file,word,licence\na.wav,bed,MIT\nb.wav,bed,{licence}\n")
+    used, bill = list_source(tmp_path, source("words"), sources, KEYWORDS)
+    assert ([r.path.name for r in used], bill.left_out) == (["a.wav"], {"no licence": 1})
+    used, _ = list_source(tmp_path, source("words"), replace(sources, licences=()), KEYWORDS)
+    assert len(used) == 2
+
+
+def test_speech_without_transcripts_is_left_out(tmp_path: Path, sources: Sources) -> None:
+    """A manifest without the column of transcripts is none that is wrong: each sentence may hold a keyword."""
+    write(tmp_path / "own" / "manifest.csv", "file,speaker,licence\na.wav,00005,MIT\nb.wav,00005,MIT\n")
+    used, bill = list_source(tmp_path, source("speech"), sources, KEYWORDS)
+    assert (used, bill.left_out) == ([], {"no transcript": 2})
+
+
 def test_a_folder_that_is_missing(tmp_path: Path, sources: Sources) -> None:
     """A source whose folder is not there gives nothing and says so, with all that it would have."""
     used, bill = of_use(tmp_path, sources, "other words")

@@ -385,11 +385,18 @@ def test_unknown_and_silence_are_as_many_as_a_word(prepared: PreparedData) -> No
 
 
 def test_what_lies_beside_is_no_source_by_its_name_alone(tmp_path: Path) -> None:
-    """A folder of words that is called `words`, and one called `noise` beside it, are no sources of the package."""
+    """A folder of words that is called `words`, and one called `noise` beside it, are no sources of the package.
+
+    If there is something in it, it is told that it is not used; an empty folder is not worth a line.
+    """
     write_words(tmp_path / "words")
-    (tmp_path / "noise").mkdir()
+    (tmp_path / "rooms").mkdir()
+    say(tmp_path / "noise" / "street.wav", 300)
     data = prepare(tmp_path / "words", tmp_path / "out", words=WORDS)
     assert [bill.name for bill in data.manifest.sources] == ["words"]
+    told = [note for note in data.manifest.notes if "manifest.csv" in note]
+    assert [note.partition(":")[0] for note in told] == [f"{tmp_path / 'noise'}/"]
+    assert "has no manifest.csv, so not used; if it is to be trained on, list its files and licences there" in told[0]
 
 
 def test_other_words_of_speech_commands(speech_commands: Path, tmp_path: Path) -> None:

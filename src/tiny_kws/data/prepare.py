@@ -192,7 +192,8 @@ def _read_words(source: Path, words: Sequence[str], speakers: Path | None, sourc
     named = sources if credited else _own_sources(folder, sources)
     found, bills = gather(_named(folder, ".."), named, own, words)
     counts = Counter(clip.word for clips in recordings.splits.values() for clip in clips)
-    notes = [_unused_note(word, counts[word], words, "so labelled unknown") for word in counts if word not in words]
+    notes = [] if credited else _unlisted_notes(folder, sources)
+    notes += [_unused_note(word, counts[word], words, "so labelled unknown") for word in counts if word not in words]
     noises = _read_noises(folder, "*") if (folder / NOISE_FOLDER).is_dir() else {}
     if not noises:
         noises = {MADE_NOISE: _made_noise()}
@@ -223,11 +224,26 @@ def _own_sources(folder: Path, sources: Sources) -> Sources:
     A folder beside it may happen to have the name of a source, `words` or `noise`. It is left out if it has no
     manifest, or if it is the folder of the words itself.
     """
-    root, name = _named(folder, ".."), folder.resolve().name
+    name = folder.resolve().name
     mine = Source(name, name, "keywords", "whoever recorded them")
-    beside = [s for s in sources.sources if s.use != "keywords" and (root / s.folder / "manifest.csv").is_file()]
-    others = [s for s in beside if (root / s.folder).resolve() != folder.resolve()]
+    others = [source for source, path in _beside(folder, sources) if (path / "manifest.csv").is_file()]
     return replace(sources, sources=(mine, *others))
+
+
+def _beside(folder: Path, sources: Sources) -> list[tuple[Source, Path]]:
+    """The sources whose folder is there, beside that of your own words."""
+    root = _named(folder, "..")
+    named = [(source, root / source.folder) for source in sources.sources if source.use != "keywords"]
+    return [(source, path) for source, path in named if path.is_dir() and path.resolve() != folder.resolve()]
+
+
+def _unlisted_notes(folder: Path, sources: Sources) -> list[str]:
+    """A note for each folder of sound that would be used if a manifest told its licences."""
+    return [
+        f"{path}/: has no manifest.csv, so not used; if it is to be trained on, list its files and licences there"
+        for _, path in _beside(folder, sources)
+        if not (path / "manifest.csv").is_file() and any(path.iterdir())
+    ]
 
 
 def _unused_note(word: str, count: int, words: Sequence[str], therefore: str) -> str:

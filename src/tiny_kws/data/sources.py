@@ -26,8 +26,10 @@ USES = ("keywords", "other words", "words", "noise", "rooms", "speech")
 """The task's own recordings; words of which keywords are left out; words of which keywords are taken as such."""
 RESTRICTIONS = ("-SA", "-NC", "-ND", "ShareAlike", "NonCommercial", "NoDerivatives")
 """Parts of a licence that rule a recording out for weights that are free for any use."""
-COLUMNS = {"other words": {"word"}, "words": {"word"}, "rooms": {"label"}, "speech": {"label", "speaker"}}
-"""What the manifest of a source for each use must say beside file and licence."""
+COLUMNS = {"other words": {"word"}, "words": {"word"}, "rooms": {"label"}, "speech": {"speaker"}}
+"""What the manifest of a source for each use must say beside file and licence.
+
+Speech without the column label has no transcripts, and each recording is left out for that."""
 HELD_OUT = 0
 """The third of speakers of speech, noises and rooms that is kept for measurements; see `data.held_out`."""
 
@@ -196,7 +198,7 @@ def _objection(recording: Recording, source: Source, sources: Sources, heard: st
     is_keyword = bool({recording.word, heard} & set(words))
     speech = source.use == "speech"
     objections = {
-        recording.licence: not sources.permits(recording.licence),
+        recording.licence.strip() or "no licence": not sources.permits(recording.licence),
         "kept for measurements": kept,
         "a keyword, or heard as one": source.use == "other words" and is_keyword,
         "heard as another word": source.use == "words" and is_keyword and heard not in ("", recording.word),
