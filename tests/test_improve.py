@@ -126,6 +126,23 @@ def test_the_word_among_what_is_not_it_is_noted(model: Path, spoken: Path, bank:
     assert not any("--not" in note for note in other.notes)
 
 
+@speaks
+@pytest.mark.slow
+def test_a_model_stays_where_the_word_is_among_what_is_not_it(
+    model: Path, spoken: Path, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where --not seems to hold the word, that is in what the new model is worse; the old one stays byte for byte."""
+    shutil.copy(model, tmp_path / "old.onnx")
+    monkeypatch.setattr(enrolment, "check_not_mixed_up", lambda *_: ["3 of 3 sounds of --not sound like the word"])
+    clips = [write_tone(tmp_path / f"{i}.wav", i) for i in range(3)]
+    takes = said(spoken, "computer", range(5))
+    report = tiny_kws.enroll("computer", takes, improve=tmp_path / "old.onnx", not_=clips, bank=bank)
+    assert report.path is None
+    assert report.improvement is not None
+    assert report.improvement.worse[-1] == "was taught that sounds of --not that sound like the word are not it"
+    assert (tmp_path / "old.onnx").read_bytes() == model.read_bytes()
+
+
 def write_tone(path: Path, number: int) -> Path:
     """Something that is said, but not the word."""
     text = ("banana", "saturday", "elephant")[number]

@@ -19,7 +19,7 @@ from ..json_form import to_json
 from ..words import NOT_WORDS
 from .bank import OWN, Bank, Stretch, Trunk, bank_of_size, read_bank, size_of_trunk
 from .head import THRESHOLD, Head, OwnWord
-from .improve import CLIPS, Improvement, Mistakes, check_not_mixed_up, compare, new_takes, read_clips
+from .improve import CLIPS, MIXED_UP, Improvement, Mistakes, check_not_mixed_up, compare, new_takes, read_clips
 from .learn import Heard, Teacher, hear, hear_clips, hear_variants, n_bins_for, voices_weight
 from .near import near_phrases
 from .predict import RATES, Evidence, Expected, expected, gather, logit_for, n_parts
@@ -310,6 +310,8 @@ def learn(
     ]
     chosen = next(point for point in points if point.threshold == THRESHOLD)
     improvement = _compared(mistakes, bank, study, len(recorded), len(also), chosen, logit) if mistakes else None
+    if improvement and notes:
+        improvement = replace(improvement, worse=(*improvement.worse, MIXED_UP))
     report = Report(
         word,
         len(recorded),

@@ -27,6 +27,8 @@ QUIETEST = 1e-4
 """The loudest sample of a clip, at least."""
 LEAST_ALIKE = 3
 """So many clips, and at least half of them, that sound like the word are perhaps the word."""
+MIXED_UP = "was taught that sounds of --not that sound like the word are not it"
+"""In what a new model is worse if `check_not_mixed_up` has a note."""
 LOWER_QUARTILE = 0.25
 """A sound whose logit is above this quantile of the recordings' is like them: three of four takes are."""
 
