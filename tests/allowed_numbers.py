@@ -74,6 +74,11 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
         "A second has 101 frames": FRONT_END,
         "A second has 100 frames": FRONT_END,
         "every 100 ms": "advice",
+        "about 23,000 parameters instead of 276,000": "training_config.py, TRUNK_SIZES; tests/test_convert_command.py counts them",
+        "192 to 272 frames": "of --size micro with 10 to 20 vectors; tests/test_convert_command.py counts them",
+        "Run it every 80 ms": "the hop of the trunk",
+        "reaches 0.5": "the threshold of every word, enrolment/head.py",
+        "waits 700 ms": "DetectorConfig, refractory_ms",
     },
     "docs/first-voice-command.md": {
         "probability of the word at that moment, from 0 to 1": "what a probability is",
