@@ -4,8 +4,8 @@
 #     runs/trunk.sh DATA [base|micro]
 #
 # On two cores with bfloat16 an epoch takes 70 seconds, and everything three quarters of an hour (models/trunk/history.json;
-# models/trunk-micro/history.json is of one core beside other work). DATA has folders, each with a manifest.csv: the running speech of scripts/make_bank.py (speech_libri, speech_cv, speech, speech_world), words said alone
-# (clips), noise, rooms, and wake_words to measure with. All of it is licensed CC0, CC BY, MIT or Apache-2.0. Needs espeak-ng, flite,
+# models/trunk-micro/history.json is of one core beside other work). DATA has folders, each with a manifest.csv: the running
+# speech of scripts/make_bank.py (speech_libri, speech_cv, speech, speech_world), words said alone (clips), noise, rooms, and wake_words to measure with. All of it is licensed CC0, CC BY, MIT or Apache-2.0. Needs espeak-ng, flite,
 # pip install '.[say]' and, for the alignment, pip install pocketsphinx==5.1.1.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -36,7 +36,7 @@ LISTENERS = ("listener", "listener-small", "listener-micro")
 MODELS = ("ds-cnn", "base", "small", "micro", *LISTENERS)
 INT8 = ("ds-cnn", "base", "small", "micro")
 ADULTS = "adults/"
-MISSED = ("missed", "missed_in_noise")
+MISSED = {"missed": "as recorded", "missed_in_noise": "in noise at 10 dB"}
 TOLD_PAUSES_S = (0.4, 0.6, 0.7, 0.8, 0.9)
 WIDTH = 120
 ORDINALS = {10: "tenth", 11: "eleventh", 12: "twelfth", 13: "thirteenth"}
@@ -740,7 +740,7 @@ def own_words_typed() -> str:
     of_words = [shares(word) for word in words]
     means = [sum(column) / len(column) for column in zip(*of_words, strict=True)]
     rows = [[word, *map(percent, its)] for word, its in zip(words, of_words, strict=True)]
-    head = ["typed", *(f"{name}, {how}" for name in ways for how in ("as recorded", "in noise at 10 dB"))]
+    head = ["typed", *(f"{name}, {how}" for name in ways for how in MISSED.values())]
     tested = sum(draw["came"]["takes"] for draw in draws if way_of(draw)[2])
     return (
         f"Missed at {rate} false alarms per hour, of {tested} recordings of {len(words)} words and phrases of that "
@@ -764,11 +764,7 @@ def own_words_spelt() -> str:
         spellings = listed([f"`{text}`" for text in draw["sounds_like"]])
         cells = [percent(found[key][rate]) for key in MISSED for found in (plain[word, way], draw)]
         rows.append([f"{word} ({spellings}), {name}", *cells])
-    kinds = [
-        f"{how}, {what}"
-        for how in ("as recorded", "in noise at 10 dB")
-        for what in ("as written", "with `--sounds-like`")
-    ]
+    kinds = [f"{how}, {what}" for how in MISSED.values() for what in ("as written", "with `--sounds-like`")]
     return f"Missed at {rate} false alarms per hour, one draw:\n\n{table(['typed', *kinds], rows)}"
 
 
@@ -784,7 +780,7 @@ def own_words_micro() -> str:
         ]
         for way in ways
     ]
-    kinds = [f"{how}, {size}" for how in ("as recorded", "in noise at 10 dB") for size in ("base", "micro")]
+    kinds = [f"{how}, {size}" for how in MISSED.values() for size in ("base", "micro")]
     sizes = {name: count_parameters(CausalCNN(config)) for name, config in TRUNK_SIZES.items()}
     words = sorted({draw["word"] for draw in small})
     return (
@@ -797,7 +793,7 @@ def own_words_micro() -> str:
 
 
 def own_words_languages() -> str:
-    """False alarms of typed words of other languages, in their own language and in English."""
+    """False alarms of typed words of other languages, in their own language and in others."""
     found = read("benchmarks", "results", "own_words_languages.json")
     names = {"de": "German", "es": "Spanish", "fr": "French", "it": "Italian"}
     rates = sorted(
@@ -819,7 +815,7 @@ def own_words_languages() -> str:
     head = [f"{where}, {rate} aimed at" for rate in rates for where in ("in the language itself", "in other languages")]
     return (
         f"False alarms per hour and word, of ten typed words of each language, with thresholds for "
-        f"{listed([f'{rate}' for rate in rates])} per hour of English (`benchmarks/own_words_languages.py`):\n\n"
+        f"{listed(rates)} per hour of English (`benchmarks/own_words_languages.py`):\n\n"
         f"{table(['words', 'speech of the language', *head], rows)}"
     )
 
@@ -853,7 +849,7 @@ def own_words_row(draws: Sequence[Metrics], way: Way, key: str, rates: Sequence[
     parts = [f"{way[0]} recordings"] * bool(way[0]) + ["voices"] * way[1]
     cells = [mean_over_words(draws, way, key, rate) for rate in rates]
     made_from = " and ".join(parts) + (", thorough" if way[2] else "")
-    return [made_from, "as recorded" if key == "missed" else "in noise at 10 dB", *cells]
+    return [made_from, MISSED[key], *cells]
 
 
 def own_words_cell(draws: Sequence[Metrics], way: Way, key: str) -> str:

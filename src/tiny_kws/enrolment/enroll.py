@@ -47,8 +47,6 @@ FIRES_AT = 8
 """Phrases that are told at which a word fires."""
 THOROUGH_TAKES = 1000
 """That synthetic voices say for a thorough model."""
-BASE = "base"
-"""The size, if none is asked for."""
 RATE, RATE_LIMITS = 0.5, (0.01, 100.0)
 """False alarms per hour, if no rate is asked for, and the lowest and highest that can be."""
 
@@ -240,7 +238,7 @@ def ground_of(bank: str | Path | None, size: str | None = None, models: Sequence
         return read_bank(Path(bank))
     if models:
         size = size_of_trunk(_ship().trunk_of(find_model(models[0], "stream")))
-    return read_bank(bank_of_size(size or BASE))
+    return read_bank(bank_of_size(size) if size else None)
 
 
 def combine(models: Sequence[str | Path], out: str | Path, bank: str | Path | None = None) -> list[str]:

@@ -105,10 +105,10 @@ def _graph(bank: Bank, words: Sequence[OwnWord]) -> onnx.ModelProto:
     graph, size = model.graph, int(bank.trunk_facts["size"])
     states, silent_vector = Trunk(bank).silence()
     bins = max(len(word.head.weights) for word in words)
-    weights = np.stack([_padded(word.head, bins) for word in words])
-    hidden = _hidden(words, bins * size)
+    heads = [word.head for word in words]
+    hidden = joined_hidden(heads)
     constants: dict[str, npt.NDArray[Any]] = {
-        WEIGHTS: weights.reshape(len(words), -1),
+        WEIGHTS: joined_weights(heads),
         BIAS: np.array([word.head.bias for word in words], np.float32),
         "heads/first": np.array([1], np.int64),
         "heads/last": np.array([bins], np.int64),
@@ -155,12 +155,19 @@ def _logits(*, has_units: bool) -> list[onnx.NodeProto]:
     return nodes
 
 
-def _hidden(words: Sequence[OwnWord], window: int) -> dict[str, npt.NDArray[Any]]:
-    """The hidden layers of all words as one: each unit has a gain for its own word alone. Nothing if there are none."""
-    found = [(i, word.head.hidden) for i, word in enumerate(words) if word.head.hidden]
+def joined_weights(heads: Sequence[Head]) -> Rows:
+    """The linear layers of heads as one, (heads, bins * size), with zeros for what is longer ago than one looks."""
+    bins = max(len(head.weights) for head in heads)
+    return np.stack([np.pad(head.weights, ((bins - len(head.weights), 0), (0, 0))).ravel() for head in heads])
+
+
+def joined_hidden(heads: Sequence[Head]) -> dict[str, npt.NDArray[Any]]:
+    """The hidden layers of heads as one: each unit has a gain for its own word alone. Nothing if there are none."""
+    found = [(i, head.hidden) for i, head in enumerate(heads) if head.hidden]
     if not found:
         return {}
-    gains = [np.outer(hidden.gains, np.eye(len(words), dtype=np.float32)[i]) for i, hidden in found]
+    window = max(head.weights.size for head in heads)
+    gains = [np.outer(hidden.gains, np.eye(len(heads), dtype=np.float32)[i]) for i, hidden in found]
     weights = [np.pad(hidden.weights, ((window - len(hidden.weights), 0), (0, 0))) for _, hidden in found]
     return {
         HIDDEN_WEIGHTS: np.concatenate(weights, 1),
@@ -187,11 +194,6 @@ def _begin_with_silence(graph: onnx.GraphProto, silence: States) -> None:
     nodes = [*before, *graph.node, *behind]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def _padded(head: Head, bins: int) -> Rows:
-    """A head's weights with zeros for what is longer ago than it looks."""
-    return np.pad(head.weights, ((bins - len(head.weights), 0), (0, 0)))
 
 
 def _metadata(bank: Bank, words: Sequence[OwnWord], name: str) -> Metadata:

@@ -26,7 +26,7 @@ from ..enrolment.enroll import ground_of
 from ..enrolment.head import Head
 from ..enrolment.predict import REFRACTORY_S, peaks_of, word_score
 from ..enrolment.say import Say, spoken
-from ..enrolment.ship import names_of, read_words
+from ..enrolment.ship import GAINS, HIDDEN_BIASES, HIDDEN_WEIGHTS, joined_hidden, joined_weights, names_of, read_words
 from ..enrolment.takes import Take, read_takes
 from ..enrolment.vary import Variant, as_it_is, under_noise
 from ..errors import KwsError, UsageError
@@ -63,17 +63,13 @@ class OwnWords(nn.Module):
         self.n_bins = max(len(head.weights) for head in heads)
         step = network.config.window_frames
         self.n_frames = (self.n_bins + -(-network.look_back_frames // step)) * step
-        weights = [np.zeros_like(heads[0].weights[:1]), *(head.weights for head in heads)]
-        size = self.n_bins * network.config.n_classes
-        self.linear = _linear([_padded(one.ravel(), size) for one in weights], [0.0, *(head.bias for head in heads)])
-        hidden = [(i, head.hidden) for i, head in enumerate(heads, 1) if head.hidden]
+        biases = np.array([head.bias for head in heads], np.float32)
+        self.linear = _linear(_behind_unknown(joined_weights(heads)), _behind_unknown(biases))
         self.units: nn.Sequential | None = None
-        if hidden:
-            rows = [_padded(unit, size) for _, one in hidden for unit in one.weights.T]
-            gains = [np.outer(np.eye(len(heads) + 1)[i], one.gains) for i, one in hidden]
-            biases = [bias for _, one in hidden for bias in one.biases]
-            last = _linear(np.concatenate(gains, 1), [0.0] * (len(heads) + 1))
-            self.units = nn.Sequential(_linear(rows, biases), nn.ReLU(), last)
+        if hidden := joined_hidden(heads):
+            gains = _behind_unknown(hidden[GAINS].T)
+            first = _linear(hidden[HIDDEN_WEIGHTS].T, hidden[HIDDEN_BIASES])
+            self.units = nn.Sequential(first, nn.ReLU(), _linear(gains, np.zeros(len(gains), np.float32)))
 
     def forward(self, features: Tensor) -> Tensor:
         pooled = self.network.config.pooled_frames
@@ -84,17 +80,16 @@ class OwnWords(nn.Module):
         return torch.softmax(logits, -1)
 
 
-def _padded(row: Array, size: int) -> Array:
-    """A row with zeros before it: a head looks no farther back."""
-    return np.pad(row, (size - len(row), 0))
+def _behind_unknown(rows: Array) -> Array:
+    """Rows for words with zeros before them for *unknown*, whose logit is 0."""
+    return np.concatenate([np.zeros_like(rows[:1]), rows])
 
 
-def _linear(weights: Sequence[Array] | Array, biases: Sequence[float]) -> nn.Linear:
-    rows = np.stack(list(weights)).astype(np.float32)
-    layer = nn.Linear(rows.shape[1], rows.shape[0])
+def _linear(weights: Array, biases: Array) -> nn.Linear:
+    layer = nn.Linear(weights.shape[1], weights.shape[0])
     with torch.no_grad():
-        _fill(layer.weight, rows)
-        _fill(layer.bias, np.array(biases, np.float32))
+        _fill(layer.weight, weights)
+        _fill(layer.bias, biases)
     return layer
 
 
@@ -250,8 +245,7 @@ class Converter:
 
     def _first(self) -> int:
         """Frames at the start of a sound that reach back before it, in whole hops."""
-        step = self._module.network.config.window_frames
-        return -(-self._config.n_fft // (self._config.hop * step)) * step
+        return -(-self._config.n_fft // self._hop) * self._hop // self._config.hop
 
     def _windows_of(self, sound: Samples) -> Array:
         """What a model takes at each hop of a sound that has all that it depends on before it."""
@@ -260,7 +254,7 @@ class Converter:
             features = normalize(LogMel(self._config)(whole), asdict(self._model.metadata.stats))[0, 0].numpy()
         late = features[:, self._first() :]
         found = np.lib.stride_tricks.sliding_window_view(late, self._module.n_frames, axis=1)
-        windows: Array = found[:, :: self._module.network.config.window_frames].transpose(1, 0, 2)[..., None]
+        windows: Array = found[:, :: self._hop // self._config.hop].transpose(1, 0, 2)[..., None]
         return windows
 
     def _calibration(self) -> Array:
