@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from .errors import ModelError
@@ -69,6 +69,13 @@ class DetectorConfig:
     """The longest time from when a label was last below its release level to its event; 0 for no limit."""
     words: Sequence[str] = ()
     """The only words that can be events; empty for all of them."""
+    pause_ms: float = 0.0
+    """The pause that must follow an event, which is reported after it (`listening.pause`); 0 asks for none."""
+
+
+def settings_of(config: DetectorConfig) -> dict[str, Any]:
+    """What files hold of it: no pause where none is asked for, so that what knows no pauses can read them."""
+    return {name: value for name, value in asdict(config).items() if name != "pause_ms" or value}
 
 
 Config = TypeVar("Config")

@@ -12,7 +12,6 @@ import json
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata, resources
@@ -23,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 from ..artefact.format import SUFFIXES
 from ..artefact.runtime import StreamModel, read_metadata
 from ..artefact.store import DEFAULT_MODELS, bundled_models, find_model
-from ..config import DetectorConfig
+from ..config import DetectorConfig, settings_of
 from ..errors import KwsError, UsageError
 from ..files import whole_folder
 from ..listening.detector import config_of
@@ -99,7 +98,7 @@ def _file_of(name: str) -> str:
 def _index(models: Mapping[str, Path], is_first_default: bool) -> dict[str, Any]:
     """What the page needs besides the models: the package's defaults, each of which is defined in one place only."""
     return {
-        "detector": asdict(DetectorConfig()),
+        "detector": settings_of(DetectorConfig()),
         "not_words": NOT_WORDS,
         "default": next(iter(models)) if is_first_default else DEFAULT_MODELS["stream"],
         "models": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ import typer
 from ..artefact.format import Metadata, Validation
 from ..artefact.store import DEFAULT_MODELS, bundled_files, find_model
 from ..audio import name_of
-from ..config import DetectorConfig
+from ..config import DetectorConfig, settings_of
 from ..errors import KwsError, UsageError
 from .console import (
     PROGRESS_FROM,
@@ -136,7 +136,7 @@ def _stream_facts(metadata: Metadata) -> str:
 
 def _detector_facts(metadata: Metadata) -> str:
     """By what the model's probabilities become events, if nothing else is asked for."""
-    settings = {**asdict(DetectorConfig()), **metadata.detector}
+    settings = {**settings_of(DetectorConfig()), **metadata.detector}
     if metadata.hop:
         del settings["hop_ms"]  # a stream has its own
     told = ", ".join(f"{name} {value:g}" for name, value in settings.items() if isinstance(value, (int, float)))

@@ -46,15 +46,27 @@ WordsOption = Annotated[
     str | None,
     typer.Option("--words", metavar="WORD,...", help="Words to detect (default: all)."),
 ]
+PauseOption = Annotated[
+    float | None,
+    typer.Option(
+        "--pause", min=0.0, metavar="MS", help="Report only words that so long a pause follows, after it, such as 280."
+    ),
+]
 
 
 def detector_config(
-    model: StreamModel | Classifier, path: Path | None, threshold: float | None = None, words: str | None = None
+    model: StreamModel | Classifier,
+    path: Path | None,
+    threshold: float | None = None,
+    words: str | None = None,
+    pause_ms: float | None = None,
 ) -> DetectorConfig:
     """The settings that options ask for: those that the model carries, or a file's, with what else was asked for."""
     config = config_of(model) if path is None else read_config(path, model.metadata)
     if threshold is not None:
         config = replace(config, threshold=threshold, thresholds={})
+    if pause_ms is not None:
+        config = replace(config, pause_ms=pause_ms)
     return config if words is None else replace(config, words=parse_words(words, model.labels))
 
 
@@ -69,6 +81,7 @@ def detect(
     config: ConfigOption = None,
     threshold: ThresholdOption = None,
     words: WordsOption = None,
+    pause: PauseOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     labels: Annotated[
         Path | None, typer.Option("--labels", help="File for the events of one recording, as an Audacity label track.")
@@ -97,7 +110,7 @@ def detect(
     """
     sample_type = _sample_type(raw_format)
     loaded = open_model(model)
-    detector = Detector(loaded, detector_config(loaded, config, threshold, words))
+    detector = Detector(loaded, detector_config(loaded, config, threshold, words, pause))
     failed = False
 
     def report(_: str, error: KwsError) -> None:
@@ -213,6 +226,7 @@ def listen(
     config: ConfigOption = None,
     threshold: ThresholdOption = None,
     words: WordsOption = None,
+    pause: PauseOption = None,
     device: Annotated[
         str | None, typer.Option("--device", help="Number of the microphone, or part of its name.")
     ] = None,
@@ -241,7 +255,7 @@ def listen(
         print_devices(find_devices())
         return
     loaded = open_model(model)
-    settings = detector_config(loaded, config, threshold, words)
+    settings = detector_config(loaded, config, threshold, words, pause)
     names = settings.words or [label for label in loaded.labels if is_word(label)]
     with libraries_silenced():
         live = LiveLine()

@@ -18,7 +18,7 @@ from ..files import check_writable, sha256_of, write_json
 from ..listening.detector import write_config
 from ..words import is_word
 from .console import app, complain, libraries_silenced, print_blocks, progress_bar
-from .listening import ConfigOption, StreamModelOption, WordsOption, detector_config
+from .listening import ConfigOption, PauseOption, StreamModelOption, WordsOption, detector_config
 
 if TYPE_CHECKING:
     from ..evaluation.calibration import Expectation
@@ -153,6 +153,7 @@ def evaluate_stream(
     ] = RuleName.tiny_kws,
     config: ConfigOption = None,
     words: WordsOption = None,
+    pause: PauseOption = None,
     save_config: Annotated[
         Path | None, typer.Option("--save-config", help="File for the settings that give 1 false alarm per hour.")
     ] = None,
@@ -172,7 +173,7 @@ def evaluate_stream(
     for path in (*written, *([save_config] if save_config else [])):
         check_writable(path)
     loaded = open_model(model)
-    settings = detector_config(loaded, config, words=words)
+    settings = detector_config(loaded, config, words=words, pause_ms=pause)
     heard, problems = _hear_recordings(loaded, settings, manifest)
     with progress_bar("trying thresholds") as progress:
         scores = evaluate_streams(
@@ -273,6 +274,7 @@ def calibrate_room(
     out: Annotated[Path, typer.Option("--out", help="Settings file to write, for --config.")],
     model: StreamModelOption = None,
     words: WordsOption = None,
+    pause: PauseOption = None,
     rate_per_hour: Annotated[
         float, typer.Option("--rate-per-hour", min=0.0, help="False alarms per hour to aim at, for all words together.")
     ] = 1.0,
@@ -284,7 +286,7 @@ def calibrate_room(
 
     check_writable(out)
     loaded = open_model(model)
-    settings = detector_config(loaded, None, words=words)
+    settings = detector_config(loaded, None, words=words, pause_ms=pause)
     failed = 0
 
     def report(error: KwsError) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from .. import __version__
 from ..artefact.ends import NEXT
 from ..artefact.format import Metadata, Stats, artefact_bytes, parse_metadata, read_artefact
-from ..config import SAMPLE_RATE, DetectorConfig
+from ..config import SAMPLE_RATE, DetectorConfig, settings_of
 from ..errors import ModelError, UsageError
 from ..files import write_bytes
 from ..words import UNKNOWN
@@ -222,7 +221,7 @@ def _metadata(bank: Bank, words: Sequence[OwnWord], name: str) -> Metadata:
         window=bins * bank.hop,
         hop=bank.hop,
         look_back=int(facts["look_back"]),
-        detector=asdict(detector),
+        detector=settings_of(detector),
         data=_sources(bank, words),
         licence=LICENCE,
         version=__version__,

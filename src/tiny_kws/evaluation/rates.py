@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ..config import DetectorConfig
 from ..errors import DataError
 from ..listening.decoder import Detection
+from ..listening.pause import waiting_ms
 from ..words import SILENCE, UNKNOWN
 from .clips import rounded, wilson_interval
 from .metrics import (
@@ -91,7 +92,7 @@ def evaluate_streams(
             halves=tuple(audio_facts([heard[i] for i in half]) for half in halves or ()),
             rates=tuple(_at_rate(points, heard, ways, rate) for rate in RATES_PER_HOUR),
         ),
-        operating_point=_operating_point(points, heard, ways, rule),
+        operating_point=_operating_point(points, heard, ways, rule, waiting_ms(config.pause_ms) / 1000),
         everything=InSample(True, tuple(_at_rate(points, heard, all_at_once, rate) for rate in RATES_PER_HOUR)),
         det=_error_tradeoff(points, heard),
     )
@@ -291,8 +292,10 @@ def _pooled(
     return scores, ordered
 
 
-def _operating_point(points: Sequence[Point], heard: Sequence[Posteriors], ways: _Ways, rule: Rule) -> OperatingPoint:
-    """By label, in speech and in noise, confusions and latency at REPORTED_RATE."""
+def _operating_point(
+    points: Sequence[Point], heard: Sequence[Posteriors], ways: _Ways, rule: Rule, waiting_s: float
+) -> OperatingPoint:
+    """By label, in speech and in noise, confusions and latency at REPORTED_RATE; events wait so long for a pause."""
     chosen = _chosen(points, heard, ways, REPORTED_RATE)
     pooled = _pooled(heard, ways, chosen)
     if pooled is None:
@@ -313,7 +316,7 @@ def _operating_point(points: Sequence[Point], heard: Sequence[Posteriors], ways:
         in_speech=false_alarms(in_speech, facts.speech_hours),
         in_noise=false_alarms(total - in_speech, facts.noise_hours),
         confusions=_confusions(scores),
-        latency_from_word_end_s=_latency(scores),
+        latency_from_word_end_s=_latency(scores, waiting_s),
         by_trait=_by_trait(scores, ordered, rule) or None,
     )
     return OperatingPoint(REPORTED_RATE, reached=True, details=details)
@@ -363,9 +366,9 @@ def _could_cause(stretch: Stretch, event: Detection, rule: Rule) -> bool:
     return stretch.start_s <= event.end_s <= stretch.end_s + rule.after_s
 
 
-def _latency(scores: Sequence[Score]) -> WordLatency | None:
+def _latency(scores: Sequence[Score], waiting_s: float) -> WordLatency | None:
     late = [
-        hit.end_s - word.end_s
+        hit.end_s + waiting_s - word.end_s
         for one in scores
         for word, hit in zip(one.words, one.hits, strict=True)
         if hit is not None

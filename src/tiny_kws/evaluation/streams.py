@@ -8,7 +8,7 @@ import os
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ..data.material import TRAITS, Traits, traits_of
 from ..errors import AudioError, DataError, KwsError
 from ..listening.decoder import Decoder, Detection
 from ..listening.detector import Detector
+from ..listening.pause import HopPowers, PauseGate, Powers
 from ..words import SILENCE, UNKNOWN, is_word
 from .metrics import Rule
 
@@ -97,10 +98,13 @@ class Posteriors:
     seconds: float
     cpu_s: float
     window_s: float = CLIP_SAMPLES / SAMPLE_RATE
+    powers: Powers = field(default_factory=lambda: np.zeros(0))
+    """The mean square of the hop before each row."""
 
     def events(self, config: DetectorConfig) -> list[Detection]:
         """The events that a detector with other settings would report; the hop of a sliding window stays."""
-        return Decoder(self.labels, self.hop_s, config, self.window_s).process(self.rows)
+        events = Decoder(self.labels, self.hop_s, config, self.window_s).process(self.rows)
+        return PauseGate(self.hop_s, config.pause_ms).of_all(events, self.powers) if config.pause_ms else events
 
 
 @dataclass(frozen=True)
@@ -232,11 +236,13 @@ def posteriors_of(
 def _listen(detector: Detector, recording: Recording) -> Posteriors:
     detector.reset()
     rows, n_samples, cpu_s = [], 0, 0.0
+    powers, of_hops = HopPowers(round(detector.hop_s * SAMPLE_RATE)), []
     for block in chain(stream_mono(recording.path), [detector.tail]):
         n_samples += len(block)
         started = time.process_time()
         rows.append(detector.step(block).rows)
         cpu_s += time.process_time() - started
+        of_hops.append(powers.process(block))
     n_samples -= len(detector.tail)
     seconds = n_samples / SAMPLE_RATE
     last_s = max((stretch.end_s for stretch in recording.stretches), default=0.0)
@@ -244,8 +250,16 @@ def _listen(detector: Detector, recording: Recording) -> Posteriors:
         raise DataError(
             f"{recording.path}: is {seconds:.2f} s long, expected {last_s:.2f} s or more by its labels; left out"
         )
-    rows_of_all = np.concatenate(rows)
-    return Posteriors(recording, detector.labels, detector.hop_s, rows_of_all, seconds, cpu_s, detector.window_s)
+    return Posteriors(
+        recording,
+        detector.labels,
+        detector.hop_s,
+        np.concatenate(rows),
+        seconds,
+        cpu_s,
+        detector.window_s,
+        np.concatenate(of_hops),
+    )
 
 
 def score(events: Iterable[Detection], words: Iterable[Stretch], rule: Rule) -> Score:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from ..artefact.format import Metadata
 from ..artefact.runtime import Classifier, Probabilities, SlidingWindow, Stream, StreamModel, open_model
-from ..audio import Samples, from_array, is_source, stream_mono
-from ..config import SAMPLE_RATE, DetectorConfig, from_mapping
+from ..audio import Samples, from_array, from_chunk, is_source, stream_mono
+from ..config import SAMPLE_RATE, DetectorConfig, from_mapping, settings_of
 from ..decoding import Source
 from ..errors import AudioError, ModelError, UsageError
 from ..files import write_json
 from .decoder import Averages, Decoder, Detection, check_config
+from .pause import HopPowers, PauseGate, waiting_ms
 
 CONFIG_FORMAT = 1
 
@@ -68,6 +69,8 @@ class Detector:
         self.window_s = loaded.metadata.window / SAMPLE_RATE
         """Seconds of sound that a row is based on."""
         self._decoder = Decoder(loaded.labels, self.hop_s, self.config, self.window_s)
+        self._gate = PauseGate(self.hop_s, self.config.pause_ms) if self.config.pause_ms else None
+        self._powers = HopPowers(self._posteriors.hop)
         self.tail = np.zeros(tail_samples(loaded.metadata, self.config, self._posteriors.hop), np.float32)
         """The silence that follows a recording, so that a word at its very end is still found, (samples,)."""
 
@@ -89,11 +92,15 @@ class Detector:
         """
         rows = self._posteriors.process(chunk, rate)
         averages, events = self._decoder.step(rows)
-        return Step(rows, averages, events)
+        return Step(rows, averages, self._followed(events, chunk, rate))
 
     def process(self, chunk: npt.ArrayLike, rate: float = SAMPLE_RATE) -> list[Detection]:
         """The events found up to the end of `chunk`; see `step`."""
-        return self._decoder.process(self._posteriors.process(chunk, rate))
+        return self._followed(self._decoder.process(self._posteriors.process(chunk, rate)), chunk, rate)
+
+    def _followed(self, events: list[Detection], chunk: npt.ArrayLike, rate: float) -> list[Detection]:
+        """Where a pause must follow: those of these events and of earlier ones that one has followed by now."""
+        return self._gate.process(events, self._powers.process(from_chunk(chunk, rate))) if self._gate else events
 
     def finish(self) -> list[Detection]:
         """Feed the silence that follows the end, return the events that it brings, and reset."""
@@ -105,6 +112,9 @@ class Detector:
         """Go back to the start of a stream, with silence before the next chunk."""
         self._posteriors.reset()
         self._decoder.reset()
+        self._powers.reset()
+        if self._gate:
+            self._gate.reset()
 
     def detect(self, audio: Source | npt.ArrayLike, rate: float = SAMPLE_RATE) -> Iterator[Detection]:
         """Events of a whole recording, as they are found: a sound file of any length, or samples at `rate` Hz.
@@ -144,11 +154,11 @@ class Detector:
 def tail_samples(metadata: Metadata, config: DetectorConfig, hop: int) -> int:
     """How much silence, in whole hops, is needed until the sound before it can cause no more events.
 
-    No answer depends on sound older than a window, and no event waits longer than the smoothing and the minimum
-    duration.
+    No answer depends on sound older than a window, and no event waits longer than the smoothing, the minimum duration
+    and the pause after it.
     """
-    waiting_ms = config.smoothing_ms + config.min_duration_ms
-    samples = metadata.window + math.ceil(waiting_ms * SAMPLE_RATE / 1000)
+    longest_ms = config.smoothing_ms + config.min_duration_ms + waiting_ms(config.pause_ms)
+    samples = metadata.window + math.ceil(longest_ms * SAMPLE_RATE / 1000)
     return -(-samples // hop) * hop
 
 
@@ -177,7 +187,7 @@ def write_config(
             "format": CONFIG_FORMAT,
             "model": metadata.name,
             "checkpoint_sha256": metadata.checkpoint_sha256,
-            "detector": asdict(config),
+            "detector": settings_of(config),
             "expected": expected or {},
         },
     )

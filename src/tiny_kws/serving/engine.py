@@ -15,6 +15,7 @@ from ..audio import Samples
 from ..config import DetectorConfig
 from ..listening.decoder import Decoder, Detection
 from ..listening.detector import config_of, tail_samples
+from ..listening.pause import HopPowers, PauseGate
 
 MAX_BATCH = 32
 """The most streams in one run; more would gain little, and other streams would wait."""
@@ -36,7 +37,11 @@ class Lane:
         self.on_step = on_step
         self.config = config or config_of(model)
         window_s = model.metadata.window / model.metadata.rate
-        self.decoder = Decoder(model.labels, model.hop / model.metadata.rate, self.config, window_s)
+        hop_s = model.hop / model.metadata.rate
+        self.decoder = Decoder(model.labels, hop_s, self.config, window_s)
+        self._gate = PauseGate(hop_s, self.config.pause_ms) if self.config.pause_ms else None
+        self._powers = HopPowers(model.hop)
+        self._taken = np.zeros(0, np.float32)
         self.place: int | None = None  # of its states among those of other streams, from its first sound on
         self._sound = np.zeros(0, np.float32)
 
@@ -61,12 +66,15 @@ class Lane:
 
     def take(self) -> Samples:
         """The next hop."""
-        hop, self._sound = self._sound[: self.model.hop], self._sound[self.model.hop :]
-        return hop
+        self._taken, self._sound = self._sound[: self.model.hop], self._sound[self.model.hop :]
+        return self._taken
 
     def hear(self, row: Probabilities) -> None:
-        """Process the answer to a hop."""
-        self.on_step(row, self.decoder.process(row[None]))
+        """Process the answer to the hop that was taken last."""
+        events = self.decoder.process(row[None])
+        if self._gate:
+            events = self._gate.process(events, self._powers.process(self._taken))
+        self.on_step(row, events)
 
 
 class _Streams:
