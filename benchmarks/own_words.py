@@ -179,8 +179,8 @@ def thorough_head(
     around = Surroundings(bank.noises, bank.speech)
     heard = hear(trunk, recorded, voiced, around, rng, thorough=True)
     takes = [*recorded, *voiced]
-    not_word = hear_clips(trunk, near, len(takes), around, rng)
-    teacher = ThoroughTeacher(bank, heard, n_bins_for(takes, bank.hop / SAMPLE_RATE), rng, not_word)
+    heard_near = hear_clips(trunk, near, len(takes), around, rng)
+    teacher = ThoroughTeacher(bank, heard, n_bins_for(takes, bank.hop / SAMPLE_RATE), rng, near=heard_near)
     return teacher.learn(), len(voiced)
 
 

@@ -288,13 +288,12 @@ def learn(
     negative_files = sound_files(negatives, "sound without the word", passed_over)
     rng = np.random.default_rng(seed)
     recorded = _recorded(word, recordings, passed_over) if recordings or say is None else []
-    near: list[Take] = []
     also, clips = _learnt_from(word, mistakes, recorded, passed_over) if mistakes else ([], [])
     recorded += also
     if say and thorough:
         say = replace(say, takes=round(THOROUGH_TAKES * voices_weight(len(recorded))))
-        near = near_phrases(word, say, rng)
     voiced, silent = spoken(word, say, rng) if say else ([], {})
+    near = near_phrases(word, say, rng, silent) if say and thorough else []
     trunk = Trunk(bank)
     bank, unheard = _with_negatives(bank, trunk, negative_files)
     study = study_of(bank, trunk, recorded, voiced, rng, clips, near, thorough)
@@ -385,20 +384,23 @@ def study_of(
     takes = [*recorded, *voiced]
     around = Surroundings(bank.noises, bank.speech)
     heard = hear(trunk, recorded, voiced, around, rng, thorough=thorough is not None)
-    not_word = hear_clips(trunk, [*clips, *near], len(takes), around, rng)
+    heard_clips = hear_clips(trunk, clips, len(takes), around, rng)
+    heard_near = hear_clips(trunk, near, len(takes) + len(clips), around, rng)
     asked = recorded or voiced
     speakers = [f"take {i}" for i in range(len(recorded))] + [take.name for take in voiced]
     n_bins = n_bins_for(takes, bank.hop / SAMPLE_RATE)
     if thorough:
         n_heads = 1 + n_parts(speakers, len(clips))
         told_apart = fingerprint_of([*recorded, *clips], [*voiced, *near])
-        teacher: Teacher = ThoroughTeacher(bank, heard, n_bins, rng, not_word, thorough, n_heads, told_apart)
+        teacher: Teacher = ThoroughTeacher(
+            bank, heard, n_bins, rng, heard_clips, heard_near, thorough, n_heads, told_apart
+        )
     else:
-        teacher = Teacher(bank, heard, n_bins, rng, not_word)
+        teacher = Teacher(bank, heard, n_bins, rng, heard_clips, heard_near)
     head = teacher.learn()
     plain, noisy = heard[: len(takes)], _in_noise(trunk, asked, bank, rng)
-    evidence = gather(bank, teacher, plain, noisy, speakers, not_word[: len(clips)])
-    return Study(head, replace(evidence, clean=evidence.clean[: len(asked)]), plain, not_word[: len(clips)])
+    evidence = gather(bank, teacher, plain, noisy, speakers, heard_clips[: len(clips)])
+    return Study(head, replace(evidence, clean=evidence.clean[: len(asked)]), plain, heard_clips[: len(clips)])
 
 
 def _recorded(word: str, recordings: Sequence[str | Path], passed_over: dict[str, str]) -> list[Take]:

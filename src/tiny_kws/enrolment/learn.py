@@ -41,6 +41,11 @@ CLIP_VARIANTS = 200
 """Of all clips together that must not be taken for the word, at least; a clip has MOST_VARIANTS at most."""
 CLIP_WEIGHT = 0.03
 """Of the windows of clips together, against all without the word: a few seconds among hours would not be minded."""
+NEAR_WEIGHT = 1 / 32
+"""What windows of phrases near the word count, against those of clips that set it off.
+
+As much as clips, they cost a third more misses (docs/LOG.md): voices alone teach too well what tells the two apart.
+"""
 BINS = (10, 20)
 """Vectors that a head looks at, at least and at most."""
 MARGIN_S = 0.7
@@ -130,15 +135,21 @@ class Teacher:
     """Trains heads for one word against a bank.
 
     Examples and windows of the bank are drawn and gathered once. A head that must not know some of them is trained on
-    the same rows, with weights of zero for those. `clips` are sounds that must not be taken for the word; their numbers
-    go on from those of the takes.
+    the same rows, with weights of zero for those. `clips` are sounds that must not be taken for the word, and `near`
+    phrases near it; their numbers go on from those of the takes.
     """
 
     def __init__(
-        self, bank: Bank, heard: Sequence[Heard], n_bins: int, rng: np.random.Generator, clips: Sequence[Heard] = ()
+        self,
+        bank: Bank,
+        heard: Sequence[Heard],
+        n_bins: int,
+        rng: np.random.Generator,
+        clips: Sequence[Heard] = (),
+        near: Sequence[Heard] = (),
     ) -> None:
         self.bank, self.n_bins, self.hop_s = bank, n_bins, bank.hop / SAMPLE_RATE
-        self._heard, self._clips = list(heard), list(clips)
+        self._heard, self._clips, self._near = list(heard), list(clips), list(near)
         self._bank_rows = np.unique(rng.integers(n_bins - 1, len(bank.vectors), DRAWN))
         self._gather()
 
@@ -166,29 +177,31 @@ class Teacher:
     def _gather(self) -> None:
         word = [windows(one.vectors, self._word_at(one), self.n_bins) for one in self._heard]
         no_word = [windows(one.vectors, self._no_word_at(one), self.n_bins) for one in self._heard]
-        clips = [windows(one.vectors, np.arange(SETTLED, len(one.vectors)), self.n_bins) for one in self._clips]
-        takes = [one.take for one in (*self._heard, *self._heard, *self._clips)]
-        self._take_of = np.repeat(takes, [len(rows) for rows in (*word, *no_word, *clips)])
-        self._n_word, self._n_clips = sum(map(len, word)), sum(map(len, clips))
+        clips, near = (
+            [windows(one.vectors, np.arange(SETTLED, len(one.vectors)), self.n_bins) for one in group]
+            for group in (self._clips, self._near)
+        )
+        takes = [one.take for one in (*self._heard, *self._heard, *self._clips, *self._near)]
+        self._take_of = np.repeat(takes, [len(rows) for rows in (*word, *no_word, *clips, *near)])
+        self._n_word, self._n_clips, self._n_near = (sum(map(len, group)) for group in (word, clips, near))
         of_bank = windows(self.bank.vectors, self._bank_rows, self.n_bins)
-        self._rows = np.concatenate([*word, *no_word, *clips, of_bank])
+        self._rows = np.concatenate([*word, *no_word, *clips, *near, of_bank])
 
     def _fit(self, kept: npt.NDArray[np.bool_], start: Head | None = None) -> Head:
         targets = np.zeros(len(self._rows), np.float32)
         targets[: self._n_word] = 1.0
         weights = kept.astype(np.float32)
-        first = len(self._take_of) - self._n_clips
-        weights[first : len(self._take_of)] *= self._clip_weight()
+        behind = len(self._take_of)
+        first_near = behind - self._n_near
+        first_clip = first_near - self._n_clips
+        of_all = CLIP_WEIGHT * (len(self._rows) - self._n_word - (behind - first_clip))
+        weights[first_clip:first_near] *= of_all / max(1, self._n_clips)
+        weights[first_near:behind] *= NEAR_WEIGHT * of_all / max(1, self._n_near)
         n_word = float(weights[: self._n_word].sum())
         weights[: self._n_word] *= POSITIVE_WEIGHT * (float(weights.sum()) - n_word) / n_word
         begin = None if start is None else np.append(start.weights.ravel(), start.bias)
         found = fit(self._rows, targets, weights, DECAY, begin)
         return Head(found[:-1].reshape(self.n_bins, -1), float(found[-1]))
-
-    def _clip_weight(self) -> float:
-        """That of each window of clips."""
-        others = len(self._rows) - self._n_word - self._n_clips
-        return CLIP_WEIGHT * others / max(1, self._n_clips)
 
     def _word_at(self, one: Heard) -> npt.NDArray[np.intp]:
         ends = np.arange(1, len(one.vectors) + 1)

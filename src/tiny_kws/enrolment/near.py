@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 
@@ -20,8 +21,8 @@ LOOKED_AT = 80
 """Words of the lexicon that are considered for each word; many are the word with an ending."""
 
 
-def near_phrases(word: str, say: Say, rng: np.random.Generator) -> list[Take]:
-    """Takes of phrases near `word` as it is spelt for the voices, each said once by every voice.
+def near_phrases(word: str, say: Say, rng: np.random.Generator, silent: Collection[str] = ()) -> list[Take]:
+    """Takes of phrases near `word` as it is spelt for the voices, each said once by every voice but the `silent` ones.
 
     In languages but English only parts of it. A phrase that no voice says is left out.
     """
@@ -34,7 +35,7 @@ def near_phrases(word: str, say: Say, rng: np.random.Generator) -> list[Take]:
     found: list[Take] = []
     for text in dict.fromkeys(text for text in texts if text not in spelt):
         with suppress(UsageError):
-            found += spoken(text, replace(say, sounds_like=(), takes=n_voices), rng)[0]
+            found += spoken(text, replace(say, sounds_like=(), takes=n_voices), rng, silent)[0]
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,10 +73,12 @@ def _own_voices(commands: Sequence[str]) -> list[Voice]:
     return found
 
 
-def spoken(word: str, say: Say, rng: np.random.Generator) -> tuple[list[Take], dict[str, str]]:
+def spoken(
+    word: str, say: Say, rng: np.random.Generator, silent: Collection[str] = ()
+) -> tuple[list[Take], dict[str, str]]:
     """`word` said by every voice in turn, and what was not used, with the reason. A take is named after its voice.
 
-    Raises UsageError for what the voices cannot read or none of them says.
+    Voices in `silent` are not asked. Raises UsageError for what the voices cannot read or none of them says.
     """
     texts = say.texts(word)
     found: list[Take] = []
@@ -84,14 +86,14 @@ def spoken(word: str, say: Say, rng: np.random.Generator) -> tuple[list[Take], d
     speaking = speakers(say, texts)
     for i in range(say.takes):
         voice = speaking[i % len(speaking)]
-        if voice.name in failed:
+        if voice.name in silent or voice.name in failed:
             continue
         try:
             found.append(_take(voice.name, voice.say(texts[i // len(speaking) % len(texts)], rng)))
         except AudioError as error:
             failed[voice.name] = str(error)
     if not found:
-        raise UsageError(f"no voice says {texts[0]!r}: {next(iter(failed.values()))}")
+        raise UsageError(f"no voice says {texts[0]!r}: {next(iter(failed.values()), 'none was asked')}")
     return found, failed
 
 
