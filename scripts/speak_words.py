@@ -4,8 +4,10 @@
     python scripts/speak_words.py OUT FOLDER:PARTS... --times 1 --also yes,no --also-times 100
 
 FOLDERs hold an alignments.jsonl; PARTS are digits, thirds of their speakers. Each word that they say is said so many
-times, by voices, paces and pitches drawn, and each word of `--also` so many more times. Writes FLAC files and a
-manifest.csv, for `scripts/align_speech.py --clips` (the trunk, see runs/trunk.sh) and `tiny-kws data prepare`.
+times, by voices, paces and pitches drawn, and each word of `--also` so many more times. `--voice-command` names a
+program that speaks, as for `enroll`, and `--without` a voice that is to say nothing; both can be repeated. Writes FLAC
+files and a manifest.csv, for `scripts/align_speech.py --clips` (the trunk, see runs/trunk.sh) and `tiny-kws data
+prepare`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import csv
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -21,33 +24,45 @@ import numpy as np
 import soundfile as sf
 
 from tiny_kws.config import SAMPLE_RATE
-from tiny_kws.enrolment.voices import Voice, voices
+from tiny_kws.enrolment.say import Say, speakers
+from tiny_kws.enrolment.voices import Voice
 from tiny_kws.training.running_speech import read_words
 
 QUIET = np.zeros(SAMPLE_RATE // 5, np.float32)
 
 
 @cache
-def speakers() -> list[Voice]:
-    """The voices that are installed."""
-    return voices()
+def speaking(commands: tuple[str, ...], without: tuple[str, ...]) -> list[Voice]:
+    """The voices that are installed, those of programs, and none of `without`."""
+    return [voice for voice in speakers(Say(commands=commands)) if voice.name not in without]
 
 
-def say(job: tuple[Path, str, int, range]) -> list[dict[str, str]]:
-    """The clips of one word, which has a number, with their own numbers; the rows of the manifest."""
-    out, word, number, numbers = job
-    rng = np.random.default_rng((0, number))
+@dataclass(frozen=True)
+class Job:
+    """A word to say, which has a number, by which voices, and the numbers of its clips."""
+
+    out: Path
+    word: str
+    number: int
+    numbers: range
+    commands: tuple[str, ...]
+    without: tuple[str, ...]
+
+
+def say(job: Job) -> list[dict[str, str]]:
+    """The clips of one word; the rows of the manifest."""
+    voices = speaking(job.commands, job.without)
+    rng = np.random.default_rng((0, job.number))
     rows = []
-    for i in numbers:
-        voice = speakers()[int(rng.integers(len(speakers())))]
-        sound = voice.say(word, rng)
-        name = f"{word[0]}/{word}-{i}.flac"
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        sf.write(
-            out / name, np.concatenate((QUIET, sound * min(1, 0.5 / (np.abs(sound).max() + 1e-6)), QUIET)), SAMPLE_RATE
-        )
+    for i in job.numbers:
+        voice = voices[int(rng.integers(len(voices)))]
+        sound = voice.say(job.word, rng)
+        name = f"{job.word[0]}/{job.word}-{i}.flac"
+        (job.out / name).parent.mkdir(parents=True, exist_ok=True)
+        louder = min(1, 0.5 / (np.abs(sound).max() + 1e-6))
+        sf.write(job.out / name, np.concatenate((QUIET, sound * louder, QUIET)), SAMPLE_RATE)
         facts = {"speaker": voice.name, "licence": "CC0 1.0", "attribution": ""}
-        rows.append({"file": name, "label": word, "word": word, **facts})
+        rows.append({"file": name, "label": job.word, "word": job.word, **facts})
     return rows
 
 
@@ -60,15 +75,19 @@ def main() -> None:
     parser.add_argument("--also", default="", help="Further words, separated by commas.")
     parser.add_argument("--also-times", type=int, default=100)
     parser.add_argument("--fewest", type=int, default=2, help="Words said less often in FOLDERs are left out.")
+    parser.add_argument("--voice-command", action="append", default=[], help="A program that speaks.")
+    parser.add_argument("--without", action="append", default=[], help="A voice that is to say nothing.")
     asked = parser.parse_args()
     counts: Counter[str] = Counter()
     for named in asked.folders:
         folder, _, parts = named.rpartition(":")
         counts.update(read_words(Path(folder), tuple(map(int, parts))))
     words = sorted(word for word, count in counts.items() if count >= asked.fewest and word.isalpha())
-    jobs = [(asked.out, word, i, range(asked.times)) for i, word in enumerate(words)]
+    wanted = [(word, range(asked.times)) for word in words]
     also = range(asked.times, asked.times + asked.also_times)
-    jobs += [(asked.out, word, len(words) + i, also) for i, word in enumerate(filter(None, asked.also.split(",")))]
+    wanted += [(word, also) for word in filter(None, asked.also.split(","))]
+    by = (tuple(asked.voice_command), tuple(asked.without))
+    jobs = [Job(asked.out, word, number, numbers, *by) for number, (word, numbers) in enumerate(wanted)]
     with ProcessPoolExecutor() as pool:
         rows = [row for found in pool.map(say, jobs, chunksize=32) for row in found]
     with (asked.out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
@@ -76,7 +95,7 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     said = len({row["word"] for row in rows})
-    print(f"{asked.out}: {len(rows)} clips of {said} words by {len(speakers())} voices")
+    print(f"{asked.out}: {len(rows)} clips of {said} words by {len(speaking(*by))} voices")
 
 
 if __name__ == "__main__":
