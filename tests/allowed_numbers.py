@@ -85,6 +85,8 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
         "still compatible with 22 per hour": "of no alarm in a sixth of an hour, by Poisson: -6 ln 0.025",
     },
     "docs/how-it-works.md": {
+        "From 0.08 s after": "listening/pause.py, SETTLING_MS",
+        "by 6 dB on average": "listening/pause.py, PAUSE_DB",
         "16,000 times a second: samples, numbers from -1 to 1": FRONT_END,
         "half the rate, 8 kHz,": FRONT_END,
         "below 8 kHz": FRONT_END,
@@ -118,6 +120,8 @@ ON_PAGE: dict[str, dict[str, str | Log]] = {
     "docs/files-and-streams.md": {
         "within 1e-3": "the tolerance of tests/test_web.py",
         "one row every 40 ms": "the hop of the bundled stream artefacts",
+        "`--pause 280`": "an example of the option",
+        "0.36 s later": "listening/pause.py: the pause and SETTLING_MS",
     },
     "docs/results.md": {
         "window every 100 ms": "evaluation/speed.py, WINDOW_STEP_S",

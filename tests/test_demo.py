@@ -15,7 +15,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from email.message import Message
 from pathlib import Path
 
@@ -24,7 +23,7 @@ import pytest
 from tiny_kws.apps.server import HOST, PORT, PORTS_TRIED, TYPES, PageServer, page_items
 from tiny_kws.artefact.runtime import StreamModel
 from tiny_kws.artefact.store import DEFAULT_MODELS, bundled_models, find_model
-from tiny_kws.config import DetectorConfig
+from tiny_kws.config import DetectorConfig, settings_of
 from tiny_kws.errors import ModelError, UsageError
 from tiny_kws.words import NOT_WORDS
 
@@ -126,7 +125,7 @@ def test_the_page_is_told_the_models_and_the_defaults(server: PageServer) -> Non
     index = json.loads(get(server.url + "models/index.json")[2])
     assert [model["name"] for model in index["models"]] == bundled_models("stream")
     assert index["default"] == DEFAULT_MODELS["stream"]
-    assert index["detector"] == {**asdict(DetectorConfig()), "words": []}
+    assert index["detector"] == {**settings_of(DetectorConfig()), "words": []}
     assert index["not_words"] == list(NOT_WORDS)
     for model in index["models"]:
         path = find_model(model["name"], "stream")

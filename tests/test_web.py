@@ -28,7 +28,7 @@ from tiny_kws import Detector, DetectorConfig, StreamModel
 from tiny_kws.apps.server import PageServer, _Handler, export_page
 from tiny_kws.artefact.store import DEFAULT_MODELS, bundled_models, find_model
 from tiny_kws.audio import read_mono
-from tiny_kws.config import SAMPLE_RATE
+from tiny_kws.config import SAMPLE_RATE, settings_of
 from tiny_kws.data.speech_commands import LABELS
 from tiny_kws.listening.decoder import Decoder, Detection
 from tiny_kws.words import NOT_WORDS, is_word
@@ -303,7 +303,7 @@ def test_events_are_those_of_python(bare: Page) -> None:
         hop_s = int(rng.choice([320, 441, 625, 640, 1280])) / SAMPLE_RATE
         window_s = float(rng.choice([0.5, 1.0, 1.5, 2.0]))
         expected = [asdict(event) for event in Decoder(labels, hop_s, config, window_s).process(rows)]
-        cases.append((packed(rows), labels, hop_s, window_s, asdict(config), expected))
+        cases.append((packed(rows), labels, hop_s, window_s, settings_of(config), expected))
     assert sum(len(expected) for *_, expected in cases) > 200
     found = called(
         bare,
