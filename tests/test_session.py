@@ -51,6 +51,7 @@ class BeepDetector(Detector):
         self.window_s = 1.0
         self._posteriors = cast(Stream, Loudness())
         self._decoder = Decoder(LABELS, HOP / SAMPLE_RATE, CONFIG)
+        self._gate = None
 
 
 class Listened:

@@ -112,8 +112,8 @@ class Detector:
         """Go back to the start of a stream, with silence before the next chunk."""
         self._posteriors.reset()
         self._decoder.reset()
-        self._powers.reset()
         if self._gate:
+            self._powers.reset()
             self._gate.reset()
 
     def detect(self, audio: Source | npt.ArrayLike, rate: float = SAMPLE_RATE) -> Iterator[Detection]:
