@@ -288,9 +288,9 @@ def pauses() -> str:
     head = table(["streams, false alarms per hour aimed at", "missed, without a pause", "missed, with `--pause`"], rows)
     return (
         f"With `--pause {found['pause_ms']:g}` a word counts only if a pause follows it, so that words which somebody "
-        "goes on talking after are not taken for commands. Mostly it is slow readers who say such words: among children "
-        "and learners fewer words are missed at the same rate of false alarms, among adults as many as without. On the "
-        f"streams above, with the rate that came (`benchmarks/pauses.py`):\n\n{head}\n\n"
+        "goes on talking after are not taken for commands. Among children and learners, who read slowly, fewer words "
+        "are then missed at the same rate of false alarms in quiet; among adults there is no difference beyond chance. "
+        f"On the streams above, with the rate that came (`benchmarks/pauses.py`):\n\n{head}\n\n"
         f"95 % of the answers come within {late[1]:.2f} s of the end of the word, and within {late[0]:.2f} s without a "
         "pause. The threshold in `listener` is for listening without one; `tiny-kws calibrate --pause` finds yours. "
         "Where people go on talking after a command, leave the option out."
