@@ -143,6 +143,16 @@ def test_near_phrases_count_less_than_what_set_a_word_off() -> None:
     assert clips < near - 0.5 < alone - 1
 
 
+def test_recordings_with_nothing_around_the_word() -> None:
+    """Where nothing can be learnt from before and behind the words, the windows of a step are the others alone."""
+    short = [Heard(one.take, one.vectors[12:], 8.0) for one in takes()]
+    asked = ThoroughTeacher(a_bank(), short, BINS, np.random.default_rng(3))
+    asked.learn()
+    assert asked._n_word == len(asked._take_of) > 0
+    rows = asked._drawn(np.random.default_rng(0), np.arange(9), np.arange(9), np.arange(9), np.arange(0))
+    assert len(rows) == sum(thorough.BATCH[:3])
+
+
 def test_near_phrases_are_drawn_less_often() -> None:
     """Of the windows of a step that are around the word, NEAR_WEIGHT of what each other one is."""
     asked = ThoroughTeacher(a_bank(), takes(), BINS, np.random.default_rng(3), near=near_sounds(30))

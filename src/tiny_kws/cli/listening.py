@@ -49,7 +49,10 @@ WordsOption = Annotated[
 PauseOption = Annotated[
     float | None,
     typer.Option(
-        "--pause", min=0.0, metavar="MS", help="Report only words that so long a pause follows, after it, such as 280."
+        "--pause",
+        min=0.0,
+        metavar="MS",
+        help="Report a word only if a pause of so many milliseconds, such as 280, follows it.",
     ),
 ]
 

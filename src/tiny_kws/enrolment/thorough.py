@@ -142,7 +142,7 @@ class ThoroughTeacher(Teacher):
         n_word, n_bank, n_hardest, n_around = BATCH
         at = np.concatenate([rng.choice(of_bank, n_bank), rng.choice(hardest, n_hardest)])
         counts = np.where(around < len(self._take_of) - self._n_near, 1.0, NEAR_WEIGHT)
-        drawn = rng.choice(around, n_around if len(around) else 0, p=counts / counts.sum())
+        drawn = rng.choice(around, n_around, p=counts / counts.sum()) if len(around) else around
         examples = [rng.choice(of_word, n_word), drawn]
         of_takes = self._rows[np.concatenate(examples)]
         return np.concatenate([of_takes, windows(self.bank.vectors, at, self.n_bins)])
