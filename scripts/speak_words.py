@@ -5,9 +5,9 @@
 
 FOLDERs hold an alignments.jsonl; PARTS are digits, thirds of their speakers. Each word that they say is said so many
 times, by voices, paces and pitches drawn, and each word of `--also` so many more times. `--voice-command` names a
-program that speaks, as for `enroll`, and `--without` a voice that is to say nothing; both can be repeated. Writes FLAC
-files and a manifest.csv, for `scripts/align_speech.py --clips` (the trunk, see runs/trunk.sh) and `tiny-kws data
-prepare`.
+program that speaks, as for `enroll`, `--licence` that of what such programs say, and `--without` a voice that is to say
+nothing; programs and voices can be several. Writes FLAC files and a manifest.csv, for `scripts/align_speech.py --clips`
+(the trunk, see runs/trunk.sh) and `tiny-kws data prepare`, which uses no recordings without a licence.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ class Job:
     numbers: range
     commands: tuple[str, ...]
     without: tuple[str, ...]
+    licence: str
 
 
 def say(job: Job) -> list[dict[str, str]]:
     """The clips of one word; the rows of the manifest."""
-    voices = speaking(job.commands, job.without)
+    voices, known = speaking(job.commands, job.without), [voice.name for voice in speaking((), ())]
     rng = np.random.default_rng((0, job.number))
     rows = []
     for i in job.numbers:
@@ -61,7 +62,8 @@ def say(job: Job) -> list[dict[str, str]]:
         (job.out / name).parent.mkdir(parents=True, exist_ok=True)
         louder = min(1, 0.5 / (np.abs(sound).max() + 1e-6))
         sf.write(job.out / name, np.concatenate((QUIET, sound * louder, QUIET)), SAMPLE_RATE)
-        facts = {"speaker": voice.name, "licence": "CC0 1.0", "attribution": ""}
+        licence = "CC0 1.0" if voice.name in known else job.licence
+        facts = {"speaker": voice.name, "licence": licence, "attribution": ""}
         rows.append({"file": name, "label": job.word, "word": job.word, **facts})
     return rows
 
@@ -76,6 +78,7 @@ def main() -> None:
     parser.add_argument("--also-times", type=int, default=100)
     parser.add_argument("--fewest", type=int, default=2, help="Words said less often in FOLDERs are left out.")
     parser.add_argument("--voice-command", action="append", default=[], help="A program that speaks.")
+    parser.add_argument("--licence", default="", help="Of what these programs say.")
     parser.add_argument("--without", action="append", default=[], help="A voice that is to say nothing.")
     asked = parser.parse_args()
     counts: Counter[str] = Counter()
@@ -87,7 +90,7 @@ def main() -> None:
     also = range(asked.times, asked.times + asked.also_times)
     wanted += [(word, also) for word in filter(None, asked.also.split(","))]
     by = (tuple(asked.voice_command), tuple(asked.without))
-    jobs = [Job(asked.out, word, number, numbers, *by) for number, (word, numbers) in enumerate(wanted)]
+    jobs = [Job(asked.out, word, number, numbers, *by, asked.licence) for number, (word, numbers) in enumerate(wanted)]
     with ProcessPoolExecutor() as pool:
         rows = [row for found in pool.map(say, jobs, chunksize=32) for row in found]
     with (asked.out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
