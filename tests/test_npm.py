@@ -18,7 +18,7 @@ import pytest
 from tiny_kws import Detector, __version__
 from tiny_kws.artefact.store import find_model
 from tiny_kws.audio import read_mono
-from tiny_kws.config import SAMPLE_RATE, DetectorConfig
+from tiny_kws.config import SAMPLE_RATE, DetectorConfig, settings_of
 from tiny_kws.words import NOT_WORDS
 
 ROOT = Path(__file__).parents[1]
@@ -151,5 +151,5 @@ def test_the_package_has_pythons_version_and_defaults() -> None:
     """What stands in web/ again is what the Python package says: its version, and the settings of the detector."""
     assert json.loads((WEB / "npm" / "package.json").read_text(encoding="utf-8"))["version"] == __version__
     defaults = json.loads((WEB / "src" / "defaults.json").read_text(encoding="utf-8"))
-    config = {**DetectorConfig().__dict__, "words": []}
+    config = {**settings_of(DetectorConfig()), "words": []}
     assert defaults == {"detector": config, "not_words": list(NOT_WORDS)}
