@@ -23,7 +23,8 @@ from tiny_kws.listening.detector import config_of, read_config, write_config
 from tiny_kws.listening.pause import HopPowers, PauseGate
 from tiny_kws.serving.engine import Lane
 
-HOP_S = 0.04
+HOP = 640
+HOP_S = HOP / SAMPLE_RATE
 PAUSE_MS = 280.0
 YES = Detection("yes", 1.0, 1.4, 0.9)
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -52,7 +53,7 @@ def powers(after_db: float, seconds: float = 3.0, begin_s: float = 1.48, end_s: 
 )
 def test_what_follows_decides(sound: np.ndarray, is_followed: bool) -> None:
     """The mean from 0.08 to 0.36 s after the decision must be 6 dB below the loudest of the word."""
-    gate = PauseGate(HOP_S, PAUSE_MS)
+    gate = PauseGate(HOP, PAUSE_MS)
     assert gate.process([YES], sound) == [YES] * is_followed
     assert gate.of_all([YES], sound) == [YES] * is_followed
 
@@ -61,14 +62,14 @@ def test_what_is_before_the_word_does_not_count() -> None:
     """The pause is compared with the word, not with somebody who shouted before it."""
     sound = powers(-3)
     sound[:20] = 1.0
-    gate = PauseGate(HOP_S, PAUSE_MS)
+    gate = PauseGate(HOP, PAUSE_MS)
     assert gate.process([YES], sound) == gate.of_all([YES], sound) == []
 
 
 def test_an_event_waits_for_its_pause() -> None:
     """It comes with the hop in which its pause ends, and none before that; after a reset it never comes."""
     sound = powers(-60)
-    gate = PauseGate(HOP_S, PAUSE_MS)
+    gate = PauseGate(HOP, PAUSE_MS)
     assert gate.process([YES], sound[:43]) == []
     assert gate.process([], sound[43:44]) == [YES]
     gate.reset()
@@ -84,9 +85,9 @@ def test_several_events_wait_at_once() -> None:
     sound = np.repeat(rng.choice([1e-6, 0.01], 20_000), 5)
     ends = np.sort(rng.choice(np.arange(30, 99_900), 3000, replace=False))
     events = [Detection("yes", round((n - 10) * HOP_S, 6), round(n * HOP_S, 6), 0.9) for n in ends.tolist()]
-    wanted = PauseGate(HOP_S, PAUSE_MS).of_all(events, sound)
+    wanted = PauseGate(HOP, PAUSE_MS).of_all(events, sound)
     assert 300 < len(wanted) < 2700
-    gate, found, waiting = PauseGate(HOP_S, PAUSE_MS), [], list(events)
+    gate, found, waiting = PauseGate(HOP, PAUSE_MS), [], list(events)
     for start in range(0, len(sound), 7):
         new = [event for event in waiting if round(event.end_s / HOP_S) <= start + 7]
         waiting = waiting[len(new) :]

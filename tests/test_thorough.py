@@ -124,6 +124,8 @@ def test_a_thorough_logit_is_the_mean_of_two(monkeypatch: pytest.MonkeyPatch) ->
     vectors = corners(np.random.default_rng(9), 500, are_alike=True)
     assert np.allclose(head.score(vectors), (linear.score(vectors) + trained.score(vectors)) / 2, atol=1e-4)
     assert np.abs(linear.score(vectors) - trained.score(vectors)).max() > 1
+    assert share_above_zero(trained, are_alike=True) > 0.9
+    assert share_above_zero(trained, are_alike=False) < 0.02
 
 
 def near_sounds(count: int = 20) -> list[Heard]:

@@ -104,7 +104,9 @@ class Posteriors:
     def events(self, config: DetectorConfig) -> list[Detection]:
         """The events that a detector with other settings would report; the hop of a sliding window stays."""
         events = Decoder(self.labels, self.hop_s, config, self.window_s).process(self.rows)
-        return PauseGate(self.hop_s, config.pause_ms).of_all(events, self.powers) if config.pause_ms else events
+        if not config.pause_ms:
+            return events
+        return PauseGate(round(self.hop_s * SAMPLE_RATE), config.pause_ms).of_all(events, self.powers)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..decoding import Source
 from ..errors import AudioError, ModelError, UsageError
 from ..files import write_json
 from .decoder import Averages, Decoder, Detection, check_config
-from .pause import HopPowers, PauseGate, waiting_ms
+from .pause import PauseGate, waiting_ms
 
 CONFIG_FORMAT = 1
 
@@ -69,8 +69,7 @@ class Detector:
         self.window_s = loaded.metadata.window / SAMPLE_RATE
         """Seconds of sound that a row is based on."""
         self._decoder = Decoder(loaded.labels, self.hop_s, self.config, self.window_s)
-        self._gate = PauseGate(self.hop_s, self.config.pause_ms) if self.config.pause_ms else None
-        self._powers = HopPowers(self._posteriors.hop)
+        self._gate = PauseGate(self._posteriors.hop, self.config.pause_ms) if self.config.pause_ms else None
         self.tail = np.zeros(tail_samples(loaded.metadata, self.config, self._posteriors.hop), np.float32)
         """The silence that follows a recording, so that a word at its very end is still found, (samples,)."""
 
@@ -100,7 +99,7 @@ class Detector:
 
     def _followed(self, events: list[Detection], chunk: npt.ArrayLike, rate: float) -> list[Detection]:
         """Where a pause must follow: those of these events and of earlier ones that one has followed by now."""
-        return self._gate.process(events, self._powers.process(from_chunk(chunk, rate))) if self._gate else events
+        return self._gate.hear(events, from_chunk(chunk, rate)) if self._gate else events
 
     def finish(self) -> list[Detection]:
         """Feed the silence that follows the end, return the events that it brings, and reset."""
@@ -113,7 +112,6 @@ class Detector:
         self._posteriors.reset()
         self._decoder.reset()
         if self._gate:
-            self._powers.reset()
             self._gate.reset()
 
     def detect(self, audio: Source | npt.ArrayLike, rate: float = SAMPLE_RATE) -> Iterator[Detection]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..audio import Samples
+from ..config import SAMPLE_RATE
 from .decoder import Detection
 
 Powers = npt.NDArray[np.float64]
@@ -44,12 +45,13 @@ class PauseGate:
     """Lets through the events that a pause of `pause_ms` follows, as soon as it is over, and no others.
 
     The pause begins SETTLING_MS after an event's decision. Its sound must be PAUSE_DB quieter, on average, than the
-    loudest hop between the event's start and its decision. `hop_s` is the time from row to row. How a stream is divided
-    changes nothing.
+    loudest hop between the event's start and its decision. `hop` is from row to row, in samples. How a stream is
+    divided changes nothing.
     """
 
-    def __init__(self, hop_s: float, pause_ms: float) -> None:
-        self._hop_s = hop_s
+    def __init__(self, hop: int, pause_ms: float) -> None:
+        self._hop_s = hop_s = hop / SAMPLE_RATE
+        self._powers = HopPowers(hop)
         self._first = max(1, round(SETTLING_MS / 1000 / hop_s))
         self._behind = self._first + max(1, round(pause_ms / 1000 / hop_s))
         self._past: deque[float] = deque(maxlen=self._behind + round(REMEMBERED_S / hop_s))
@@ -57,12 +59,17 @@ class PauseGate:
 
     def reset(self) -> None:
         """Go back to the start of a stream."""
+        self._powers.reset()
         self._past.clear()
         self._row = 0
         self._waiting: list[Detection] = []
 
+    def hear(self, events: Sequence[Detection], samples: Samples) -> list[Detection]:
+        """Hear sound, (n,), in which `events` were found: those that a pause has followed by now."""
+        return self.process(events, self._powers.process(samples))
+
     def process(self, events: Sequence[Detection], powers: Powers) -> list[Detection]:
-        """Hear hops of so much power, (hops,), in which `events` were found: those that a pause has followed by now."""
+        """The same of hops whose mean squares are known, (hops,)."""
         self._waiting += events
         found = []
         for power in powers.tolist():

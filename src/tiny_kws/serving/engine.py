@@ -15,7 +15,7 @@ from ..audio import Samples
 from ..config import DetectorConfig
 from ..listening.decoder import Decoder, Detection
 from ..listening.detector import config_of, tail_samples
-from ..listening.pause import HopPowers, PauseGate
+from ..listening.pause import PauseGate
 
 MAX_BATCH = 32
 """The most streams in one run; more would gain little, and other streams would wait."""
@@ -37,10 +37,8 @@ class Lane:
         self.on_step = on_step
         self.config = config or config_of(model)
         window_s = model.metadata.window / model.metadata.rate
-        hop_s = model.hop / model.metadata.rate
-        self.decoder = Decoder(model.labels, hop_s, self.config, window_s)
-        self._gate = PauseGate(hop_s, self.config.pause_ms) if self.config.pause_ms else None
-        self._powers = HopPowers(model.hop)
+        self.decoder = Decoder(model.labels, model.hop / model.metadata.rate, self.config, window_s)
+        self._gate = PauseGate(model.hop, self.config.pause_ms) if self.config.pause_ms else None
         self._taken = np.zeros(0, np.float32)
         self.place: int | None = None  # of its states among those of other streams, from its first sound on
         self._sound = np.zeros(0, np.float32)
@@ -73,7 +71,7 @@ class Lane:
         """Process the answer to the hop that was taken last."""
         events = self.decoder.process(row[None])
         if self._gate:
-            events = self._gate.process(events, self._powers.process(self._taken))
+            events = self._gate.hear(events, self._taken)
         self.on_step(row, events)
 
 
