@@ -17,8 +17,8 @@ from tiny_kws.evaluation.streams import RULES, Posteriors, posteriors_of, read_m
 from tiny_kws.files import sha256_of, write_json
 from tiny_kws.json_form import to_json
 from tiny_kws.listening.detector import config_of
+from tiny_kws.sharing.card import RATES_PER_HOUR, missed
 
-RATES = (10.0, 2.0, 1.0)
 RESULTS = Path(__file__).parent / "results" / "pauses.json"
 
 
@@ -39,17 +39,16 @@ def main() -> None:
         found[name] = {"manifest_sha256": sha256_of(Path(path))}
         for way, pause_ms in (("without", 0.0), ("with", asked.pause)):
             found[name][way] = measured(heard, replace(config, pause_ms=pause_ms))
-            print(name, way, *(f"{one['miss_rate']:.3f}" for one in found[name][way]["rates"]), flush=True)
+            print(name, way, *(missed(found[name][way], rate) for rate in RATES_PER_HOUR), sep=", ", flush=True)
     facts = {"model": asked.model, "sha256": sha256_of(model.path), "pause_ms": asked.pause}
     write_json(asked.out, {**facts, "streams": found})
 
 
 def measured(heard: list[Posteriors], config: DetectorConfig) -> dict[str, Any]:
-    """Misses and false alarms at RATES, and how late answers come."""
+    """Misses and false alarms at RATES_PER_HOUR, as in metrics of streams, and how late answers come."""
     result = to_json(evaluate_streams(heard, config, RULES["tiny-kws"]))
-    kept = ("rate_per_hour", "words", "misses", "miss_rate", "miss_rate_interval", "false_alarms_per_hour")
-    at = [{key: one[key] for key in kept} for one in result["held_out"]["rates"] if one["rate_per_hour"] in RATES]
-    return {"latency_s": result["operating_point"]["latency_from_word_end_s"], "rates": at[::-1]}
+    rates = [one for one in result["held_out"]["rates"] if one["rate_per_hour"] in RATES_PER_HOUR]
+    return {"latency_s": result["operating_point"].get("latency_from_word_end_s"), "held_out": {"rates": rates}}
 
 
 if __name__ == "__main__":

@@ -276,11 +276,11 @@ def inside_sentences() -> str:
 def pauses() -> str:
     """What each rate misses with and without a pause that must follow."""
     found = read("benchmarks", "results", "pauses.json")
-    rows = []
-    for name, its in found["streams"].items():
-        for without, given in zip(its["without"]["rates"], its["with"]["rates"], strict=True):
-            cells = [f"{missed_at(one)}, at {one['false_alarms_per_hour']:.1f}" for one in (without, given)]
-            rows.append([f"{name}, {without['rate_per_hour']:g}", *cells])
+    rows = [
+        [f"{name}, {rate:g}", *(missed(its[way], rate) for way in ("without", "with"))]
+        for name, its in found["streams"].items()
+        for rate in RATES_PER_HOUR
+    ]
     late = [
         max(its[way]["latency_s"]["p95"] for its in found["streams"].values() if its[way]["latency_s"])
         for way in ("without", "with")
@@ -295,11 +295,6 @@ def pauses() -> str:
         "pause. The threshold in `listener` is for listening without one; `tiny-kws calibrate --pause` finds yours. "
         "Where people go on talking after a command, leave the option out."
     )
-
-
-def missed_at(one: Metrics) -> str:
-    """The share of missed words, with its interval."""
-    return with_interval(one["miss_rate"], one["miss_rate_interval"], 1)
 
 
 def sound(prefix: str) -> str:
